@@ -1,0 +1,75 @@
+"""Two curves of one model, temperature by temperature, in units of their combined errors."""
+
+import tomllib
+from dataclasses import dataclass
+
+import numpy as np
+
+from thermodbm.errors import InputError
+from thermodbm.run.results import ThermalCurve
+
+ROUNDING = 1e-10
+"""Relative size of rounding errors: two exact results need not agree further than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Deviations of one observable at the temperatures that both curves have finished."""
+
+    temperature: np.ndarray  # (n_common,)
+    a: np.ndarray  # (n_common, ...)
+    b: np.ndarray
+    error: np.ndarray  # sqrt(error_a^2 + error_b^2)
+    pull: np.ndarray  # (a - b) / error
+
+    @property
+    def max_pull(self) -> float:
+        """Largest deviation in units of the combined error."""
+        return float(np.abs(self.pull).max())
+
+    @property
+    def chi2_per_n(self) -> float:
+        """Mean squared deviation in units of the combined error: about 1 where the errors are honest and independent."""
+        return float(np.mean(self.pull**2))
+
+
+def compare(a: ThermalCurve, b: ThermalCurve) -> dict[str, Comparison]:
+    """Compare every observable that both curves have, where their temperatures agree to a relative 1e-9.
+
+    Raises:
+        InputError: if they have no finished temperature or no observable in common.
+    """
+    here, there = np.nonzero(np.isclose(a.temperature[:, None], b.temperature, rtol=1e-9, atol=0) & a.done[:, None] & b.done)
+    if not len(here):
+        raise InputError(
+            "temperature",
+            expected="two curves with finished temperatures in common",
+            found=f"{_span(a)} in the first and {_span(b)} in the second",
+        )
+    comparisons = {}
+    for name in a.observables:
+        if name not in b.observables or a.observables[name].mean.shape[1:] != b.observables[name].mean.shape[1:]:
+            continue
+        (x, dx, *_), (y, dy, *_) = a.observables[name], b.observables[name]
+        x, dx, y, dy = x[here], dx[here], y[there], dy[there]
+        known = np.isfinite([x, dx, y, dy]).all(0)
+        known = known.all(axis=tuple(range(1, known.ndim)))
+        if not known.any():
+            continue
+        x, dx, y, dy = x[known], dx[known], y[known], dy[known]
+        error = np.hypot(np.hypot(dx, dy), ROUNDING * (np.abs(x) + np.abs(y) + np.finfo(float).tiny))
+        comparisons[name] = Comparison(a.temperature[here[known]], x, y, np.hypot(dx, dy), (x - y) / np.maximum(error, np.finfo(float).tiny))
+    if not comparisons:
+        raise InputError("observables", expected="two curves with observables in common", found=f"{list(a.observables)} and {list(b.observables)}")
+    return comparisons
+
+
+def same_model(a: ThermalCurve, b: ThermalCurve) -> bool:
+    """Whether both configs name the same lattice and model."""
+    x, y = tomllib.loads(a.config), tomllib.loads(b.config)
+    return all(x.get(table) == y.get(table) for table in ("lattice", "model"))
+
+
+def _span(curve: ThermalCurve) -> str:
+    finished = curve.temperature[curve.done]
+    return f"{len(finished)} from {finished.min():.6g} to {finished.max():.6g}" if len(finished) else "none"

@@ -1,0 +1,103 @@
+"""What pydantic found wrong with a config, told as one `InputError`: the key, what was expected, what was found."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from thermodbm.errors import InputError
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+    "missing": "a value",
+    "union_tag_not_found": "a value",
+    "string_too_short": "a name",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "at least {min_length} value(s)",
+    "too_long": "at most {max_length} values",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "one of {expected_tags}",
+}
+
+
+def input_error(error: ValidationError, data: Mapping[str, Any], sections: Mapping[str, type[BaseModel]]) -> InputError:
+    """The first complaint, with the others at its key (the branches of a union) folded in.
+
+    Args:
+        data: what was validated.
+        sections: the section behind each name that may stand before a key in the location of an error.
+    """
+    complaints = [(_path(c, data), c) for c in error.errors(include_url=False)]
+    first = complaints[0][0]
+    related = [(path, c) for path, c in complaints if path[: len(first)] == first or first[: len(path)] == path]
+    path = max((path for path, _ in related), key=len)  # of the branches of a union, the one that got furthest was meant
+    here = [c for p, c in related if p == path]
+    here = [c for c in here if not c["type"].endswith("_type")] or here
+    where, complaint = _dotted(path), here[0]
+    if complaint["type"] == "extra_forbidden":
+        return _unknown_key(where, complaint["loc"], sections)
+    expected = " or ".join(dict.fromkeys(_EXPECTED.get(c["type"], c["msg"]).format(**c.get("ctx", {})) for c in here))
+    found = "nothing" if complaint["type"] in ("missing", "union_tag_not_found") else show(_at(path, data))
+    return InputError(where, expected=expected, found=found)
+
+
+def show(value: Any, width: int = 80) -> str:
+    """A value as it would stand in TOML, cut to a line."""
+    try:
+        text = str(value).lower() if isinstance(value, bool) else repr(_lists(value))
+    except ValueError:  # an integer of more digits than Python is willing to write
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else "numbers of thousands of digits"
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _path(complaint: Any, data: Any) -> tuple[str | int, ...]:
+    """The location without the names of union branches, which are no keys of the data."""
+    path: list[str | int] = []
+    for part in complaint["loc"]:
+        inside = isinstance(data, Mapping) and part in data or isinstance(data, tuple) and isinstance(part, int) and part < len(data)
+        if inside:
+            path.append(part)
+            data = data[part]
+    if complaint["type"] == "missing":
+        path.append(complaint["loc"][-1])
+    if complaint["type"].startswith("union_tag"):
+        path.append("kind")
+    return tuple(path)
+
+
+def _at(path: tuple[str | int, ...], data: Any) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+
+
+def _unknown_key(where: str, loc: tuple[str | int, ...], sections: Mapping[str, type[BaseModel]]) -> InputError:
+    """Names the keys that exist, the closest of them, or the kinds that the key belongs to."""
+    key, owner = str(loc[-1]), str(loc[-2]) if len(loc) > 1 else ""
+    known = list(sections[owner].model_fields)
+    siblings = [name for name, s in sections.items() if name != owner and len(loc) > 2 and {"kind", key} <= set(s.model_fields)]
+    hint = ""
+    if close := get_close_matches(key, known, n=1):
+        hint = f"Did you mean {close[0]!r}?"
+    elif siblings:
+        hint = f"The key belongs to kind = {' | '.join(siblings)}."
+    return InputError(where, expected=f"one of the keys {', '.join(known)}", found=f"the unknown key {show(key)}", hint=hint)

@@ -1,0 +1,293 @@
+"""From a TOML file (or the same nested dicts from Python) to a checked, frozen `RunConfig`: no run starts from a doubtful input."""
+
+import inspect
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import numpy as np
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, create_model
+
+from thermodbm.errors import InputError
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.models.lattice import KINDS
+from thermodbm.run.complaints import input_error
+
+MAX_SITES = 2**17
+MAX_TEMPERATURES = 10_000
+
+METHODS: dict[str, type] = {"deterministic": DeterministicOptions, "variational": VariationalOptions, "exact": ExactOptions}
+MODELS = {"tfim": transverse_field_ising, "xxz": xxz, "heisenberg": heisenberg, "j1j2": j1j2}
+
+
+class Section(BaseModel):
+    """A table of the config. Strict: a bool is no number, "8" is no integer, and no key is ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+class Regular(Section):
+    kind: Literal[tuple(k for k in KINDS if k != "graph")]
+    extent: tuple[Annotated[int, Field(ge=1, le=MAX_SITES)], ...]
+    periodic: bool | tuple[bool, ...] = True
+
+
+class Graph(Section):
+    kind: Literal["graph"]
+    n_sites: Annotated[int, Field(ge=1, le=MAX_SITES)]
+    edges: tuple[tuple[int, ...], ...]
+
+
+class Range(Section):
+    start: PositiveFloat
+    stop: PositiveFloat
+    num: Annotated[int, Field(ge=1, le=MAX_TEMPERATURES)]
+    spacing: Literal["log", "linear"] = "log"
+
+    def values(self) -> np.ndarray:
+        return (np.geomspace if self.spacing == "log" else np.linspace)(self.start, self.stop, self.num)
+
+
+Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range
+
+
+class Temperature(Section):
+    T: Grid | None = None
+    beta: Grid | None = None
+
+
+class Output(Section):
+    file: Annotated[str, Field(min_length=1)] | None = None
+
+
+def _options_section(kind: str | None, options: type) -> type[Section]:
+    """The section whose keys, types, ranges and defaults are the fields of an options dataclass."""
+    hints = get_type_hints(options, include_extras=True)
+    keys = {f.name: (hints[f.name], f.default) for f in fields(options)}
+    return create_model(options.__name__, __base__=Section, **({"kind": (Literal[kind], kind)} if kind else {}), **keys)
+
+
+def _model_section(kind: str, constructor: Any) -> type[Section]:
+    """The section whose keys and defaults are the couplings that a Hamiltonian constructor takes."""
+    couplings = {n: p.default for n, p in inspect.signature(constructor).parameters.items() if n != "lattice"}
+    keys = {name: (float | tuple[float, ...], default) for name, default in couplings.items()}
+    return create_model(kind, __base__=Section, kind=(Literal[kind], ...), **keys)
+
+
+_MODEL_SECTIONS = {kind: _model_section(kind, constructor) for kind, constructor in MODELS.items()}
+_METHOD_SECTIONS = {kind: _options_section(kind, options) for kind, options in METHODS.items()}
+_SAMPLING_SECTION = _options_section(None, SamplingOptions)
+
+
+def _one_of(sections: Mapping[str, type[Section]]) -> Any:
+    first, *rest = sections.values()
+    union = first
+    for section in rest:
+        union |= section
+    return Annotated[union, Field(discriminator="kind")]
+
+
+Document = create_model(
+    "Document",
+    __base__=Section,
+    lattice=(Annotated[Regular | Graph, Field(discriminator="kind")], ...),
+    model=(_one_of(_MODEL_SECTIONS), ...),
+    method=(_one_of(_METHOD_SECTIONS), ...),
+    temperature=(Temperature, ...),
+    sampling=(_SAMPLING_SECTION, ...),
+    output=(Output, ...),
+)
+
+# by the names under which they stand in the location of a pydantic error
+_BY_NAME = {
+    "": Document,
+    **dict.fromkeys(KINDS, Regular),
+    "graph": Graph,
+    **_MODEL_SECTIONS,
+    **_METHOD_SECTIONS,
+    "sampling": _SAMPLING_SECTION,
+    "temperature": Temperature,
+    "Range": Range,
+    "output": Output,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """All that a run depends on, checked and resolved: every default is filled in."""
+
+    hamiltonian: SpinHamiltonian
+    temperatures: np.ndarray  # (n_T,), in the order asked for
+    betas: np.ndarray  # (n_T,)
+    method: MethodOptions
+    sampling: SamplingOptions
+    output: Path | None
+    sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
+
+    @property
+    def method_kind(self) -> str:
+        """deterministic, variational or exact."""
+        return self.sections["method"]["kind"]
+
+    @cached_property
+    def text(self) -> str:
+        """The resolved config as TOML; keys that are left to the method do not appear."""
+        return tomli_w.dumps({name: _without_none(table) for name, table in self.sections.items()})
+
+
+def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = None) -> RunConfig:
+    """Read a TOML file, apply `KEY=VALUE` settings, check everything.
+
+    Args:
+        settings: such as "model.J=0.5"; the value is read as TOML, and as a string where it is none.
+        output: takes the place of output.file, whose default is the name of the config with the suffix .h5.
+
+    Raises:
+        InputError: for anything wrong, naming the key.
+    """
+    try:
+        data = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise InputError(str(path), expected="a readable TOML file", found=error.strerror or str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(str(path), expected="valid TOML", found=f"an error ({error})") from None
+    for setting in settings:
+        _apply(data, setting)
+    if output is not None:
+        data["output"] = {"file": str(output)}
+    elif isinstance(table := data.setdefault("output", {}), dict):
+        table.setdefault("file", path.with_suffix(".h5").name)
+    return parse_config(data)
+
+
+def parse_config(data: Mapping[str, Any]) -> RunConfig:
+    """Check and resolve nested tables as they come from TOML.
+
+    Raises:
+        InputError: for anything wrong, naming the key.
+    """
+    data = dict(data)
+    for optional in ("method", "sampling", "output"):
+        data.setdefault(optional, {})
+    if isinstance(data["method"], Mapping):
+        data["method"] = {"kind": "deterministic", **data["method"]}
+    try:
+        data = _tuples(data)
+        document = Document.model_validate(data)
+    except ValidationError as error:
+        raise input_error(error, data, _BY_NAME) from None
+    except RecursionError:
+        raise InputError("config", expected="tables and lists a few levels deep", found="hundreds of levels") from None
+    sections = document.model_dump()
+    hamiltonian = _hamiltonian(sections)
+    temperatures, betas = _temperatures(document.temperature)
+    kind = "beta" if document.temperature.T is None else "T"
+    sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
+    method = METHODS[document.method.kind](**{k: v for k, v in sections["method"].items() if k != "kind"})
+    _check_sampler(hamiltonian, getattr(method, "sampler", None))
+    output = None if document.output.file is None else Path(document.output.file)
+    return RunConfig(hamiltonian, temperatures, betas, method, SamplingOptions(**sections["sampling"]), output, sections)
+
+
+def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
+    """The [lattice] and [model] tables that give this Hamiltonian: the inverse of what `parse_config` builds."""
+    lattice = hamiltonian.lattice
+    if lattice.kind == "graph":
+        place: dict[str, Any] = {"kind": "graph", "n_sites": lattice.n_sites, "edges": lattice.edges}
+    else:
+        place = {"kind": lattice.kind, "extent": lattice.extent, "periodic": lattice.periodic}
+    zz, xy, x_field, z_field = (np.asarray(a, float) for a in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
+    if hamiltonian.model == "tfim":
+        couplings = {"J": -zz, "gamma": x_field, "h": z_field}
+    elif hamiltonian.model == "xxz":
+        couplings = {"J": 4 * xy, "delta": np.divide(zz, xy, out=np.ones_like(zz), where=xy != 0), "h": 2 * z_field}
+    elif hamiltonian.model == "heisenberg":
+        couplings = {"J": 4 * zz, "h": 2 * z_field}
+    else:
+        n_first = len(lattice.bonds(1))
+        couplings = {"J1": 4 * zz[:n_first], "J2": 4 * zz[n_first:], "h": 2 * z_field}
+    return {"lattice": place, "model": {"kind": hamiltonian.model, **{name: _uniform(values) for name, values in couplings.items()}}}
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """The keys of an options dataclass as they would stand in a config; what has no place in TOML (a Flax module) is left out."""
+    table = asdict(options) if is_dataclass(options) else dict(options)
+    return {k: v for k, v in table.items() if isinstance(v, bool | int | float | str | list | tuple | dict)}
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    """Set one dotted key in nested tables."""
+    key, equals, value = setting.partition("=")
+    *tables, last = [part.strip() for part in key.split(".")]
+    if not equals or not all((*tables, last)):
+        raise InputError("--set", expected="KEY=VALUE with a dotted key, such as model.J=0.5", found=setting)
+    for depth, name in enumerate(tables, start=1):
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise InputError("--set", expected=f"a key inside a table, but {'.'.join(tables[:depth])} is a value", found=setting)
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        parsed = {}
+    data[last] = parsed["value"] if set(parsed) == {"value"} else value.strip()
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down: a checked config is immutable."""
+    if isinstance(value, Mapping):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in table.items() if v is not None}
+
+
+def _uniform(values: np.ndarray) -> float | list[float]:
+    return float(values[0]) if len(values) and (values == values[0]).all() else values.tolist()
+
+
+def _lattice(table: Mapping[str, Any]) -> Lattice:
+    if table["kind"] == "graph":
+        return graph(table["n_sites"], table["edges"])
+    extent = table["extent"]
+    if math.prod(extent) > MAX_SITES:  # before anything of that size is made
+        raise InputError("lattice.extent", expected=f"a lattice of at most {MAX_SITES} sites", found=list(extent))
+    return make_lattice(table["kind"], extent, table["periodic"])
+
+
+def _hamiltonian(sections: Mapping[str, Any]) -> SpinHamiltonian:
+    lattice = _lattice(sections["lattice"])
+    couplings = dict(sections["model"])
+    return MODELS[couplings.pop("kind")](lattice, **couplings)
+
+
+def _temperatures(section: Temperature) -> tuple[np.ndarray, np.ndarray]:
+    """Temperatures and inverse temperatures in the order asked for, (n_T,) each."""
+    if (section.T is None) == (section.beta is None):
+        found = "neither" if section.T is None else "both"
+        raise InputError("temperature", expected="either T or beta", found=found)
+    name, grid = ("beta", section.beta) if section.T is None else ("T", section.T)
+    values = grid.values() if isinstance(grid, Range) else np.array(grid, float)
+    with np.errstate(over="ignore"):
+        inverse = 1 / values
+    if not np.isfinite(inverse).all():
+        raise InputError(f"temperature.{name}", expected="values whose inverse is finite", found=float(values.min()))
+    ordered = np.sort(values)
+    if (repeated := ordered[1:][np.diff(ordered) <= 1e-9 * ordered[1:]]).size:
+        raise InputError(f"temperature.{name}", expected="each value once", found=f"{float(repeated[0])} more than once")
+    return (inverse, values) if name == "beta" else (values, inverse)
+
+
+def _check_sampler(hamiltonian: SpinHamiltonian, sampler: str | None) -> None:
+    if sampler is None:
+        return
+    fitting = ("loop",) if hamiltonian.conserves_sz else ("mixed", "cluster", "column", "gibbs")
+    if sampler not in fitting:
+        raise InputError("method.sampler", expected=f"{' | '.join(fitting)} for model {hamiltonian.model}", found=sampler)

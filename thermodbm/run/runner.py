@@ -1,0 +1,143 @@
+"""Drives a method through the temperatures, chunk by chunk, and keeps what is finished on disk."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError, NumericsError
+from thermodbm.evolve.method import Point, ThermalMethod
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.models import SpinHamiltonian
+from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options
+from thermodbm.run.progress import SILENT, Progress, reporter
+from thermodbm.run.results import ThermalCurve, check_output, collect
+
+
+def start_jax() -> None:
+    """Double precision and one device per CPU core, over which samplers share out their chains; for entry points, before any array."""
+    jax.config.update("jax_enable_x64", True)
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        jax.config.update("jax_num_cpu_devices", cores or 1)
+    except RuntimeError:
+        pass  # the backend runs already, as in a notebook that has used JAX before: its devices will do
+
+
+def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: SamplingOptions, comm: Comm = SERIAL) -> ThermalMethod:
+    """The method that belongs to a set of options."""
+    match options:
+        case DeterministicOptions():
+            from thermodbm.evolve.deterministic import deterministic_method
+
+            return deterministic_method(hamiltonian, options, sampling, comm)
+        case VariationalOptions():
+            from thermodbm.evolve.variational import variational_method
+
+            return variational_method(hamiltonian, options, sampling, comm)
+        case ExactOptions():
+            from thermodbm.evolve.exact import exact_method
+
+            return exact_method(hamiltonian, options, comm)
+    raise InputError("method", expected="options of a method", found=options)
+
+
+def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress = SILENT) -> ThermalCurve:
+    """Visit all temperatures; after each, rank 0 writes what is known to `config.output` (if any).
+
+    Keys are the same on all ranks: a method folds in its rank where ranks must differ.
+
+    Raises:
+        InputError: if the output cannot be written, or the method does not fit the model.
+        NumericsError: if the calculation cannot go on; finished temperatures are in the file.
+    """
+    began = time.monotonic()
+    method = make_method(config.hamiltonian, config.method, config.sampling, comm)
+    key = jax.random.key(config.sampling.seed)
+    state = method.init(jax.random.fold_in(key, 0))
+    points: dict[int, Point] = {}
+    curve = _record(config, method, points, began, comm)
+    for visit, index in enumerate(method.order(config.betas).tolist(), start=1):
+        since = time.monotonic()
+        beta, chunk, point = float(config.betas[index]), 0, None
+        progress.start(float(config.temperatures[index]))
+        while point is None:
+            state, info = method.advance(jax.random.fold_in(jax.random.fold_in(key, visit), chunk), state, beta)
+            progress.update(info)
+            point, chunk = info.point, chunk + 1
+        if not all(np.isfinite(e.mean).all() for e in point.observables.values()):
+            raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
+        points[index] = point._replace(diagnostics={**point.diagnostics, "wall_time_s": time.monotonic() - since})
+        curve = _record(config, method, points, began, comm)
+    return curve
+
+
+def _record(config: RunConfig, method: ThermalMethod, points: Mapping[int, Point], began: float, comm: Comm) -> ThermalCurve:
+    """The curve so far, with the estimates that join several temperatures, on disk where there is an output."""
+    hot_to_cold = sorted(points, key=lambda index: config.betas[index])
+    joined = method.summarize([points[i] for i in hot_to_cold], config.betas[hot_to_cold]) if hot_to_cold else []
+    by_index = dict(zip(hot_to_cold, joined, strict=True))
+    curve = ThermalCurve(
+        temperature=config.temperatures,
+        beta=config.betas,
+        **collect([by_index.get(i) for i in range(len(config.betas))]),
+        method=config.method_kind,
+        config=config.text,
+        seed=config.sampling.seed,
+        finished=len(points) == len(config.betas),
+        wall_time=time.monotonic() - began,
+    )
+    if config.output is not None and comm.rank == 0:
+        curve.save(config.output)
+    return curve
+
+
+def thermal_curve(
+    hamiltonian: SpinHamiltonian,
+    *,
+    T: Any = None,
+    beta: Any = None,
+    method: str | MethodOptions | Mapping[str, Any] = "deterministic",
+    sampling: SamplingOptions | Mapping[str, Any] | None = None,
+    progress: bool = True,
+    output: str | Path | None = None,
+    force: bool = False,
+) -> ThermalCurve:
+    """Energy, specific heat and more of a quantum magnet at given temperatures: what `thermodbm run` computes, without a file.
+
+    Args:
+        hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
+        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two.
+        method: "deterministic", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
+        sampling: options or a dict of them.
+        progress: whether to show how far it has come, on standard error.
+        output: HDF5 file that is kept up to date after each temperature.
+        force: overwrite a result that stands there already.
+
+    Raises:
+        InputError: for anything wrong in the arguments, under the name that it has in a config.
+        NumericsError: if the calculation cannot go on.
+
+    Switches JAX to double precision.
+    """
+    start_jax()
+    grid = {name: np.ravel(values).tolist() for name, values in (("T", T), ("beta", beta)) if values is not None}
+    kinds = {options: kind for kind, options in METHODS.items()}
+    if isinstance(method, str):
+        method = {"kind": method}
+    table = plain_options(method)
+    if type(method) in kinds:
+        table = {"kind": kinds[type(method)], **table}
+    data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options(sampling or {})}
+    if output is not None:
+        check_output(Path(output), force)
+        data["output"] = {"file": str(output)}
+    config = parse_config(data)
+    return run(config, progress=reporter(len(config.betas)) if progress else SILENT)
