@@ -1,0 +1,31 @@
+"""method.kind = "exact": the exact curve in the clothes of a thermal method."""
+
+from functools import cache
+
+import jax
+import numpy as np
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.estimate.statistics import exact
+from thermodbm.evolve.method import Info, Point, State, ThermalMethod
+from thermodbm.evolve.options import ExactOptions
+from thermodbm.exact import exact_solver
+from thermodbm.models.hamiltonian import SpinHamiltonian
+
+
+def exact_method(hamiltonian: SpinHamiltonian, options: ExactOptions, comm: Comm = SERIAL) -> ThermalMethod:
+    """A method without state or randomness; every call of `advance` finishes a temperature.
+
+    The levels are found at the first temperature and kept for the others. All ranks do the same work.
+
+    Raises:
+        InputError: at the first temperature, if the system is too large (see `exact_solver`).
+    """
+    solver = cache(lambda: exact_solver(hamiltonian))
+
+    def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        curve = solver()(np.array([beta]))
+        observables = {name: exact(values[0]) for name, values in curve.items()}
+        return state, Info(1.0, "exact", Point(observables, {}, {}))
+
+    return ThermalMethod(init=lambda key: {}, advance=advance)

@@ -1,0 +1,39 @@
+"""The exact thermal curve of a Hamiltonian, by whichever way there is."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from thermodbm.errors import InputError
+from thermodbm.exact import diagonalisation, free_fermions
+from thermodbm.models.hamiltonian import SpinHamiltonian
+
+Curve = dict[str, np.ndarray]
+"""Observable -> values per site, (n_T, ...), under the names of the contract."""
+
+
+def exact_solver(hamiltonian: SpinHamiltonian) -> Callable[[np.ndarray], Curve]:
+    """A function from inverse temperatures (n_T,) to the exact curve; all the costly work is done here, once.
+
+    Diagonalisation with all observables where it is cheap, free fermions (without correlations) for longer uniform Ising rings.
+
+    Raises:
+        InputError: if neither is possible.
+    """
+    if free_fermions.applicable(hamiltonian) and hamiltonian.n_sites > 12:
+        n, J, gamma = hamiltonian.n_sites, -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0])
+        return lambda betas: free_fermions.ising_ring(n, J, gamma, betas)
+    spectrum = diagonalisation.diagonalise(hamiltonian)
+    return lambda betas: diagonalisation.thermal_averages(spectrum, betas)
+
+
+def exact_curve(hamiltonian: SpinHamiltonian, betas: np.ndarray) -> Curve:
+    """The exact thermal curve at inverse temperatures (n_T,).
+
+    Raises:
+        InputError: for temperatures that are not positive, and if the system is too large for every exact way.
+    """
+    betas = np.asarray(betas, float)
+    if betas.ndim != 1 or not (np.isfinite(betas) & (betas > 0)).all():
+        raise InputError("temperature", expected="positive inverse temperatures", found=betas.tolist())
+    return exact_solver(hamiltonian)(betas)
