@@ -73,7 +73,9 @@ def run(
 def validate(config: ConfigFile, output: OutputFile = None, settings: Settings = None, force: Force = False) -> None:
     """Check a config; print it with every default filled in, and what it will cost. Runs nothing."""
     resolved = _prepare(config, output, settings, force)
-    automatic = [f"{table}.{k}" for table, keys in resolved.sections.items() for k, v in keys.items() if v is None and table != "temperature"]
+    automatic = [
+        f"{table}.{k}" for table, keys in resolved.sections.items() for k, v in keys.items() if v is None and table != "temperature"
+    ]
     left = f"\n# chosen by the method: {', '.join(automatic)}" if automatic else ""
     _print(resolved.text.rstrip() + left + "\n\n" + _cost(resolved))
 
@@ -130,9 +132,7 @@ def compare(
         for name, c in comparisons.items()
     }
     if as_json:
-        details = {
-            name: {f: getattr(c, f).tolist() for f in ("temperature", "a", "b", "error", "pull")} for name, c in comparisons.items()
-        }
+        details = {name: {f: getattr(c, f).tolist() for f in ("temperature", "a", "b", "error", "pull")} for name, c in comparisons.items()}
         _print(json.dumps(_nulls({"same_model": alike, "summary": summary, "observables": details}), indent=1, allow_nan=False))
         return
     scalars = {name: c for name, c in comparisons.items() if c.pull.ndim == 1}

@@ -23,6 +23,7 @@ _PANELS = {
     "entropy": ("entropy per site", "s", 0),
     "free_energy": ("free energy per site", "f", 1),
     "susceptibility": ("susceptibility per site", r"\chi", -1),
+    "staggered_structure_factor": ("staggered structure factor", r"S(\mathrm{staggered})", 0),
     "order_parameter_squared": ("squared magnetisation", r"\langle m_z^2 \rangle", 0),
     "magnetization_x": ("transverse magnetisation", "m_x", 0),
     "magnetization_z": ("longitudinal magnetisation", "m_z", 0),
@@ -32,7 +33,9 @@ _MARKERS = "osD^vP"
 _LARGEST_DIAGONALISED = 10
 
 
-def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None = None, exact: bool = True) -> "np.ndarray[Any, np.dtype[Axes]]":
+def plot_curves(
+    curves: Sequence["ThermalCurve"], labels: Sequence[str] | None = None, exact: bool = True
+) -> "np.ndarray[Any, np.dtype[Axes]]":
     """Lay curves over each other, one panel per scalar observable.
 
     Temperatures and energies are in units of the exchange coupling where that is one number, the same for all bonds.
@@ -126,7 +129,9 @@ def _draw_exact(axes: np.ndarray, names: Sequence[str], curves: Sequence["Therma
         for ax, name in zip(axes, names, strict=True):
             if name in values:
                 line = values[name] * scale ** -_PANELS[name][2]
-                ax.plot(temperatures / scale, line, color="0.35", linewidth=1.2, zorder=1, label="exact" if len(drawn) == 1 else None)
+                ax.plot(
+                    temperatures / scale, line, color="0.35", linewidth=1.2, zorder=1, label="exact solution" if len(drawn) == 1 else None
+                )
 
 
 def _solvable(hamiltonian: SpinHamiltonian) -> bool:

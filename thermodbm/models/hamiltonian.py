@@ -55,7 +55,7 @@ class SpinHamiltonian:
 
     def diagonal_energy(self, spins: jax.Array) -> jax.Array:
         """Energy of the part diagonal in sz, (...), of configurations +-1 of shape (..., n_sites)."""
-        s = jnp.asarray(spins, self.zz.dtype)
+        s = jnp.asarray(spins, jnp.result_type(float))
         i, j = self.bonds.T
         return (s[..., i] * s[..., j]) @ self.zz - s @ self.z_field
 
@@ -82,18 +82,21 @@ class SpinHamiltonian:
         return swapped, jnp.where(antiparallel, 2 * self.xy, 0.0)
 
 
-def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array:
-    """`value` as a float array (n,); concrete values are checked, tracers are let through."""
-    if not isinstance(value, jax.core.Tracer):
-        try:
-            array = np.asarray(value, float)
-        except (TypeError, ValueError):
-            raise InputError(f"model.{name}", expected=f"a number or one per {per}", found=value) from None
-        if not np.isfinite(array).all():
-            raise InputError(f"model.{name}", expected="finite numbers", found=np.ravel(array)[~np.isfinite(np.ravel(array))][0])
-        if array.ndim and array.shape != (n,):
-            raise InputError(f"model.{name}", expected=f"a number or {n} numbers, one per {per}", found=f"shape {array.shape}")
-    return jnp.broadcast_to(jnp.asarray(value, jnp.result_type(float)), (n,))
+def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array | np.ndarray:
+    """`value` as a float array (n,). Tracers are let through; concrete values are checked, and stay NumPy arrays in double precision
+    whatever JAX is set to, so that a Hamiltonian made before x64 is switched on is none the worse.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return jnp.broadcast_to(value, (n,))
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise InputError(f"model.{name}", expected=f"a number or one per {per}", found=value) from None
+    if not np.isfinite(array).all():
+        raise InputError(f"model.{name}", expected="finite numbers", found=np.ravel(array)[~np.isfinite(np.ravel(array))][0])
+    if array.ndim and array.shape != (n,):
+        raise InputError(f"model.{name}", expected=f"a number or {n} numbers, one per {per}", found=f"shape {array.shape}")
+    return np.broadcast_to(array, (n,))
 
 
 def _pairs(bonds: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -109,16 +112,14 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     """
     bonds, n = lattice.bonds(), lattice.n_sites
     zz = -_leaf("J", J, len(bonds), "bond")
-    return SpinHamiltonian(
-        lattice, "tfim", _pairs(bonds), zz, jnp.zeros_like(zz), _leaf("gamma", gamma, n, "site"), _leaf("h", h, n, "site")
-    )
+    return SpinHamiltonian(lattice, "tfim", _pairs(bonds), zz, 0 * zz, _leaf("gamma", gamma, n, "site"), _leaf("h", h, n, "site"))
 
 
 def _exchange(lattice: Lattice, model: str, bonds: np.ndarray, jz: jax.Array, jxy: jax.Array, h: Coupling) -> SpinHamiltonian:
     """H = sum_b Jz SzSz + Jxy (SxSx + SySy) - h sum Sz with S = sigma/2."""
     n = lattice.n_sites
     z_field = _leaf("h", h, n, "site") / 2
-    return SpinHamiltonian(lattice, model, _pairs(bonds), jz / 4, jxy / 4, jnp.zeros_like(z_field), z_field)
+    return SpinHamiltonian(lattice, model, _pairs(bonds), jz / 4, jxy / 4, 0 * z_field, z_field)
 
 
 def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
@@ -138,5 +139,6 @@ def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHa
 def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling = 0.0) -> SpinHamiltonian:
     """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i over first and second neighbours, with S = sigma/2."""
     first, second = lattice.bonds(1), lattice.bonds(2)
-    j = jnp.concatenate([_leaf("J1", J1, len(first), "bond"), _leaf("J2", J2, len(second), "second-neighbour bond")])
+    parts = [_leaf("J1", J1, len(first), "bond"), _leaf("J2", J2, len(second), "second-neighbour bond")]
+    j = (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)
     return _exchange(lattice, "j1j2", np.concatenate([first, second]), j, j, h)

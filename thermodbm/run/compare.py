@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thermodbm.errors import InputError
+from thermodbm.estimate.statistics import Estimate
 from thermodbm.run.results import ThermalCurve
 
 ROUNDING = 1e-10
@@ -46,22 +47,29 @@ def compare(a: ThermalCurve, b: ThermalCurve) -> dict[str, Comparison]:
             expected="two curves with finished temperatures in common",
             found=f"{_span(a)} in the first and {_span(b)} in the second",
         )
-    comparisons = {}
-    for name in a.observables:
-        if name not in b.observables or a.observables[name].mean.shape[1:] != b.observables[name].mean.shape[1:]:
-            continue
-        (x, dx, *_), (y, dy, *_) = a.observables[name], b.observables[name]
-        x, dx, y, dy = x[here], dx[here], y[there], dy[there]
-        known = np.isfinite([x, dx, y, dy]).all(0)
-        known = known.all(axis=tuple(range(1, known.ndim)))
-        if not known.any():
-            continue
-        x, dx, y, dy = x[known], dx[known], y[known], dy[known]
-        error = np.hypot(np.hypot(dx, dy), ROUNDING * (np.abs(x) + np.abs(y) + np.finfo(float).tiny))
-        comparisons[name] = Comparison(a.temperature[here[known]], x, y, np.hypot(dx, dy), (x - y) / np.maximum(error, np.finfo(float).tiny))
+    comparisons = {
+        name: found
+        for name in a.observables
+        if name in b.observables and (found := _compare(a.temperature[here], a.observables[name], here, b.observables[name], there))
+    }
     if not comparisons:
-        raise InputError("observables", expected="two curves with observables in common", found=f"{list(a.observables)} and {list(b.observables)}")
+        names = f"{', '.join(a.observables)} in the first and {', '.join(b.observables)} in the second"
+        raise InputError("observables", expected="two curves with observables in common", found=names)
     return comparisons
+
+
+def _compare(temperature: np.ndarray, a: Estimate, here: np.ndarray, b: Estimate, there: np.ndarray) -> Comparison | None:
+    """None if the observable has different shapes in the two curves, or no temperature where both know it."""
+    if a.mean.shape[1:] != b.mean.shape[1:]:
+        return None
+    values = np.array([a.mean[here], a.error[here], b.mean[there], b.error[there]])
+    known = np.isfinite(values).all(axis=(0, *range(2, values.ndim)))
+    if not known.any():
+        return None
+    x, dx, y, dy = values[:, known]
+    error = np.hypot(dx, dy)
+    floor = np.maximum(ROUNDING * np.maximum(np.abs(x), np.abs(y)), np.finfo(float).tiny)
+    return Comparison(temperature[known], x, y, error, (x - y) / np.maximum(error, floor))
 
 
 def same_model(a: ThermalCurve, b: ThermalCurve) -> bool:

@@ -69,8 +69,7 @@ def _path(complaint: Any, data: Any) -> tuple[str | int, ...]:
     """The location without the names of union branches, which are no keys of the data."""
     path: list[str | int] = []
     for part in complaint["loc"]:
-        inside = isinstance(data, Mapping) and part in data or isinstance(data, tuple) and isinstance(part, int) and part < len(data)
-        if inside:
+        if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, tuple) else ()):
             path.append(part)
             data = data[part]
     if complaint["type"] == "missing":

@@ -4,7 +4,7 @@ import inspect
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -138,7 +138,7 @@ class RunConfig:
     @cached_property
     def text(self) -> str:
         """The resolved config as TOML; keys that are left to the method do not appear."""
-        return tomli_w.dumps({name: _without_none(table) for name, table in self.sections.items()})
+        return tomli_w.dumps({name: table for name in self.sections if (table := _without_none(self.sections[name]))})
 
 
 def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = None) -> RunConfig:
@@ -201,8 +201,10 @@ def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
     if lattice.kind == "graph":
         place: dict[str, Any] = {"kind": "graph", "n_sites": lattice.n_sites, "edges": lattice.edges}
     else:
-        place = {"kind": lattice.kind, "extent": lattice.extent, "periodic": lattice.periodic}
-    zz, xy, x_field, z_field = (np.asarray(a, float) for a in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
+        periodic = lattice.periodic if len(set(lattice.periodic)) > 1 else lattice.periodic[0]
+        place = {"kind": lattice.kind, "extent": lattice.extent, "periodic": periodic}
+    zz, xy = np.asarray(hamiltonian.zz, float), np.asarray(hamiltonian.xy, float)
+    x_field, z_field = np.asarray(hamiltonian.x_field, float), np.asarray(hamiltonian.z_field, float)
     if hamiltonian.model == "tfim":
         couplings = {"J": -zz, "gamma": x_field, "h": z_field}
     elif hamiltonian.model == "xxz":
@@ -215,9 +217,11 @@ def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
     return {"lattice": place, "model": {"kind": hamiltonian.model, **{name: _uniform(values) for name, values in couplings.items()}}}
 
 
-def plain_options(options: Any) -> dict[str, Any]:
-    """The keys of an options dataclass as they would stand in a config; what has no place in TOML (a Flax module) is left out."""
-    table = asdict(options) if is_dataclass(options) else dict(options)
+def plain_options(where: str, options: Any) -> dict[str, Any]:
+    """The keys of options (a dataclass or a mapping) that can stand in TOML; others, such as a Flax module, have no place there."""
+    if not (is_dataclass(options) or isinstance(options, Mapping)):
+        raise InputError(where, expected="options or a mapping of them", found=options)
+    table = {f.name: getattr(options, f.name) for f in fields(options)} if is_dataclass(options) else dict(options)
     return {k: v for k, v in table.items() if isinstance(v, bool | int | float | str | list | tuple | dict)}
 
 

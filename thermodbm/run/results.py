@@ -22,7 +22,6 @@ from thermodbm.run.config import parse_config
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
 
 FORMAT_VERSION = 1
 
@@ -112,7 +111,7 @@ class ThermalCurve:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(str(path), expected="a thermodbm result file", found=f"a foreign or damaged file ({reason[:200]})") from None
 
-    def plot(self, **options: Any) -> "np.ndarray[Any, np.dtype[Axes]]":
+    def plot(self, **options: Any) -> np.ndarray:
         """Energy, specific heat, entropy, ... against temperature; the options are those of `thermodbm.plotting.plot_curves`."""
         from thermodbm.plotting import plot_curves
 
@@ -280,7 +279,7 @@ def check_output(path: Path, force: bool = False) -> None:
     """Refuse an output that cannot be written, or that would destroy something.
 
     Raises:
-        InputError: if `path` is a result (without `force`), any other file (always), or lies where nothing can be written.
+        InputError: if `path` holds finished temperatures (without `force`), is any other file (always), or cannot be written.
     """
     where = "output.file"
     try:
@@ -299,7 +298,7 @@ def check_output(path: Path, force: bool = False) -> None:
     except InputError:
         hint = "Only results of thermodbm are overwritten; remove the file or choose another name."
         raise InputError(where, expected="a new file", found=f"{path}, which is no intact result", hint=hint) from None
-    if not force:
+    if not force and curve.done.any():
         state, hint = ("a finished run", "") if curve.finished else ("an unfinished run", "Go on with `thermodbm resume`, or ")
         hint = hint + ("o" if hint else "O") + "verwrite it with --force."
         raise InputError(where, expected="a new file", found=f"{path}, which holds {state}", hint=hint)

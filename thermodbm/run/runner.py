@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,8 @@ def start_jax() -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
+    with suppress(RuntimeError):  # the backend runs already, as in a notebook that has used JAX before: its devices will do
         jax.config.update("jax_num_cpu_devices", cores or 1)
-    except RuntimeError:
-        pass  # the backend runs already, as in a notebook that has used JAX before: its devices will do
 
 
 def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: SamplingOptions, comm: Comm = SERIAL) -> ThermalMethod:
@@ -114,7 +114,7 @@ def thermal_curve(
 
     Args:
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
-        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two.
+        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config.
         method: "deterministic", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
         sampling: options or a dict of them.
         progress: whether to show how far it has come, on standard error.
@@ -128,16 +128,16 @@ def thermal_curve(
     Switches JAX to double precision.
     """
     start_jax()
-    grid = {name: np.ravel(values).tolist() for name, values in (("T", T), ("beta", beta)) if values is not None}
-    kinds = {options: kind for kind, options in METHODS.items()}
-    if isinstance(method, str):
-        method = {"kind": method}
-    table = plain_options(method)
-    if type(method) in kinds:
-        table = {"kind": kinds[type(method)], **table}
-    data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options(sampling or {})}
+    asked = {name: values for name, values in (("T", T), ("beta", beta)) if values is not None}
+    grid = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in asked.items()}
+    table, given = {"kind": method} if isinstance(method, str) else plain_options("method", method), {}
+    if isinstance(method, MethodOptions):
+        table["kind"] = next(kind for kind, options in METHODS.items() if isinstance(method, options))
+        given = {name: value for name, value in vars(method).items() if name not in table}
+    data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
     if output is not None:
         check_output(Path(output), force)
         data["output"] = {"file": str(output)}
     config = parse_config(data)
+    config = replace(config, method=replace(config.method, **given))  # what cannot stand in a config goes around it
     return run(config, progress=reporter(len(config.betas)) if progress else SILENT)
