@@ -41,6 +41,46 @@ class DeterministicOptions:
 class VariationalOptions:
     """[method] with kind = "variational": the network's weights follow imaginary time by stochastic reconfiguration."""
 
+    ansatz: Literal["auto", "jastrow", "rbm", "dbm"] = "auto"
+    """Two-body factor alone, times a restricted Boltzmann machine, or times blocks with deep units; auto: rbm."""
+    alpha: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours."""
+    layers: Annotated[int, Field(ge=0, le=6)] = 2
+    """Deep units in each block of ansatz = "dbm", summed over exactly; a block has as many hidden units plus one."""
+    translations: bool = True
+    """Sum filters over the translations that leave the couplings unchanged."""
+    point_group: bool = True
+    """Sum filters over rotations and reflections that leave the couplings unchanged."""
+    exchange: bool = True
+    """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric."""
+    start: Literal["trotter", "rotated"] = "trotter"
+    """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
+    beta_0: PositiveFloat = 0.05
+    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for."""
+    noise: PositiveFloat = 0.05
+    """Width of the Gaussian weights of the filters at the start, where groups of four cancel."""
+    integrator: Literal["bs3", "heun", "rk4"] = "bs3"
+    """Bogacki-Shampine 3(2) or Heun with adaptive steps, or fourth-order Runge-Kutta with steps of max_distance."""
+    tolerance: PositiveFloat = 1e-4
+    """Error of one step, as the distance of normalised states (the S norm)."""
+    max_distance: PositiveFloat = 0.2
+    """Largest distance of normalised states that one step covers: the step in tau times the spread of the energy; bounds every
+    integrator's steps, which are also at most 0.35 tau."""
+    solver: Literal["auto", "cholesky", "pinv", "cg", "minsr"] = "auto"
+    """How S^-1 F is solved. cholesky: S + diag_shift. pinv: without the eigenvalues of S below cutoff. cg: as cholesky, without building
+    S. minsr: as cholesky, by a matrix as large as the number of samples. auto: minsr when samples are fewer than parameters, cg for more
+    than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
+    diag_shift: Annotated[float, Field(ge=0)] | None = None
+    """Added to the diagonal of S in units in which that is one; None: 0 when configurations are enumerated, 1e-4 when sampled."""
+    cutoff: PositiveFloat = 1e-10
+    """Eigenvalues of S below this times the largest are left out by pinv."""
+    enumerate: bool | None = None
+    """Sum over all configurations instead of sampling them; None: where there are at most 2^13 up to symmetry."""
+    n_walkers: Annotated[int, Field(ge=1, le=10**7)] | None = None
+    """Configurations carried along, one sample of each per integration step, over all ranks; None: 2048, or 8 per parameter if more."""
+    n_sweeps: Annotated[int, Field(ge=1, le=10**6)] = 2
+    """Attempted moves per visible unit between two samples."""
+
 
 @dataclass(frozen=True)
 class ExactOptions:

@@ -1,0 +1,64 @@
+"""Explicit Runge-Kutta steps for d theta/d tau = rate(theta), each with an estimate of its error."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Tableau(NamedTuple):
+    """Butcher tableau: stage k is evaluated at theta + h sum_j a[k][j] k_j; the step is h sum_j b[j] k_j."""
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    error: tuple[float, ...] | None  # b less the weights of the embedded formula; None: fixed steps
+    order: int
+
+
+HEUN = Tableau(a=((), (1.0,)), b=(1 / 2, 1 / 2), error=(-1 / 2, 1 / 2), order=2)
+"""Trapezoidal rule with an Euler predictor; the error estimate is that of the predictor."""
+
+BOGACKI_SHAMPINE = Tableau(
+    a=((), (1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
+    b=(2 / 9, 1 / 3, 4 / 9, 0.0),
+    error=(-5 / 72, 1 / 12, 1 / 9, -1 / 8),
+    order=3,
+)
+"""Third order with an embedded second. Source: Bogacki and Shampine, Appl. Math. Lett. 2, 321 (1989)."""
+
+RK4 = Tableau(a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), error=None, order=4)
+"""The classical fourth-order rule."""
+
+TABLEAUS = {"heun": HEUN, "bs3": BOGACKI_SHAMPINE, "rk4": RK4}
+
+
+def runge_kutta_step(
+    tableau: Tableau, rate: Callable[[jax.Array], tuple[jax.Array, Any]], theta: jax.Array, h: jax.Array
+) -> tuple[jax.Array, jax.Array, list]:
+    """One step of size h.
+
+    Args:
+        rate: theta -> (d theta/d tau, anything else).
+
+    Returns:
+        theta at the end of the step; the estimated error of it, a vector (zero for a fixed-step rule); what `rate` gave besides, stage
+        by stage.
+    """
+    stages: list[jax.Array] = []
+    others = []
+    for row in tableau.a:
+        at = theta + h * sum((a * k for a, k in zip(row, stages, strict=True) if a), jnp.zeros_like(theta))
+        k, other = rate(at)
+        stages.append(k)
+        others.append(other)
+    combine = lambda weights: h * sum((w * k for w, k in zip(weights, stages, strict=True) if w), jnp.zeros_like(theta))  # noqa: E731
+    error = jnp.zeros_like(theta) if tableau.error is None else combine(tableau.error)
+    return theta + combine(tableau.b), error, others
+
+
+def next_step_size(h: float, error: float, tolerance: float, order: int) -> float:
+    """Step size that should give an error of `tolerance`, with the usual safety factor and at most tripled or cut to a fifth."""
+    if error <= 0:
+        return 3 * h
+    return h * min(3.0, max(0.2, 0.9 * (tolerance / error) ** (1 / order)))

@@ -1,0 +1,115 @@
+"""Observables of the variational state: per-configuration values, and their averages over walkers or over all configurations."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.models import SpinHamiltonian
+from thermodbm.models.lattice import two_coloring
+
+Values = Mapping[str, jax.Array]
+"""Observable -> value for each configuration, (n, ...)."""
+
+
+class Tally(NamedTuple):
+    """Sums over the samples of each walker, and over all samples for the autocorrelation."""
+
+    count: jax.Array  # samples of each walker so far
+    sums: dict[str, jax.Array]  # (n_walkers, ...)
+    squares: dict[str, jax.Array]  # (...)
+
+
+def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Observables diagonal in sz as a function of spins (n, n_sites), names and units of the contract."""
+    lattice, n = hamiltonian.lattice, hamiltonian.n_sites
+    translations = lattice.translations
+    signs = two_coloring(n, lattice.bonds())
+    waves = None if lattice.wavevectors is None else np.exp(-1j * lattice.positions @ lattice.wavevectors.T)
+
+    def values(spins: jax.Array) -> dict[str, jax.Array]:
+        s = hamiltonian.moment * spins.astype(float)
+        m = s.mean(-1)
+        found = {"correlation_zz": sum(s[:, t[:1]] * s[:, t] for t in translations) / len(translations), "magnetization_z": m}
+        found["total_m_squared" if hamiltonian.conserves_sz else "order_parameter_squared"] = m**2
+        if waves is not None:
+            found["structure_factor_zz"] = ((s @ waves.real) ** 2 + (s @ waves.imag) ** 2) / n
+        if signs is not None:
+            found["staggered_structure_factor"] = (s @ signs) ** 2 / n
+        return found
+
+    return values
+
+
+def energy_observables(hamiltonian: SpinHamiltonian, e_loc: jax.Array, ratios: jax.Array) -> dict[str, jax.Array]:
+    """Local energy and its square per site, and sx where H has it, from total e_loc (n,) and amplitude ratios (n, K)."""
+    n = hamiltonian.n_sites
+    found = {"energy": e_loc.real / n, "energy_squared": jnp.abs(e_loc) ** 2 / n}
+    if not hamiltonian.conserves_sz:
+        found["magnetization_x"] = ratios.real.mean(-1)
+    return found
+
+
+def empty_tally(values: Values) -> Tally:
+    """Nothing counted yet, for observables of the given shapes (n_walkers, ...)."""
+    zeros = {name: jnp.zeros_like(v) for name, v in values.items()}
+    return Tally(jnp.zeros((), int), zeros, {name: v[0] for name, v in zeros.items()})
+
+
+def add_to_tally(tally: Tally, values: Values) -> Tally:
+    """Count one sample of each walker."""
+    return Tally(
+        tally.count + 1,
+        {name: tally.sums[name] + v for name, v in values.items()},
+        {name: tally.squares[name] + (v**2).sum(0) for name, v in values.items()},
+    )
+
+
+def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL) -> dict[str, Estimate]:
+    """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be."""
+    samples = {name: s / tally.count for name, s in tally.sums.items()}
+    n_walkers = len(samples["energy"]) * comm.size
+    mean = {name: x / n_walkers for name, x in comm.sum({name: s.sum(0) for name, s in samples.items()}).items()}
+    derived, linear = _derived(hamiltonian, beta, mean, samples)
+    spread = comm.sum({name: ((x - mean_x) ** 2).sum(0) for name, (x, mean_x) in linear.items()})
+    squares = comm.sum(tally.squares)
+    found = {}
+    for name, value in derived.items():
+        variance = np.asarray(spread[name]) / max(n_walkers - 1, 1) / n_walkers  # of the mean
+        error = np.sqrt(variance)
+        if name not in mean:
+            found[name] = Estimate(np.asarray(value), error)
+            continue
+        single = np.maximum(np.asarray(squares[name]) / (n_walkers * tally.count) - np.asarray(mean[name]) ** 2, 0)
+        total = float(n_walkers * tally.count)
+        n_eff = np.where(variance > 0, single / np.where(variance > 0, variance, 1), total)
+        found[name] = Estimate(np.asarray(value), error, 0.5 * total / np.maximum(n_eff, 1e-300), None, n_eff)
+    return found
+
+
+def exact_estimates(hamiltonian: SpinHamiltonian, beta: float, mean: Values) -> dict[str, Estimate]:
+    """The same from averages without statistical error."""
+    derived, _ = _derived(hamiltonian, beta, mean, mean)
+    return {name: Estimate(np.asarray(v), np.zeros(np.shape(v))) for name, v in derived.items()}
+
+
+def _derived(hamiltonian: SpinHamiltonian, beta: float, mean: Values, samples: Values) -> tuple[dict, dict]:
+    """Observables of the contract from means, and for each a linearisation (samples, their mean) that has the same error."""
+    n = hamiltonian.n_sites
+    derived = {name: x for name, x in mean.items() if name not in ("energy_squared", "total_m_squared")}
+    linear = {name: (samples[name], mean[name]) for name in derived}
+
+    def fluctuation(name: str, scale: float, square: str, first: str) -> None:
+        derived[name] = scale * (mean[square] - n * mean[first] ** 2)
+        linear[name] = (scale * (samples[square] - 2 * n * mean[first] * samples[first]), scale * (mean[square] - 2 * n * mean[first] ** 2))
+
+    fluctuation("specific_heat", beta**2, "energy_squared", "energy")
+    if hamiltonian.conserves_sz:
+        scaled = {"m2": n * mean["total_m_squared"]}
+        mean, samples = {**mean, **scaled}, {**samples, "m2": n * samples["total_m_squared"]}
+        fluctuation("susceptibility", beta, "m2", "magnetization_z")
+    return derived, linear

@@ -1,0 +1,156 @@
+"""Stochastic reconfiguration: the change of parameters that follows (H - <H>) |Psi> best within the trial states.
+
+    direction = S^-1 F,   S = <O* O> - <O*><O>,   F = <O* e_loc> - <O*><e_loc>,   O_k = d ln Psi / d theta_k
+
+Imaginary time is then d theta/d tau = -direction. With real parameters S and F are replaced by their real parts. Sources: Sorella, PRL 80,
+4558 (1998); Chen and Heyl, Nat. Phys. 20, 1476 (2024) for the form with a matrix as large as the number of samples.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.sparse.linalg import cg
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.evolve.options import VariationalOptions
+
+
+class SRInfo(NamedTuple):
+    """What else is known from the same averages."""
+
+    energy: jax.Array  # <H>, total
+    variance: jax.Array  # <|e_loc - <H>|^2>, total
+    residual: jax.Array  # r^2, the share of the variance that the parameters cannot follow, 0 to 1
+    n_eff: jax.Array  # effective number of samples, (sum w)^2 / sum w^2
+
+
+class Centered(NamedTuple):
+    """Log-derivatives and local energies less their means, times the root of each sample's weight: S = O* O, F = O* e."""
+
+    log_derivs: jax.Array  # (n, P), or (2n, P) real: real and imaginary parts
+    e_loc: jax.Array  # (n,), or (2n,)
+
+
+def center(
+    log_derivs: jax.Array, e_loc: jax.Array, weights: jax.Array, comm: Comm = SERIAL, *, real_params: bool = False
+) -> tuple[Centered, SRInfo]:
+    """Subtract weighted means over the samples of all ranks.
+
+    Args:
+        log_derivs: O_k, (n, P), of this rank's samples.
+        e_loc: total local energies (n,).
+        weights: weights of the samples (n,), of any norm.
+    """
+    sums = comm.sum((weights.sum(), (weights**2).sum(), weights @ log_derivs, weights @ e_loc))
+    norm, squares, mean_derivs, mean_e = sums
+    root = jnp.sqrt(weights / norm)
+    derivs = root[:, None] * (log_derivs - mean_derivs / norm)
+    e = root * (e_loc - mean_e / norm)
+    variance = comm.sum(jnp.sum(jnp.abs(e) ** 2))
+    if real_params:
+        derivs, e = jnp.concatenate([derivs.real, derivs.imag]), jnp.concatenate([e.real, e.imag])
+    return Centered(derivs, e), SRInfo((mean_e / norm).real, variance, jnp.ones(()), norm**2 / squares)
+
+
+def sr_direction(
+    log_derivs: jax.Array,
+    e_loc: jax.Array,
+    options: VariationalOptions,
+    comm: Comm = SERIAL,
+    *,
+    weights: jax.Array | None = None,
+    real_params: bool = False,
+) -> tuple[jax.Array, SRInfo]:
+    """S^-1 F from log-derivatives (n, P) and total local energies (n,), of samples with the given weights (n,), equal by default.
+
+    Returns:
+        direction (P,), which imaginary time follows downhill: d theta/d tau = -direction; and `SRInfo`.
+    """
+    weights = jnp.ones(len(e_loc)) if weights is None else weights
+    centered, info = center(log_derivs, e_loc, weights, comm, real_params=real_params)
+    direction = solve(centered, options, comm)
+    return direction, info._replace(residual=residual(centered, direction, info.variance, comm))
+
+
+def solve(centered: Centered, options: VariationalOptions, comm: Comm = SERIAL) -> jax.Array:
+    """S^-1 F, regularised in units in which the diagonal of S is one; `VariationalOptions.solver` says how."""
+    derivs, e = centered
+    if _choose(options, *derivs.shape, comm) == "minsr":
+        scale = _scale(derivs, comm)
+        return scale * _min_sr(derivs * scale, e, _shift(options), comm)
+    return precondition(derivs, comm.sum(derivs.conj().T @ e), options, comm)
+
+
+def precondition(derivs: jax.Array, force: jax.Array, options: VariationalOptions, comm: Comm = SERIAL) -> jax.Array:
+    """S^-1 force for any force (P,), with S = O* O of centred log-derivatives (n, P)."""
+    scale = _scale(derivs, comm)
+    scaled, force = derivs * scale, force * scale
+    kind = _choose(options, *derivs.shape, comm)
+    if kind in ("cg", "minsr"):  # the latter needs a force of the form O* e
+        apply = lambda x: comm.sum(scaled.conj().T @ (scaled @ x)) + _shift(options) * x  # noqa: E731
+        return scale * cg(apply, force, tol=1e-6, maxiter=1000)[0]
+    qgt = comm.sum(scaled.conj().T @ scaled)
+    if kind == "cholesky":
+        return scale * cho_solve(cho_factor(qgt + _shift(options) * jnp.eye(len(force)), lower=True), force)
+    values, vectors = jnp.linalg.eigh(qgt)
+    inverse = jnp.where(values > options.cutoff * values[-1], 1 / jnp.maximum(values, 1e-300), 0)
+    return scale * (vectors @ (inverse * (vectors.conj().T @ force)))
+
+
+def _scale(derivs: jax.Array, comm: Comm) -> jax.Array:
+    """1 / sqrt(S_kk), with a floor that keeps parameters on which Psi does not (yet) depend from being blown up."""
+    diagonal = comm.sum(jnp.sum(jnp.abs(derivs) ** 2, axis=0))
+    return 1 / jnp.sqrt(diagonal + 1e-14 * jnp.max(diagonal) + 1e-30)
+
+
+def _shift(options: VariationalOptions) -> float:
+    return options.diag_shift or options.cutoff
+
+
+def _choose(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> str:
+    if options.solver != "auto":
+        return options.solver
+    if n * comm.size < n_params:
+        return "minsr"
+    if n_params > 8192:
+        return "cg"
+    return "cholesky" if options.diag_shift else "pinv"
+
+
+def _min_sr(derivs: jax.Array, e: jax.Array, shift: float, comm: Comm) -> jax.Array:
+    """O* (O O* + shift)^-1 e, with the samples of all ranks gathered by a sum of zero-padded arrays."""
+    n = len(e)
+    mine = slice(comm.rank * n, (comm.rank + 1) * n)
+    derivs, e = comm.sum(tuple(jnp.zeros((comm.size * n, *x.shape[1:]), x.dtype).at[mine].set(x) for x in (derivs, e)))
+    gram = derivs @ derivs.conj().T + shift * jnp.eye(len(e))
+    return derivs.conj().T @ cho_solve(cho_factor(gram, lower=True), e)
+
+
+def residual(centered: Centered, direction: jax.Array, variance: jax.Array, comm: Comm = SERIAL) -> jax.Array:
+    """r^2 = |e - O direction|^2 / |e|^2 = 1 - F* S^-1 F / Var for an exact solve: the energy falls as dE/d beta = -Var (1 - r^2)."""
+    rest = centered.e_loc - centered.log_derivs @ direction
+    return comm.sum(jnp.sum(jnp.abs(rest) ** 2)) / jnp.maximum(variance, 1e-30)
+
+
+def metric_norm(centered: Centered, change: jax.Array, comm: Comm = SERIAL) -> jax.Array:
+    """sqrt(change* S change): how far a change of parameters moves the normalised state."""
+    return jnp.sqrt(comm.sum(jnp.sum(jnp.abs(centered.log_derivs @ change) ** 2)))
+
+
+def scale_by_sr(options: VariationalOptions, comm: Comm = SERIAL) -> optax.GradientTransformationExtraArgs:
+    """SR for optax: turns a force F (the flat gradient with respect to conj theta) into S^-1 F.
+
+    Its update takes the extra argument `log_derivs`, (n, P) of equally weighted samples, and passes through `optax.chain`:
+
+    >>> descent = optax.chain(scale_by_sr(VariationalOptions()), optax.clip_by_global_norm(1.0), optax.scale(-0.05))
+    """
+
+    def update(updates: jax.Array, state: optax.EmptyState, params: object = None, *, log_derivs: jax.Array, **_: object) -> tuple:
+        n = len(log_derivs)
+        centered, _ = center(log_derivs, jnp.zeros(n), jnp.ones(n), comm, real_params=not jnp.iscomplexobj(updates))
+        return precondition(centered.log_derivs, updates, options, comm), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

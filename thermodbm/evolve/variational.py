@@ -1,0 +1,343 @@
+"""The variational method: the parameters of a purified neural state follow imaginary time, tau = beta/2, by stochastic reconfiguration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.flatten_util import ravel_pytree
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError, NumericsError
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.evolve import measurement as measure
+from thermodbm.evolve.integrators import TABLEAUS, next_step_size, runge_kutta_step
+from thermodbm.evolve.method import Info, Point, State, ThermalMethod
+from thermodbm.evolve.options import SamplingOptions, VariationalOptions
+from thermodbm.evolve.sr import center, metric_norm, residual, solve
+from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
+from thermodbm.models import SpinHamiltonian
+from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+from thermodbm.network.trial import TrialState, trial_state
+from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
+from thermodbm.sampling.metropolis import BLOCK, hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+
+MAX_ENUMERATED = 1 << 13
+"""Configurations up to symmetry that are summed rather than sampled by default."""
+MIN_OVERLAP = 0.3
+"""A step after which fewer of the samples still count is taken again with half the size."""
+MIN_STEP = 1e-8
+"""A step shorter than this share of beta means that the evolution is stuck."""
+
+
+class Step(NamedTuple):
+    """One integration step; what is known at its beginning, all per site."""
+
+    theta: jax.Array  # (P,) at its end
+    error: jax.Array  # estimated error of theta, as a distance of normalised states
+    energy: jax.Array
+    energy_error: jax.Array
+    variance: jax.Array  # Var(H)/N = -de/dbeta of the exact evolution
+    residual: jax.Array  # r^2
+    overlap: jax.Array  # share of the samples that still count in the last stage
+
+
+def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> PurifiedDBM:
+    """The trial state that `options` ask for, with the symmetries of the couplings."""
+    exchange = options.exchange and options.start == "trotter"
+    group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
+    n_deep = options.layers if options.ansatz == "dbm" else 0
+    per_filter = (n_deep + 1) * len(group.perm)
+    fours = 0 if options.ansatz == "jastrow" else -(-options.alpha * 2 * hamiltonian.n_sites // (4 * per_filter))
+    return PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=spin_flip_symmetric(hamiltonian))
+
+
+def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(theta, visible (n, V)) -> total e_loc (n,) = <v|H (x) 1|Psi>/<v|Psi>, and the ratios (n, K) of `hamiltonian_patterns`."""
+    patterns, elements = hamiltonian_patterns(hamiltonian)
+
+    def e_loc(theta: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ratios = local_ratios(trial, theta, visible, patterns)
+        return hamiltonian.diagonal_energy(visible[:, : hamiltonian.n_sites]) + ratios @ elements, ratios
+
+    return e_loc
+
+
+def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm) -> Callable[..., Step]:
+    """A jitted function (theta, visible (n, V), h, multiplicity (n,) or None) -> `Step` of size h in tau.
+
+    All stages are evaluated on the same configurations, reweighted by |Psi|^2, so that the error of the step is seen through the noise.
+    With multiplicities the configurations are all there are; without, they are samples of |Psi(theta)|^2.
+    """
+    e_loc, n = local_energy(hamiltonian, trial), hamiltonian.n_sites
+
+    def step(theta: jax.Array, visible: jax.Array, h: jax.Array, multiplicity: jax.Array | None) -> Step:
+        def log_weight(theta: jax.Array) -> jax.Array:
+            return 2 * trial.log_amplitude(theta, visible).real
+
+        reference = log_weight(theta)
+        if multiplicity is not None:
+            reference = jnp.max(reference) - jnp.log(multiplicity)
+
+        def rate(theta: jax.Array) -> tuple[jax.Array, tuple]:
+            energies, _ = e_loc(theta, visible)
+            weights = jnp.exp(log_weight(theta) - reference)
+            derivs = trial.log_derivs(theta, visible)
+            centered, info = center(derivs, energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
+            direction = solve(centered, options, comm)
+            return -direction, (centered, info._replace(residual=residual(centered, direction, info.variance, comm)))
+
+        new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
+        (centered, info), (_, last) = stages[0], stages[-1]
+        return Step(
+            theta=new,
+            error=metric_norm(centered, error, comm),
+            energy=info.energy / n,
+            energy_error=jnp.sqrt(info.variance / info.n_eff) / n,
+            variance=info.variance / n,
+            residual=info.residual,
+            overlap=last.n_eff / info.n_eff,
+        )
+
+    return jax.jit(step)
+
+
+def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
+    """The largest coupling or field in the units of the model's own convention."""
+    leaves = (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field)
+    exchange = 4.0 if hamiltonian.conserves_sz else 1.0
+    largest = max(float(jnp.max(jnp.abs(x), initial=0.0)) * f for x, f in zip(leaves, (exchange, exchange, 1.0, 1.0), strict=True))
+    return largest or 1.0
+
+
+def infinite_temperature_variance(hamiltonian: SpinHamiltonian) -> float:
+    """Var(H)/N at beta = 0, Tr H^2 / (N 2^N): the initial slope of the energy is minus this."""
+    squares = [np.sum(np.asarray(x) ** 2) for x in (hamiltonian.zz, hamiltonian.x_field, hamiltonian.z_field)]
+    return float(sum(squares) + 2 * np.sum(np.asarray(hamiltonian.xy) ** 2)) / hamiltonian.n_sites
+
+
+def variational_method(
+    hamiltonian: SpinHamiltonian,
+    options: VariationalOptions,
+    sampling: SamplingOptions,
+    comm: Comm = SERIAL,
+    module: nn.Module | None = None,
+    params: dict | None = None,
+) -> ThermalMethod:
+    """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
+
+    The specific heat is beta^2 Var(e_loc)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The residual
+    r^2 of each step is logged; its effect on the energy per site, the integral of Var r^2/N over beta, is the `systematic_error`.
+
+    Args:
+        module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
+            all real, or all complex and holomorphic. It starts at `params`, which describe the state at options.beta_0 over the largest
+            coupling. By default `default_module`, at the analytic state.
+
+    Raises:
+        InputError: for a module without parameters, or a space too large to enumerate.
+
+    Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), Method II.
+    """
+    if (module is None) != (params is None):
+        raise InputError("module", expected="a module together with the parameters it starts from", found="only one of the two")
+    n, custom = hamiltonian.n_sites, module is not None
+    rotated = options.start == "rotated" and not custom
+    conserve_sz = hamiltonian.conserves_sz and not rotated
+    simple = remove_signs(hamiltonian)
+    scale = largest_coupling(hamiltonian)
+    module = module or default_module(simple, options)
+
+    def initial_params(key: jax.Array, beta: float) -> dict:
+        couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
+        return start_params(key, module, couplings, options.noise)
+
+    example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
+    trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
+    exact_sum = _all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
+    sampled = exact_sum is None
+    options = replace(options, diag_shift=(1e-4 if sampled else 0.0) if options.diag_shift is None else options.diag_shift)
+    n_walkers = _walkers_per_rank(options, n_params, comm)
+    n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
+
+    step = evolution_step(simple, trial, options, comm)
+    e_loc = local_energy(simple, trial)
+    diagonal = measure.diagonal_observables(simple)
+    moves = metropolis_moves(simple, conserve_sz=conserve_sz)
+
+    @jax.jit
+    def move(key: jax.Array, theta: jax.Array, walkers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        walkers, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, walkers, moves, options.n_sweeps * 2 * n)
+        return walkers, comm.sum(accepted) / comm.size
+
+    @jax.jit
+    def values(theta: jax.Array, walkers: jax.Array) -> dict[str, jax.Array]:
+        energies, ratios = e_loc(theta, walkers)
+        return {**measure.energy_observables(simple, energies, ratios), **diagonal(walkers[:, :n])}
+
+    @jax.jit
+    def exact_means(theta: jax.Array) -> dict[str, jax.Array]:
+        log_weight = 2 * trial.log_amplitude(theta, exact_sum.visible).real + jnp.log(exact_sum.multiplicity)
+        weights = jax.nn.softmax(log_weight)
+        energies, ratios = e_loc(theta, exact_sum.visible)
+        all_values = {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
+        return {name: jnp.tensordot(weights, x, 1) for name, x in all_values.items()}
+
+    def start_at(key: jax.Array, beta: float) -> State:
+        state = {
+            "theta": ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0],
+            "beta": 0.0 if rotated else beta,
+            "step": 0.35 * beta / 2,
+            "path": dict(_INFINITE_TEMPERATURE, variance=infinite_temperature_variance(hamiltonian)),
+            "residual": 0.0,
+            "acceptance": 1.0,
+            "n_steps": 0,
+            "n_rejected": 0,
+        }
+        if sampled:
+            state["walkers"] = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 1), comm.rank), n_walkers, n)
+        return state
+
+    def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        if beta < state["beta"] * (1 - 1e-12):
+            if custom or state["n_steps"]:
+                raise InputError("temperature", expected=f"beta of at least {state['beta']:.4g}, where the evolution is", found=beta)
+            state = start_at(key, beta)
+        if state["beta"] < beta * (1 - 1e-12):
+            return integrate(key, state, beta)
+        return (observe_sampled if sampled else observe_exactly)(key, state, beta)
+
+    def integrate(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        state, at = dict(state), state["beta"]
+        if sampled:
+            state["walkers"], accepted = move(key, state["theta"], state["walkers"])
+            state["acceptance"] = float(accepted)
+        limit = options.max_distance / np.sqrt(max(n * state["path"]["variance"], 1e-12))
+        h = min(state["step"], limit, np.inf if rotated else 0.35 * at / 2)
+        rest = (beta - at) / 2
+        h = rest if rest <= h else min(h, rest / 2) if rest < 2 * h else h
+        if h < MIN_STEP * beta and rest > MIN_STEP * beta:
+            raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
+        visible, multiplicity = (state["walkers"], None) if sampled else exact_sum[:2]
+        done = jax.device_get(step(state["theta"], visible, h, multiplicity))
+        good = np.isfinite(done.theta).all() and np.isfinite(done.energy) and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
+        if not good:
+            state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
+            return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
+        tableau = TABLEAUS[options.integrator]
+        state |= {
+            "theta": done.theta,
+            "beta": beta if h == rest else at + 2 * h,
+            "step": max(state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)),
+            "path": _extend(state["path"], at, done.energy, done.energy_error if sampled else 0.0, done.variance, done.residual),
+            "residual": float(done.residual),
+            "n_steps": state["n_steps"] + 1,
+        }
+        return state, Info(0.9 * state["beta"] / beta, f"beta {state['beta']:.4g}, r^2 {state['residual']:.1e}", None)
+
+    def observe_exactly(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        return finish(state, beta, measure.exact_estimates(simple, beta, exact_means(state["theta"])))
+
+    def observe_sampled(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        state = dict(state)
+        state["walkers"], accepted = move(key, state["theta"], state["walkers"])
+        found = values(state["theta"], state["walkers"])
+        tally = measure.add_to_tally(measure.Tally(**state.pop("tally")) if "tally" in state else measure.empty_tally(found), found)
+        estimates = measure.walker_estimates(simple, beta, tally, comm)
+        error = float(estimates["energy"].error)
+        done = error <= sampling.target_error if sampling.target_error else tally.count >= n_rounds
+        if done:
+            return finish(state, beta, estimates)
+        state |= {"tally": tally._asdict(), "acceptance": float(accepted)}
+        share = (sampling.target_error / error) ** 2 if sampling.target_error else int(tally.count) / n_rounds
+        return state, Info(0.9 + 0.1 * share, f"error {error:.1e}", None)
+
+    def finish(state: State, beta: float, estimates: dict[str, Estimate]) -> tuple[State, Info]:
+        e, c = estimates["energy"], estimates["specific_heat"]
+        path = _extend(state["path"], beta, e.mean, e.error, c.mean / beta**2, state["residual"])
+        log_z, log_z_error = path["log_z"], np.sqrt(path["log_z_variance"])
+        observables = {
+            **estimates,
+            "entropy": Estimate(log_z + beta * e.mean, np.hypot(log_z_error, beta * e.error)),
+            "free_energy": Estimate(np.asarray(-log_z / beta), np.asarray(log_z_error / beta)),
+        }
+        diagnostics = {
+            "residual": state["residual"],
+            "systematic_error": path["systematic"],
+            "acceptance": state["acceptance"],
+            "parameters": float(n_params),
+            "n_steps": float(state["n_steps"]),
+            "n_rejected": float(state["n_rejected"]),
+        }
+        network = {"/".join(k.key for k in keys): np.asarray(x) for keys, x in jax.tree_util.tree_leaves_with_path(trial.unravel(state["theta"]))}
+        return {**state, "path": path}, Info(1.0, f"r^2 {state['residual']:.1e}", Point(observables, diagnostics, network))
+
+    return ThermalMethod(init=lambda key: start_at(key, options.beta_0 / scale), advance=advance)
+
+
+class _ExactSum(NamedTuple):
+    """All configurations, one of each orbit under the symmetries of the trial state that H shares."""
+
+    visible: jax.Array  # (n, V)
+    multiplicity: jax.Array  # (n,)
+    sites: np.ndarray  # (n_operations, n_sites)
+    flip: bool
+
+    def diagonal(self, observables: Callable) -> dict[str, jax.Array]:
+        """Diagonal observables averaged over each orbit."""
+        spins = self.visible[:, : self.sites.shape[1]]
+        images = [observables(sign * spins[:, p]) for p in self.sites for sign in ((1, -1) if self.flip else (1,))]
+        return jax.tree.map(lambda *x: sum(x) / len(x), *images)
+
+
+def _all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool) -> _ExactSum | None:
+    """What to sum over, or None where it is sampled."""
+    n = hamiltonian.n_sites
+    keep = symmetric and options.translations
+    group = symmetry_group(hamiltonian, translations=keep, point_group=symmetric and options.point_group, exchange=False)
+    sites, flip = group.perm[:, :n], symmetric and spin_flip_symmetric(hamiltonian)
+    few = n_configurations(n, conserve_sz=conserve_sz) / (len(sites) * (1 + flip)) <= MAX_ENUMERATED
+    if not (few if options.enumerate is None else options.enumerate):
+        return None
+    visible, multiplicity = enumerate_configurations(n, sites, flip=flip, conserve_sz=conserve_sz)
+    padding = -len(visible) % BLOCK if len(visible) > BLOCK else 0  # the blocks of `local_ratios` are full
+    visible = np.concatenate([visible, np.repeat(visible[:1], padding, 0)])
+    return _ExactSum(jnp.asarray(visible), jnp.asarray(np.concatenate([multiplicity, np.zeros(padding)])), sites, flip)
+
+
+def _walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) -> int:
+    total = options.n_walkers or max(2048, min(8 * n_params, 8192))
+    per_rank = -(-total // comm.size)
+    return per_rank if per_rank <= BLOCK else -(-per_rank // BLOCK) * BLOCK
+
+
+_INFINITE_TEMPERATURE = {
+    "beta": 0.0,
+    "log_z": float(np.log(2)),
+    "log_z_variance": 0.0,
+    "energy": 0.0,
+    "energy_error": 0.0,
+    "residual": 0.0,
+    "systematic": 0.0,
+}
+"""Where the integrals along the way begin, per site: energy and its slope -variance are those of a traceless H."""
+
+
+def _extend(path: State, beta: float, energy: float, energy_error: float, variance: float, residual: float) -> State:
+    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, and the effect of r^2 on e by the trapezoidal one."""
+    d = beta - path["beta"]
+    area = d * (path["energy"] + energy) / 2 - d**2 * (path["variance"] - variance) / 12
+    return {
+        "beta": float(beta),
+        "log_z": float(path["log_z"] - area),
+        "log_z_variance": float(path["log_z_variance"] + d**2 / 2 * (path["energy_error"] ** 2 + energy_error**2)),
+        "energy": float(energy),
+        "energy_error": float(energy_error),
+        "variance": float(variance),
+        "residual": float(residual),
+        "systematic": float(path["systematic"] + d * (path["residual"] * path["variance"] + residual * variance) / 2),
+    }

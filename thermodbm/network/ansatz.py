@@ -1,0 +1,147 @@
+"""Trainable purified states: a two-body factor times a deep Boltzmann machine whose filters are summed over a symmetry group.
+
+    Psi(v) = exp(a.v + 1/2 v A v) prod_{f,g} sum_{d = +-1} exp(c_f.d) prod_m 2 cosh(b_fm + W_fm.(g v) + W_deep_fm.d)
+
+Each block (f, g), filter f under group element g, has m hidden units and k <= 6 deep units of its own, which are summed exactly over
+their 2^k configurations. With k = 0 and m = 1 this is a restricted Boltzmann machine. a and A are equal on the orbits of the group.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from thermodbm.errors import InputError
+from thermodbm.network.symmetry import SymmetryGroup, pair_orbits, site_orbits
+
+
+class Weights(NamedTuple):
+    """The same state without its symmetry: every block written out. B = filters x group elements, D = 2^k."""
+
+    a: jax.Array  # (V,)
+    A: jax.Array  # (V, V) symmetric, zero diagonal
+    offset: jax.Array  # (B, m, D)  b + W_deep d
+    W: jax.Array  # (B, m, V)
+    log_deep: jax.Array  # (B, D)  c.d
+
+
+class PurifiedDBM(nn.Module):
+    """Visible units (..., 2 n_sites) of +-1 to the complex log-amplitude (...).
+
+    Without biases (`even`) it is symmetric under the reversal of all spins. All parameters are complex and enter holomorphically.
+    """
+
+    group: SymmetryGroup
+    n_filters: int
+    n_hidden: int = 1  # m, of each block
+    n_deep: int = 0  # k, of each block
+    even: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.n_deep <= 6:
+            raise InputError("method.layers", expected="0 to 6 deep units in a block", found=self.n_deep)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        n_visible = self.group.perm.shape[1]
+        f, m, k = self.n_filters, self.n_hidden, self.n_deep
+        zeros, small = nn.initializers.zeros, nn.initializers.normal(0.01)
+        self.pairs = self.param("pairs", zeros, (pair_orbits(self.group).max() + 1,), jnp.complex128)
+        self.W = self.param("W", small, (f, m, n_visible), jnp.complex128)
+        if k:
+            self.W_deep = self.param("W_deep", small, (f, m, k), jnp.complex128)
+        if not self.even:
+            self.a = self.param("a", zeros, (site_orbits(self.group)[0].max() + 1,), jnp.complex128)
+            self.b = self.param("b", zeros, (f, m), jnp.complex128)
+            if k:
+                self.c = self.param("c", zeros, (f, k), jnp.complex128)
+
+    def __call__(self, visible: jax.Array) -> jax.Array:
+        """(..., V) to (...)."""
+        return log_amplitude(self.weights(), visible)
+
+    def weights(self) -> Weights:
+        """The blocks written out, in the order (filter, group element)."""
+        group, f, m, k = self.group, self.n_filters, self.n_hidden, self.n_deep
+        n_group, n_visible = group.perm.shape
+        classes = pair_orbits(group)
+        A = jnp.where(classes >= 0, self.pairs[classes], 0)
+        W = jnp.moveaxis(self.W[..., group.inverse], 2, 1) * group.sign[:, None, None]
+        offset = jnp.zeros((f, m, 1 << k), jnp.complex128)
+        log_deep = jnp.zeros((f, 1 << k), jnp.complex128)
+        a = jnp.zeros(n_visible, jnp.complex128)
+        if k:
+            offset = offset + self.W_deep @ deep_configurations(k).T
+        if not self.even:
+            orbit, sign = site_orbits(group)
+            a = self.a[orbit] * sign
+            offset = offset + self.b[..., None]
+            if k:
+                log_deep = log_deep + self.c @ deep_configurations(k).T
+        return Weights(
+            a, A, jnp.repeat(offset, n_group, axis=0), W.reshape(f * n_group, m, n_visible), jnp.repeat(log_deep, n_group, axis=0)
+        )
+
+    def log_derivs(self, visible: jax.Array) -> dict[str, jax.Array]:
+        """d ln Psi / d theta in the shapes of the parameters, each (n, ...), of visible units (n, V)."""
+        group, f, m, k = self.group, self.n_filters, self.n_hidden, self.n_deep
+        v = visible.astype(float)
+        n = len(v)
+        tanh, deep_weight = _mean_hidden(self.weights(), v)
+        tanh = tanh.reshape(n, f, -1, m, 1 << k)
+        deep_weight = deep_weight.reshape(n, f, -1, 1 << k)
+        hidden = (tanh * deep_weight[..., None, :]).sum(-1)  # (n, f, g, m)
+        images = v[:, group.perm] * group.sign[:, None]  # (n, g, V)
+        classes = pair_orbits(group)
+        # einsum of a real and a complex array would convert the real one: two real products are half the work
+        by_filter = jnp.moveaxis(hidden, 2, -1).reshape(n, f * m, -1)
+        derivs = {
+            "pairs": jnp.stack([0.5 * jnp.sum(v * (v @ (classes == c).astype(float)), -1) for c in range(classes.max() + 1)], -1),
+            "W": jax.lax.complex(by_filter.real @ images, by_filter.imag @ images).reshape(n, f, m, -1),
+        }
+        if k:
+            derivs["W_deep"] = jnp.einsum("nfgmd,nfgd,dk->nfmk", tanh, deep_weight, deep_configurations(k).astype(float))
+        if not self.even:
+            orbit, sign = site_orbits(group)
+            derivs["a"] = v @ (sign[:, None] * np.eye(orbit.max() + 1)[orbit])
+            derivs["b"] = hidden.sum(2)
+            if k:
+                derivs["c"] = deep_weight.sum(2) @ deep_configurations(k).astype(float)
+        return derivs
+
+
+def deep_configurations(k: int) -> np.ndarray:
+    """All 2^k configurations of k deep units, (2^k, k) of +-1."""
+    return 1 - 2 * ((np.arange(1 << k)[:, None] >> np.arange(k)) & 1)
+
+
+def log_amplitude(weights: Weights, visible: jax.Array) -> jax.Array:
+    """ln Psi, (...), of visible units (..., V) of +-1."""
+    v = visible.astype(weights.A.real.dtype).reshape(-1, visible.shape[-1])
+    cosh, _, scale = hyperbolic_tables(weights, v.T)
+    log_psi = (v @ weights.a) + 0.5 * jnp.sum(v * (v @ weights.A), -1) + (scale + np.log(2)).sum((0, 1))
+    log_psi = log_psi + jnp.log(block_amplitude(weights, cosh)).sum(0)
+    return log_psi.reshape(visible.shape[:-1])
+
+
+def hyperbolic_tables(weights: Weights, visible: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """cosh and sinh of every hidden unit's field times exp(-scale), each (B, m, D, n), and scale (B, m, n); visible is (V, n)."""
+    theta = (weights.W @ visible)[:, :, None] + weights.offset[..., None]
+    scale = jnp.abs(theta.real).max(2)
+    up = jnp.exp(theta - scale[:, :, None])
+    down = jnp.exp(-theta - scale[:, :, None])
+    return (up + down) / 2, (up - down) / 2, scale
+
+
+def block_amplitude(weights: Weights, cosh: jax.Array) -> jax.Array:
+    """sum_d exp(c.d) prod_m cosh, (B, n), of tables (B, m, D, n)."""
+    return (cosh.prod(1) * jnp.exp(weights.log_deep)[..., None]).sum(1)
+
+
+def _mean_hidden(weights: Weights, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """tanh of the fields (n, B, m, D) and the weight of each deep configuration within its block (n, B, D)."""
+    cosh, sinh, _ = hyperbolic_tables(weights, visible.T)
+    terms = cosh.prod(1) * jnp.exp(weights.log_deep)[..., None]
+    return jnp.moveaxis(sinh / cosh, -1, 0), jnp.moveaxis(terms / terms.sum(1, keepdims=True), -1, 0)

@@ -1,0 +1,132 @@
+"""A trial state as pure functions of one flat vector of parameters, with what a sampler keeps in its cache to make moves cheap.
+
+A move is a pattern d of 0, +1, -1 over the visible units: it takes v to v - 2 e d where v agrees with e d on the support of d, for a sign
+e = +-1, and is void elsewhere. Flips, exchanges and joint flips are all of this form, and a hidden unit's field changes by -2 e W d.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.flatten_util import ravel_pytree
+
+from thermodbm.errors import InputError
+from thermodbm.network.ansatz import PurifiedDBM, Weights, hyperbolic_tables
+
+Cache = Any
+"""Pytree of arrays whose last axis runs over walkers."""
+
+
+class TrialState(NamedTuple):
+    """Psi(v; theta), theta flat (P,). Visible configurations are (n, V) unless said otherwise."""
+
+    log_amplitude: Callable[[jax.Array, jax.Array], jax.Array]  # (theta, v) -> (n,) complex
+    log_derivs: Callable[[jax.Array, jax.Array], jax.Array]  # (theta, v) -> (n, P)
+    moves: Callable[[jax.Array, np.ndarray], Any]  # (theta, patterns (K, V)) -> pytree of leading axis K
+    cache: Callable[[jax.Array, jax.Array], Cache]  # (theta, v (V, n))
+    propose: Callable[[Any, Cache, jax.Array], tuple[jax.Array, Cache]]  # (row of moves, cache, e (n,)) -> Psi(v')/Psi(v), cache'
+    unravel: Callable[[jax.Array], dict]  # theta -> parameters of the Flax module
+
+
+class _Move(NamedTuple):
+    cosh: jax.Array  # (K, B, m) cosh(2 W d)
+    sinh: jax.Array  # (K, B, m)
+    linear: jax.Array  # (K, V) d
+    shift: jax.Array  # (K, V) 2 A d
+    constant: jax.Array  # (K,) 2 d A d
+
+
+class _Tables(NamedTuple):
+    cosh: jax.Array  # (B, m, D, n) scaled
+    sinh: jax.Array  # (B, m, D, n)
+    blocks: jax.Array  # (groups, n): block amplitudes multiplied within groups that cannot overflow
+    field: jax.Array  # (V, n) a + A v
+    deep: jax.Array  # (B, D, 1) exp(c.d)
+
+
+def trial_state(module: nn.Module, params: dict) -> TrialState:
+    """The trial state of a Flax module: with hyperbolic tables for `PurifiedDBM`, by full evaluation for any other.
+
+    Raises:
+        InputError: if the module mixes real and complex parameters.
+    """
+    theta, unravel = ravel_pytree(params)
+    kinds = {jnp.iscomplexobj(x) for x in jax.tree.leaves(params)}
+    if len(kinds) != 1:
+        raise InputError("module", expected="parameters that are all real or all complex", found="both kinds")
+
+    def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return module.apply({"params": unravel(theta)}, visible)
+
+    if isinstance(module, PurifiedDBM):
+        return _tabulated(module, unravel, log_amplitude)
+    return _generic(unravel, log_amplitude, holomorphic=jnp.iscomplexobj(theta))
+
+
+def _tabulated(module: PurifiedDBM, unravel: Callable, log_amplitude: Callable) -> TrialState:
+    def weights(theta: jax.Array) -> Weights:
+        return module.apply({"params": unravel(theta)}, method="weights")
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        derivs = module.apply({"params": unravel(theta)}, visible, method="log_derivs")
+        return jax.vmap(lambda d: ravel_pytree(d)[0])(derivs)
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> _Move:
+        w, d = weights(theta), jnp.asarray(patterns, float)
+        change = 2 * jnp.moveaxis(w.W @ d.T, -1, 0)
+        shift = 2 * d @ w.A
+        return _Move(jnp.cosh(change), jnp.sinh(change), d, shift, (shift * d).sum(-1))
+
+    def cache(theta: jax.Array, visible: jax.Array) -> _Tables:
+        w, v = weights(theta), visible.astype(float)
+        cosh, sinh, _ = hyperbolic_tables(w, v)
+        deep = jnp.exp(w.log_deep)[..., None]
+        return _Tables(cosh, sinh, _grouped_blocks(cosh, deep), w.a[:, None] + w.A @ v, deep)
+
+    def propose(move: _Move, tables: _Tables, sign: jax.Array) -> tuple[jax.Array, _Tables]:
+        # addition theorem for a field that changes by -2 e W d: no transcendental function per hidden unit
+        ch, sh = move.cosh[:, :, None, None], move.sinh[:, :, None, None] * sign
+        cosh = tables.cosh * ch - tables.sinh * sh
+        sinh = tables.sinh * ch - tables.cosh * sh
+        blocks = _grouped_blocks(cosh, tables.deep)
+        two_body = jnp.exp(move.constant - 2 * sign * (move.linear @ tables.field))
+        ratio = two_body * (blocks / tables.blocks).prod(0)
+        return ratio, _Tables(cosh, sinh, blocks, tables.field - move.shift[:, None] * sign, tables.deep)
+
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+
+
+def _grouped_blocks(cosh: jax.Array, deep: jax.Array) -> jax.Array:
+    """Block amplitudes multiplied over as many blocks as stay far from the ends of double precision, (groups, n)."""
+    blocks = (cosh.prod(1) * deep).sum(1) if cosh.shape[2] > 1 else cosh[:, :, 0].prod(1)
+    n_blocks, n_hidden = cosh.shape[:2]
+    size = max(k for k in range(1, n_blocks + 1) if n_blocks % k == 0 and k * n_hidden <= 256 or k == 1)
+    return blocks.reshape(n_blocks // size, size, -1).prod(1)
+
+
+def _generic(unravel: Callable, log_amplitude: Callable, *, holomorphic: bool) -> TrialState:
+    def one(theta: jax.Array, v: jax.Array) -> jax.Array:
+        return log_amplitude(theta, v[None])[0]
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        if holomorphic:
+            return jax.vmap(jax.grad(one, holomorphic=True), (None, 0))(theta, visible)
+        parts = jax.vmap(jax.jacrev(lambda t, v: jnp.stack([one(t, v).real, one(t, v).imag])), (None, 0))(theta, visible)
+        return jax.lax.complex(parts[:, 0], parts[:, 1])
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(patterns), jnp.broadcast_to(theta, (len(patterns), len(theta)))
+
+    def cache(theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
+        return {"visible": visible, "log_psi": log_amplitude(theta, visible.T)}
+
+    def propose(move: tuple[jax.Array, jax.Array], cache: dict[str, jax.Array], sign: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        pattern, theta = move
+        visible = cache["visible"] - (2 * pattern[:, None] * sign).astype(cache["visible"].dtype)
+        log_psi = log_amplitude(theta, visible.T)
+        return jnp.exp(log_psi - cache["log_psi"]), {"visible": visible, "log_psi": log_psi}
+
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)

@@ -1,0 +1,142 @@
+"""Metropolis sampling of |Psi(sigma, sigma')|^2 by many walkers that share each random choice of a move, and local ratios."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.models import SpinHamiltonian
+from thermodbm.network.trial import TrialState
+
+BLOCK = 32
+"""Walkers that move together: their tables stay in the processor's second-level cache."""
+
+
+class Moves(NamedTuple):
+    """Patterns of 0, +-1 over the visible units (see network.trial), in kinds that are chosen equally often."""
+
+    patterns: np.ndarray  # (K, V) int8
+    kind: np.ndarray  # (K,) int
+
+
+def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool) -> Moves:
+    """Moves that join all configurations of non-zero amplitude.
+
+    Without conservation: flip a spin; flip an ancilla; flip both of an antiparallel pair; flip both of a parallel pair.
+    With it (total sz of the spins and ancillas together zero): exchange along a bond among the spins, among the ancillas, in both at
+    once; flip the antiparallel pair of a site; flip an antiparallel pair of a spin and an ancilla across a bond.
+    """
+    n, bonds = hamiltonian.n_sites, hamiltonian.bonds
+    kinds: list[list[dict[int, int]]]
+    if conserve_sz:
+        pairs = [(i, j) for i, j in bonds.tolist()]
+        kinds = [
+            [{i: 1, j: -1} for i, j in pairs],
+            [{n + i: 1, n + j: -1} for i, j in pairs],
+            [{i: 1, j: -1, n + i: -1, n + j: 1} for i, j in pairs],
+            [{i: 1, n + i: -1} for i in range(n)],
+            [{a: 1, n + b: -1} for i, j in pairs for a, b in ((i, j), (j, i))],
+        ]
+    else:
+        kinds = [
+            [{i: 1} for i in range(n)],
+            [{n + i: 1} for i in range(n)],
+            [{i: 1, n + i: -1} for i in range(n)],
+            [{i: 1, n + i: 1} for i in range(n)],
+        ]
+    return Moves(_patterns([move for kind in kinds for move in kind], 2 * n), np.repeat(np.arange(len(kinds)), [len(k) for k in kinds]))
+
+
+def hamiltonian_patterns(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, jax.Array]:
+    """Off-diagonal part of H (x) 1 as patterns (K, V) and matrix elements (K,): spin flips with -x_field, exchanges with 2 xy."""
+    n = hamiltonian.n_sites
+    if hamiltonian.conserves_sz:
+        return _patterns([{i: 1, j: -1} for i, j in hamiltonian.bonds.tolist()], 2 * n), 2 * hamiltonian.xy
+    return _patterns([{i: 1} for i in range(n)], 2 * n), -hamiltonian.x_field
+
+
+def metropolis(
+    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Every walker attempts `n_steps` moves, chosen at random but the same for all; new configurations and acceptance.
+
+    Walkers share no other random number, and given the moves each one has |Psi|^2 as its stationary law, so that their samples are
+    uncorrelated. Kinds of moves are equally likely.
+
+    Args:
+        visible: (n_walkers, V) int8 +-1; the number of walkers is a multiple of `BLOCK` or less than it.
+
+    Returns:
+        visible (n_walkers, V), and the share of accepted moves among those that were not void.
+    """
+    key_moves, key_accept = jax.random.split(key)
+    log_weight = -np.log(np.bincount(moves.kind)[moves.kind])
+    chosen = jax.random.categorical(key_moves, jnp.asarray(log_weight), shape=(n_steps,))
+    prepared = trial.moves(theta, moves.patterns)
+    patterns = jnp.asarray(moves.patterns)
+    support = jnp.abs(patterns).sum(-1)
+
+    def step(carry: tuple, xs: tuple) -> tuple[tuple, jax.Array]:
+        v, cache = carry
+        k, key = xs
+        pattern = patterns[k]
+        sign, valid = _match(pattern, support[k], v)
+        ratio, moved = trial.propose(jax.tree.map(lambda x: x[k], prepared), cache, sign)
+        accept = valid & (jax.random.uniform(key, sign.shape) < jnp.abs(ratio) ** 2)
+        cache = jax.tree.map(lambda new, old: jnp.where(accept, new, old) if new.shape[-1] == accept.size else old, moved, cache)
+        v = jnp.where(accept, v - 2 * pattern[:, None] * sign.astype(v.dtype), v)
+        return (v, cache), jnp.stack([accept.sum(), valid.sum()])
+
+    def block(args: tuple) -> tuple[jax.Array, jax.Array]:
+        v, key = args
+        (v, _), counts = jax.lax.scan(step, (v, trial.cache(theta, v)), (chosen, jax.random.split(key, n_steps)))
+        return v, counts.sum(0)
+
+    blocks = _to_blocks(visible)
+    v, counts = jax.lax.map(block, (blocks, jax.random.split(key_accept, len(blocks))))
+    accepted, tried = counts.sum(0)
+    return _from_blocks(v), accepted / jnp.maximum(tried, 1)
+
+
+def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray) -> jax.Array:
+    """Psi(v')/Psi(v) for every pattern's move away from v, zero where it is void: (n_walkers, K) of visible (n_walkers, V)."""
+    prepared = trial.moves(theta, patterns)
+    rows = (jnp.asarray(patterns), jnp.abs(jnp.asarray(patterns)).sum(-1), prepared)
+
+    def block(v: jax.Array) -> jax.Array:
+        cache = trial.cache(theta, v)
+
+        def one(row: tuple) -> jax.Array:
+            pattern, support, move = row
+            sign, valid = _match(pattern, support, v)
+            return jnp.where(valid, trial.propose(move, cache, sign)[0], 0)
+
+        return jax.lax.map(one, rows)
+
+    ratios = jax.lax.map(block, _to_blocks(visible))
+    return _from_blocks(ratios)
+
+
+def _match(pattern: jax.Array, support: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sign e (n,) for which v agrees with e d, and whether it does on all of the support."""
+    overlap = (pattern[:, None] * visible).sum(0, dtype=jnp.int32)
+    return jnp.where(overlap < 0, -1.0, 1.0), jnp.abs(overlap) == support
+
+
+def _to_blocks(visible: jax.Array) -> jax.Array:
+    n, n_visible = visible.shape
+    size = min(BLOCK, n)
+    return visible.reshape(n // size, size, n_visible).swapaxes(1, 2)
+
+
+def _from_blocks(blocks: jax.Array) -> jax.Array:
+    return blocks.swapaxes(1, 2).reshape(-1, blocks.shape[1])
+
+
+def _patterns(moves: list[dict[int, int]], n_visible: int) -> np.ndarray:
+    patterns = np.zeros((len(moves), n_visible), np.int8)
+    for row, move in zip(patterns, moves, strict=True):
+        for unit, value in move.items():
+            row[unit] = value
+    return patterns
