@@ -12,6 +12,7 @@ Source: Katsura, Phys. Rev. 127, 1508 (1962); Pfeuty, Ann. Phys. 57, 79 (1970).
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
 from thermodbm.models.hamiltonian import SpinHamiltonian
 
@@ -62,31 +63,36 @@ def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[
 
 def _sector(n: int, J: float, gamma: float, betas: np.ndarray, parity: int) -> _Derivatives:
     """ln Z_p; where p prod tanh < 0 the bracket 1 - |prod tanh| is formed without cancellation, so low temperatures are safe."""
-    k = np.pi * (2 * np.arange(n) + (1 if parity > 0 else 0)) / n
-    # sqrt(J^2 + gamma^2 - 2 J gamma cos k) in the form that keeps its accuracy near J = gamma, k = 0 and J = -gamma, k = pi
+    multiple = 2 * np.arange(n) + (1 if parity > 0 else 0)  # of pi / n
+    k = np.pi * multiple / n
     eps = 2 * np.hypot(gamma - J * np.cos(k), J * np.sin(k))
     eps_gamma = np.divide(4 * (gamma - J * np.cos(k)), eps, out=np.zeros(n), where=eps > 0)
-    own_negative = {0: (2 * (gamma - J), 2.0), n: (2 * (gamma + J), 2.0)}  # k n / pi -> signed eps, d eps / d gamma
-    for number, index in enumerate(2 * np.arange(n) + (1 if parity > 0 else 0)):
-        if index in own_negative:
-            eps[number], eps_gamma[number] = own_negative[index]
+    for index, signed in ((0, 2 * (gamma - J)), (n, 2 * (gamma + J))):
+        eps[multiple == index], eps_gamma[multiple == index] = signed, 2.0
     eps[eps == 0] = 1e-150  # a zero mode: its tanh vanishes, but not the product of its tanh and d ln tanh / d gamma
 
-    x = betas[:, None] * eps / 2
-    log_cosh = np.abs(x) + np.log1p(np.exp(-2 * np.abs(x)))  # ln 2 cosh
-    log_tanh = np.where(np.abs(x) > 0.1, np.log1p(-2 / (np.exp(np.minimum(2 * np.abs(x), 700)) + 1)), np.log(np.tanh(np.abs(x))))
-    inverse_sinh = 2 * np.exp(-2 * np.abs(x)) / -np.expm1(-4 * np.abs(x)) * np.sign(x)  # 1 / sinh(beta eps)
-    coth = 1 / np.tanh(2 * x)
-
-    sign = parity * np.prod(np.sign(eps))
-    log_product = log_tanh.sum(1)
-    log_bracket = np.log1p(np.exp(log_product)) if sign > 0 else np.log(-np.expm1(log_product))
-    ratio = sign * np.exp(log_product - log_bracket)  # p T / (1 + p T), T = prod tanh
-    slope = np.sum(eps * inverse_sinh, 1)  # d ln T / d beta
-    curvature = -np.sum(eps**2 * coth * inverse_sinh, 1)
+    x, positive = betas[:, None] * np.abs(eps) / 2, np.sign(eps)
+    decay = np.exp(-2 * x)
+    near = np.minimum(x, 15.0)  # beyond, ln coth x = 2 exp(-2x)
+    log_log_coth = np.where(x < 15, np.log(np.log1p(np.exp(-2 * near)) - _log1m_exp(2 * near)), np.log(2) - 2 * x)
+    log_coth = logsumexp(log_log_coth, axis=1)  # ln sum_k ln coth |x_k| = ln -ln |T|, T = prod tanh x_k
+    sign = parity * np.prod(positive)
+    log_product = -np.exp(log_coth)
+    log_bracket = np.log1p(np.exp(log_product)) if sign > 0 else np.where(log_coth < -30, log_coth, _log1m_exp(-log_product))
+    # d ln(1 + p T) = p T / (1 + p T) sum_k d x_k / (sinh x_k cosh x_k)
+    inverse = 2 * np.exp(-2 * x - _log1m_exp(4 * x)) * positive  # 1 / (2 sinh x cosh x)
+    scaled = 2 * np.exp(-2 * x - _log1m_exp(4 * x) + (log_product - log_bracket)[:, None]) * positive * sign
+    slope = np.sum(eps * scaled, 1)
+    curvature = slope * np.sum(eps * inverse, 1) - np.sum(eps**2 * scaled * positive / np.tanh(2 * x), 1)
     return _Derivatives(
-        log_z=log_cosh.sum(1) + log_bracket - np.log(2),
-        beta=np.sum(eps / 2 * np.tanh(x), 1) + ratio * slope,
-        beta_beta=np.sum((eps / 2 / np.cosh(np.minimum(np.abs(x), 350))) ** 2, 1) + ratio * (slope**2 + curvature) - (ratio * slope) ** 2,
-        gamma=betas * (np.sum(eps_gamma / 2 * np.tanh(x), 1) + ratio * np.sum(eps_gamma * inverse_sinh, 1)),
+        log_z=np.sum(x + np.log1p(decay), 1) + log_bracket - np.log(2),
+        beta=np.sum(np.abs(eps) / 2 * np.tanh(x), 1) + slope,
+        beta_beta=np.sum(eps**2 * decay / (1 + decay) ** 2, 1) + curvature - slope**2,
+        gamma=betas * (np.sum(eps_gamma * positive / 2 * np.tanh(x), 1) + np.sum(eps_gamma * scaled, 1)),
     )
+
+
+def _log1m_exp(y: np.ndarray) -> np.ndarray:
+    """ln(1 - exp(-y)) for y > 0, without cancellation; -inf at y = 0."""
+    with np.errstate(divide="ignore"):
+        return np.where(y < 0.7, np.log(-np.expm1(-np.minimum(y, 0.7))), np.log1p(-np.exp(-np.maximum(y, 0.7))))
