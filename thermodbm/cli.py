@@ -103,8 +103,11 @@ def plot(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FIG.png", help="Default: beside the first file.")] = None,
 ) -> None:
     """Draw curves over each other with error bars, and the exact curve where it is known."""
+    import matplotlib
+
     from thermodbm.plotting import plot_curves
 
+    matplotlib.use("agg")
     start_jax()
     curves = [ThermalCurve.load(path) for path in results]
     names = [path.stem for path in results]

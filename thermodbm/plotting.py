@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from thermodbm.models import SpinHamiltonian
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from thermodbm.run.results import ThermalCurve
 
@@ -33,9 +34,7 @@ _MARKERS = "osD^vP"
 _LARGEST_DIAGONALISED = 10
 
 
-def plot_curves(
-    curves: Sequence["ThermalCurve"], labels: Sequence[str] | None = None, exact: bool = True
-) -> "np.ndarray[Any, np.dtype[Axes]]":
+def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None = None, exact: bool = True) -> np.ndarray:
     """Lay curves over each other, one panel per scalar observable.
 
     Temperatures and energies are in units of the exchange coupling where that is one number, the same for all bonds.
@@ -47,13 +46,11 @@ def plot_curves(
     Returns:
         The axes, one per observable; `axes[0].figure` is the figure.
     """
-    from matplotlib.figure import Figure
-
     labels = [curve.method for curve in curves] if labels is None else labels
     names = [name for name in _PANELS if any(name in curve.observables for curve in curves)]
     if not names:
         raise InputError("curves", expected="at least one finished temperature", found="none")
-    figure, axes = _canvas(len(names), Figure)
+    figure, axes = _canvas(len(names))
     units = {_unit(curve)[1] for curve in curves}
     symbol = units.pop() if len(units) == 1 else ""
     if exact:
@@ -86,19 +83,13 @@ def plot_curves(
     return axes
 
 
-def _canvas(n_panels: int, figure_class: type) -> tuple[Any, np.ndarray]:
+def _canvas(n_panels: int) -> tuple["Figure", np.ndarray]:
     """A figure with a grid of as many axes, at most three to a row."""
-    from matplotlib import get_backend  # in a notebook the figure must be known to pyplot, or it is not shown
+    from matplotlib import pyplot
 
     columns = min(3, n_panels)
     rows = math.ceil(n_panels / columns)
-    size = (3.5 * columns + 0.3, 2.7 * rows + 0.6)
-    if "inline" in get_backend() or "nbagg" in get_backend().lower():
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=size, layout="constrained")
-    else:
-        figure = figure_class(figsize=size, layout="constrained")
+    figure = pyplot.figure(figsize=(3.5 * columns + 0.3, 2.7 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in grid[n_panels:]:
         unused.remove()

@@ -39,6 +39,7 @@ def input_error(error: ValidationError, data: Mapping[str, Any], sections: Mappi
         sections: the section behind each name that may stand before a key in the location of an error.
     """
     complaints = [(_path(c, data), c) for c in error.errors(include_url=False)]
+    complaints.sort(key=lambda found: found[1]["type"] != "extra_forbidden")  # a misspelt key also explains the one that is missing
     first = complaints[0][0]
     related = [(path, c) for path, c in complaints if path[: len(first)] == first or first[: len(path)] == path]
     path = max((path for path, _ in related), key=len)  # of the branches of a union, the one that got furthest was meant

@@ -3,6 +3,7 @@
 import html
 import io
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -283,14 +284,16 @@ def check_output(path: Path, force: bool = False) -> None:
     """
     where = "output.file"
     try:
-        exists, occupied = path.exists(), path.is_dir() or (path.exists() and path.stat().st_size > 0)
+        occupied = path.exists() and path.stat().st_size > 0
         parent = next(p for p in path.absolute().parents if p.exists())
     except (OSError, ValueError) as error:
         raise InputError(where, expected="the name of a file", found=str(error)) from None
     if path.is_dir():
         raise InputError(where, expected="a file", found=f"the directory {path}")
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK) or (exists and not os.access(path, os.W_OK)):
-        raise InputError(where, expected="a file that can be written", found=f"{path} (no permission to write there)")
+    try:
+        tempfile.TemporaryFile(dir=parent).close()  # permissions alone do not tell of read-only and other odd file systems
+    except OSError as error:
+        raise InputError(where, expected="a file that can be written", found=f"{path} ({error.strerror} in {parent})") from None
     if not occupied:
         return
     try:

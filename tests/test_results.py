@@ -1,0 +1,209 @@
+"""Curves survive the disk unchanged, and nothing on disk can bring the reader down."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from thermodbm import InputError, ThermalCurve
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.evolve.method import Point
+from thermodbm.run import results
+from thermodbm.run.config import parse_config
+from thermodbm.run.results import check_output, collect, shorthand
+
+TEXT = parse_config({"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}).text
+
+
+def point(value, n_steps=2):
+    return Point(
+        observables={
+            "energy": Estimate(np.array(value), np.array(0.01), np.array(0.7), np.array(1.001), np.array(900.0)),
+            "correlation_zz": Estimate(value * np.arange(4.0), np.full(4, 0.02)),
+        },
+        diagnostics={"n_slices": 8 * value, "residual": np.full(n_steps, value)},
+        network={"W": np.full((2, n_steps), value + 1j)},
+    )
+
+
+ALL = (point(1.0), point(2.0, 3), point(3.0))
+
+
+def curve(points=ALL, **changes):
+    values = {"finished": None not in points, "seed": 3, "wall_time": 1.5, **collect(points), **changes}
+    T = np.array([1.0, 0.5, 2.0])
+    return ThermalCurve(temperature=T, beta=1 / T, method="deterministic", config=TEXT, **values)
+
+
+def test_a_curve_comes_back_from_disk_unchanged(tmp_path):
+    original = curve()
+    original.save(tmp_path / "new" / "c.h5")
+    again = ThermalCurve.load(tmp_path / "new" / "c.h5")
+    assert list(again.observables) == list(original.observables)
+    for name, estimate in original.observables.items():
+        for mine, theirs in zip(estimate, again.observables[name], strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                np.testing.assert_array_equal(mine, theirs)
+    for name, values in original.diagnostics.items():
+        np.testing.assert_array_equal(again.diagnostics[name], values)
+    for mine, theirs in zip(original.network, again.network, strict=True):
+        np.testing.assert_array_equal(mine["W"], theirs["W"])
+    for name in ("method", "config", "seed", "finished", "wall_time"):
+        assert getattr(again, name) == getattr(original, name)
+    assert again.hamiltonian.n_sites == 4
+
+
+def test_the_file_has_the_layout_of_the_contract(tmp_path):
+    curve().save(tmp_path / "c.h5")
+    with h5py.File(tmp_path / "c.h5") as file:
+        wanted = {"format_version", "thermodbm_version", "method", "config", "seed", "finished", "wall_time_s"}
+        assert set(file.attrs) == wanted and file.attrs["finished"] == 1
+        assert set(file) == {"temperature", "beta", "observables", "diagnostics", "network"}
+        assert file["temperature"].dtype == np.float64
+        assert set(file["observables/energy"]) == {"mean", "error", "tau_int", "r_hat", "n_eff"}
+        assert file["observables/correlation_zz/mean"].shape == (3, 4)
+        assert set(file["observables/correlation_zz"]) == {"mean", "error"}
+
+
+def test_what_is_not_finished_is_nan(tmp_path):
+    curve((point(1.0), None, point(3.0))).save(tmp_path / "c.h5")
+    again = ThermalCurve.load(tmp_path / "c.h5")
+    assert not again.finished and again.done.tolist() == [True, False, True]
+    assert np.isnan(again.correlation_zz.error[1]).all() and again.network[1] == {}
+    nothing = curve((None, None, None))
+    nothing.save(tmp_path / "n.h5")
+    assert not ThermalCurve.load(tmp_path / "n.h5").done.any()
+    with pytest.raises(AttributeError, match="no observables yet"):
+        _ = nothing.energy
+    assert "1 of them" in repr(curve((None, None, point(1.0)))) and "unfinished" in nothing._repr_html_()
+
+
+def test_ragged_diagnostics_are_padded():
+    padded = curve().diagnostics["residual"]
+    np.testing.assert_array_equal(padded, [[1, 1, np.nan], [2, 2, 2], [3, 3, np.nan]])
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, broken):
+    path = tmp_path / "c.h5"
+    curve(seed=1).save(path)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    if broken == "write":
+        monkeypatch.setattr(results.Path, "open", fail)
+    elif broken == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(results.Path, "replace", fail)
+    with pytest.raises(InputError, match="No space left"):
+        curve(seed=2).save(path)
+    monkeypatch.undo()
+    assert ThermalCurve.load(path).seed == 1
+    assert os.listdir(tmp_path) == ["c.h5"]
+
+
+def test_damaged_files_are_refused_or_read_but_never_crash(tmp_path):
+    path = tmp_path / "c.h5"
+    curve().save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(1)
+    damaged = [content[: len(content) * k // 20] for k in range(20)]
+    for _ in range(100):
+        flipped = bytearray(content)
+        for place in rng.integers(0, len(content), 8):
+            flipped[place] = rng.integers(256)
+        damaged.append(bytes(flipped))
+    refused = 0
+    for trial in damaged:
+        path.write_bytes(trial)
+        try:
+            ThermalCurve.load(path)
+        except InputError:
+            refused += 1
+    assert refused >= 20  # all the truncated ones at least
+
+
+def _foreign(path, change):
+    curve().save(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.attrs.pop("config"),
+        lambda f: f.attrs.update(format_version=99),
+        lambda f: f.attrs.update(format_version="x"),
+        lambda f: f.pop("beta"),
+        lambda f: f.pop("observables/energy/error"),
+        lambda f: (f.pop("observables/energy/mean"), f.create_dataset("observables/energy/mean", data=[1.0])),
+        lambda f: (f.pop("observables/energy/mean"), f.create_dataset("observables/energy/mean", data=["a", "b", "c"])),
+        lambda f: (f.pop("observables/energy/mean"), f.create_dataset("observables/energy/mean", (10**9, 10**9), float)),
+        lambda f: (f.pop("temperature"), f.create_group("temperature")),
+        lambda f: f.create_dataset("observables/energy/surprise", data=[1.0, 2.0, 3.0]),
+    ],
+)
+def test_hdf5_of_another_layout_is_refused(tmp_path, change):
+    _foreign(tmp_path / "c.h5", change)
+    with pytest.raises(InputError, match="thermodbm result file"):
+        ThermalCurve.load(tmp_path / "c.h5")
+
+
+def test_missing_files_and_directories_are_refused(tmp_path):
+    for path in (tmp_path / "none.h5", tmp_path):
+        with pytest.raises(InputError, match="thermodbm result file"):
+            ThermalCurve.load(path)
+
+
+def read_only(**options):
+    raise OSError(30, "Read-only file system")
+
+
+def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "c.h5"
+    check_output(path)
+    curve().save(path)
+    with pytest.raises(InputError, match=r"finished run.*--force"):
+        check_output(path)
+    check_output(path, force=True)
+    curve((point(1.0), None, None)).save(path)
+    with pytest.raises(InputError, match=r"unfinished run.*resume"):
+        check_output(path)
+    curve((None, None, None)).save(path)
+    check_output(path)
+    path.write_text("my thesis")
+    with pytest.raises(InputError, match="no intact result"):
+        check_output(path, force=True)
+    path.write_bytes(b"")
+    check_output(path)
+    with pytest.raises(InputError, match="directory"):
+        check_output(tmp_path)
+    with pytest.raises(InputError, match="can be written"):
+        check_output(path / "below_a_file.h5")
+    with pytest.raises(InputError, match="name of a file"):
+        check_output(tmp_path / ("x" * 5000))
+    monkeypatch.setattr(results.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(InputError, match=r"can be written.*Read-only"):
+        check_output(tmp_path / "new.h5")
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [(-1.271441, 2.3e-4, "-1.2714(2)"), (0.5, 0.0, "0.5"), (np.nan, np.nan, "-"), (1.0, np.nan, "1(?)"), (12345.0, 678.0, "1.23(7)e+04")],
+)
+def test_shorthand(mean, error, text):
+    assert shorthand(mean, error) == text
+
+
+def test_tables_and_xarray():
+    table = curve().table()
+    assert table[0] == ["T", "energy"] and table[1] == ["1", "1.00(1)"]
+    dataset = curve().to_xarray()
+    assert dataset["energy_error"].sel(temperature=0.5) == 0.01
+    assert dataset["correlation_zz"].dims == ("temperature", "correlation_zz_1")
+    assert "<td>1.00(1)</td>" in curve()._repr_html_()

@@ -1,0 +1,165 @@
+"""The runner: order, keys, what is kept on disk, and how a run can end. A method of one line stands in for the real ones."""
+
+import jax
+import numpy as np
+import pytest
+
+import thermodbm
+from thermodbm import InputError, NumericsError, ThermalCurve, make_lattice, transverse_field_ising
+from thermodbm.comm import SERIAL
+from thermodbm.estimate.statistics import exact
+from thermodbm.evolve.method import Info, Point, ThermalMethod
+from thermodbm.run import runner
+from thermodbm.run.config import parse_config
+from thermodbm.run.progress import Progress, reporter
+
+TEMPERATURES = [1.0, 0.25, 2.0]
+BASE = {
+    "lattice": {"kind": "chain", "extent": [4]},
+    "model": {"kind": "tfim"},
+    "temperature": {"T": TEMPERATURES},
+    "sampling": {"seed": 5},
+}
+
+
+def fake(fail_at=None, value=lambda beta: beta, chunks=3, seen=None):
+    """Needs `chunks` calls a temperature; the energy is the beta, `draw` shows the key of the last chunk."""
+
+    def advance(key, state, beta):
+        if beta == fail_at:
+            raise NumericsError("the fake gave up")
+        done = state["done"] + 1
+        draw = float(jax.random.uniform(key))
+        if seen is not None:
+            seen.append((beta, draw))
+        point = Point({"energy": exact(value(beta))}, {"draw": draw}, {}) if done % chunks == 0 else None
+        return {"done": done}, Info((done - 1) % chunks / chunks, "fake", point)
+
+    def summarize(points, betas):
+        assert (np.diff(betas) > 0).all()
+        return [p._replace(observables={**p.observables, "known": exact(float(len(points)))}) for p in points]
+
+    return ThermalMethod(init=lambda key: {"done": 0}, advance=advance, summarize=summarize)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    return lambda method: monkeypatch.setattr(runner, "make_method", lambda *arguments: method)
+
+
+def config(output=None):
+    return parse_config({**BASE, **({"output": {"file": str(output)}} if output else {})})
+
+
+def test_temperatures_are_visited_from_hot_to_cold_and_returned_as_asked(use):
+    seen = []
+    use(fake(seen=seen))
+    curve = runner.run(config())
+    assert [beta for beta, _ in seen] == [0.5] * 3 + [1.0] * 3 + [4.0] * 3
+    np.testing.assert_array_equal(curve.energy.mean, [1.0, 4.0, 0.5])
+    assert curve.finished and curve.done.all() and curve.method == "deterministic"
+    assert (curve.diagnostics["wall_time_s"] >= 0).all()
+
+
+def test_every_chunk_has_its_own_key_and_a_seed_repeats_the_run(use):
+    first, second, other = [], [], []
+    for seen, seed in ((first, 5), (second, 5), (other, 6)):
+        use(fake(seen=seen))
+        runner.run(parse_config({**BASE, "sampling": {"seed": seed}}))
+    assert len({draw for _, draw in first}) == 9
+    assert first == second and not {draw for _, draw in first} & {draw for _, draw in other}
+
+
+def test_joint_estimates_see_all_that_is_finished(use, tmp_path):
+    use(fake())
+    assert (runner.run(config()).observables["known"].mean == 3).all()
+    use(fake(fail_at=4.0))
+    with pytest.raises(NumericsError):
+        runner.run(config(tmp_path / "c.h5"))
+    kept = ThermalCurve.load(tmp_path / "c.h5")
+    np.testing.assert_array_equal(kept.observables["known"].mean, [2, np.nan, 2])
+    assert kept.done.tolist() == [True, False, True] and not kept.finished
+
+
+def test_the_file_can_be_read_at_any_time(use, tmp_path):
+    use(fake())
+    path, counts = tmp_path / "c.h5", []
+
+    def look(info):
+        counts.append(int(ThermalCurve.load(path).done.sum()))
+
+    runner.run(config(path), progress=Progress(lambda temperature: None, look))
+    assert counts == [0] * 3 + [1] * 3 + [2] * 3
+    assert ThermalCurve.load(path).finished
+
+
+def test_rank_zero_alone_writes(use, tmp_path):
+    use(fake())
+    curve = runner.run(config(tmp_path / "c.h5"), SERIAL._replace(rank=1, size=2))
+    assert curve.finished and not (tmp_path / "c.h5").exists()
+
+
+def test_nan_ends_the_run_with_the_rest_kept(use, tmp_path):
+    use(fake(value=lambda beta: np.nan if beta == 1.0 else beta))
+    with pytest.raises(NumericsError, match=r"T = 1 .*finite"):
+        runner.run(config(tmp_path / "c.h5"))
+    assert ThermalCurve.load(tmp_path / "c.h5").done.tolist() == [False, False, True]
+
+
+def test_progress_is_one_line_per_temperature_where_there_is_no_terminal(use, capsys):
+    use(fake())
+    runner.run(config(), progress=reporter(3))
+    out, err = capsys.readouterr()
+    lines = err.strip().splitlines()
+    assert out == "" and len(lines) == 3
+    assert lines[0].startswith("[1/3] T = 2  energy 0.5  ") and lines[2].startswith("[3/3] T = 0.25  energy 4  ")
+
+
+CHAIN = transverse_field_ising(make_lattice("chain", 4))
+
+
+def test_thermal_curve_from_python_matches_the_exact_limits(tmp_path):
+    curve = thermodbm.thermal_curve(CHAIN, T=[1e-2, 1e4], method="exact", progress=False, output=tmp_path / "c.h5")
+    # the two lowest of the 16 levels from the free fermions of the ring: e_0 = -(1/N) sum_k sin(k/2), k = (2 m + 1) pi / N, times 2 / 2
+    ground = -2 * np.sin((2 * np.arange(4) + 1) * np.pi / 8).sum() / 4
+    np.testing.assert_allclose(curve.energy.mean, [ground, -2e-4], rtol=1e-3)
+    np.testing.assert_allclose(curve.entropy.mean, [0, np.log(2)], atol=1e-6)
+    assert ThermalCurve.load(tmp_path / "c.h5").hamiltonian.n_sites == 4
+    with pytest.raises(InputError, match="force"):
+        thermodbm.thermal_curve(CHAIN, T=1.0, method="exact", output=tmp_path / "c.h5")
+
+
+def test_thermal_curve_takes_ranges_options_and_dicts():
+    grid = {"start": 1.0, "stop": 4.0, "num": 3}
+    curves = [
+        thermodbm.thermal_curve(CHAIN, beta=grid, method=method, sampling=sampling, progress=False)
+        for method, sampling in (
+            ("exact", None),
+            ({"kind": "exact"}, {"seed": 2}),
+            (thermodbm.ExactOptions(), thermodbm.SamplingOptions(seed=2)),
+        )
+    ]
+    for curve in curves:
+        np.testing.assert_allclose(curve.beta, [1, 2, 4])
+        np.testing.assert_array_equal(curve.energy.mean, curves[0].energy.mean)
+    assert [curve.seed for curve in curves] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        ({}, "temperature"),
+        ({"T": [1.0], "beta": [1.0]}, "temperature"),
+        ({"T": "warm"}, "temperature.T[0]"),
+        ({"T": -1.0}, "temperature.T[0]"),
+        ({"T": 1.0, "method": "magic"}, "method.kind"),
+        ({"T": 1.0, "method": 3}, "method"),
+        ({"T": 1.0, "method": thermodbm.DeterministicOptions(d_tau=-0.1)}, "method.d_tau"),
+        ({"T": 1.0, "sampling": {"seeds": 1}}, "sampling.seeds"),
+        ({"T": 1.0, "sampling": thermodbm.SamplingOptions(n_chains=0)}, "sampling.n_chains"),
+    ],
+)
+def test_bad_arguments_are_named_as_in_a_config(arguments, where):
+    with pytest.raises(InputError) as caught:
+        thermodbm.thermal_curve(CHAIN, progress=False, **arguments)
+    assert caught.value.where == where
