@@ -12,7 +12,7 @@ Source: Katsura, Phys. Rev. 127, 1508 (1962); Pfeuty, Ann. Phys. 57, 79 (1970).
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import entr, expit, logsumexp
 
 from thermodbm.models.hamiltonian import SpinHamiltonian
 
@@ -21,6 +21,7 @@ class _Derivatives(NamedTuple):
     """ln Z of one parity sector and its derivatives, each (n_T,)."""
 
     log_z: np.ndarray
+    entropy: np.ndarray  # ln Z - beta d ln Z / dbeta
     beta: np.ndarray  # d/dbeta
     beta_beta: np.ndarray  # d^2/dbeta^2
     gamma: np.ndarray  # d/dgamma
@@ -48,15 +49,15 @@ def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[
     """
     betas = np.asarray(betas, float)
     even, odd = (_sector(n_sites, J, gamma, betas, parity) for parity in (1, -1))
-    log_z = np.logaddexp(even.log_z, odd.log_z)
-    p, q = np.exp(even.log_z - log_z), np.exp(odd.log_z - log_z)
+    p, q = expit(even.log_z - odd.log_z), expit(odd.log_z - even.log_z)
     energy = -(p * even.beta + q * odd.beta)
+    entropy = p * even.entropy + q * odd.entropy + entr(p) + entr(q)
     variance = p * even.beta_beta + q * odd.beta_beta + p * q * (even.beta - odd.beta) ** 2
     return {
         "energy": energy / n_sites,
         "specific_heat": betas**2 * variance / n_sites,
-        "entropy": (log_z + betas * energy) / n_sites,
-        "free_energy": -log_z / betas / n_sites,
+        "entropy": entropy / n_sites,
+        "free_energy": (energy - entropy / betas) / n_sites,
         "magnetization_x": (p * even.gamma + q * odd.gamma) / betas / n_sites,
     }
 
@@ -86,6 +87,7 @@ def _sector(n: int, J: float, gamma: float, betas: np.ndarray, parity: int) -> _
     curvature = slope * np.sum(eps * inverse, 1) - np.sum(eps**2 * scaled * positive / np.tanh(2 * x), 1)
     return _Derivatives(
         log_z=np.sum(x + np.log1p(decay), 1) + log_bracket - np.log(2),
+        entropy=np.sum(np.log1p(decay) + 2 * x * decay / (1 + decay), 1) + log_bracket - np.log(2) - betas * slope,
         beta=np.sum(np.abs(eps) / 2 * np.tanh(x), 1) + slope,
         beta_beta=np.sum(eps**2 * decay / (1 + decay) ** 2, 1) + curvature - slope**2,
         gamma=betas * (np.sum(eps_gamma * positive / 2 * np.tanh(x), 1) + np.sum(eps_gamma * scaled, 1)),
