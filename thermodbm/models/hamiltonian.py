@@ -93,7 +93,7 @@ def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array | np.ndarra
     except (TypeError, ValueError):
         raise InputError(f"model.{name}", expected=f"a number or one per {per}", found=value) from None
     if not np.isfinite(array).all():
-        raise InputError(f"model.{name}", expected="finite numbers", found=np.ravel(array)[~np.isfinite(np.ravel(array))][0])
+        raise InputError(f"model.{name}", expected="finite numbers", found=float(array[~np.isfinite(array)].flat[0]))
     if array.ndim and array.shape != (n,):
         raise InputError(f"model.{name}", expected=f"a number or {n} numbers, one per {per}", found=f"shape {array.shape}")
     return np.broadcast_to(array, (n,))

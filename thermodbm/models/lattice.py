@@ -159,7 +159,7 @@ def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tupl
     if kind not in _GEOMETRY:
         raise InputError("lattice.kind", expected="one of " + ", ".join(KINDS), found=kind)
     n_axes = len(_GEOMETRY[kind][0])
-    extent = (extent,) if isinstance(extent, int) else tuple(extent)
+    extent = (extent,) if np.ndim(extent) == 0 else tuple(extent)
     if len(extent) != n_axes or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in extent):
         raise InputError("lattice.extent", expected=f"{n_axes} positive integers for a {kind} lattice", found=list(extent))
     flags = (periodic,) * n_axes if isinstance(periodic, bool) else tuple(periodic)
