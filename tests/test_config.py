@@ -9,6 +9,7 @@ import pytest
 
 from thermodbm import InputError, SamplingOptions, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.run.config import MAX_SITES, describe, load_config, parse_config
+from thermodbm.run.cost import check_memory, deterministic_cost
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.toml"))
 
@@ -215,3 +216,26 @@ def test_a_checked_config_cannot_be_changed():
     with pytest.raises(AttributeError):
         config.method = None
     assert replace(config, output=Path("x")).output == Path("x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": {"T": [1e-12]}},
+        {"method": {"d_tau": 1e-14}},
+        {"sampling": {"n_chains": 10**6}, "lattice": {"kind": "square", "extent": [300, 300]}},
+        {"model": {"kind": "tfim", "J": 1e300}},
+    ],
+)
+def test_networks_larger_than_memory_are_refused(change):
+    with pytest.raises(InputError, match="bytes of memory"):
+        parse_config({**BASE, **change})
+
+
+def test_cost_is_what_the_symmetric_splitting_needs():
+    config = parse_config({**BASE, "method": {"d_tau": 0.05}, "temperature": {"beta": [0.01, 1.0, 1.01]}})
+    cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
+    assert cost.n_slices.tolist() == [1, 10, 11] and cost.n_spins.tolist() == [16, 160, 176]
+    check_memory(cost, available=1e9)
+    with pytest.raises(InputError, match="11 slices"):
+        check_memory(cost, available=1e3)

@@ -17,9 +17,11 @@ import numpy as np
 import typer
 
 from thermodbm.errors import InputError, NumericsError, ThermodbmError
+from thermodbm.evolve.options import DeterministicOptions
 from thermodbm.run.compare import compare as compare_curves
 from thermodbm.run.compare import same_model
 from thermodbm.run.config import RunConfig, load_config
+from thermodbm.run.cost import deterministic_cost
 from thermodbm.run.progress import SILENT, reporter
 from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, check_output, program_version
 from thermodbm.run.runner import run as run_config
@@ -143,7 +145,9 @@ def compare(
     pulls = {name: dict(zip(c.temperature.tolist(), c.pull.tolist(), strict=True)) for name, c in scalars.items()}
     rows = [["T", *scalars], *([f"{t:.6g}", *(_signed(p.get(t)) for p in pulls.values())] for t in temperatures)]
     totals = [["observable", "values", "largest pull", "chi^2/n", "largest difference"]]
-    totals += [[n, str(s["n"]), f"{s['max_pull']:.2f}", f"{s['chi2_per_n']:.2f}", f"{s['max_difference']:.2e}"] for n, s in summary.items()]
+    totals += [
+        [n, str(s["n"]), _signed(s["max_pull"])[1:], _signed(s["chi2_per_n"])[1:], f"{s['max_difference']:.2e}"] for n, s in summary.items()
+    ]
     note = "" if alike else "Note: the two files hold different lattices or models.\n\n"
     _print(f"{note}(A - B) / combined error\n\n{_columns(rows)}\n\n{_columns(totals)}")
 
@@ -178,8 +182,15 @@ def _prepare(config: Path, output: Path | None, settings: list[str] | None, forc
 
 
 def _cost(config: RunConfig) -> str:
-    n_sites, n_T = config.hamiltonian.n_sites, len(config.betas)
-    return f"# {n_sites} sites, {len(config.hamiltonian.bonds)} bonds, {n_T} temperatures"
+    """Comments of TOML: size of the problem and, where it is known beforehand, of the network at each temperature."""
+    lines = [f"{config.hamiltonian.n_sites} sites, {len(config.hamiltonian.bonds)} bonds, {len(config.betas)} temperatures"]
+    if isinstance(config.method, DeterministicOptions):
+        cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
+        rows = [["T", "slices", "spins a chain", "memory"]]
+        for T, n_slices, n_spins, n_bytes in zip(config.temperatures, *cost, strict=True):
+            rows.append([f"{T:.6g}", f"{n_slices:.0f}", f"{n_spins:.0f}", f"{n_bytes / 1e6:.1f} MB"])
+        lines += ["Estimated:", *_columns(rows).splitlines()]
+    return "\n".join(f"# {line}" for line in lines)
 
 
 def _as_dict(curve: ThermalCurve) -> dict[str, Any]:
@@ -230,7 +241,7 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
+    return "-" if value is None else f"{value:+.2f}" if abs(value) < 1e4 else f"{value:+.1e}"
 
 
 def _version(package: str) -> str:

@@ -57,15 +57,14 @@ def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None =
         _draw_exact(axes, names, curves)
     for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         scale = _unit(curve)[0]
-        style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": "none"}
+        style |= {"linestyle": "none", "markersize": 5, "capsize": 2}  # hollow, so that curves which agree are seen to
         for ax, name in zip(axes, names, strict=True):
             if name not in curve.observables:
                 continue
             mean, error = curve.observables[name].mean, curve.observables[name].error
             factor = scale ** -_PANELS[name][2]
-            ax.errorbar(
-                curve.temperature / scale, mean * factor, error * factor, label=label, linestyle="none", markersize=4, capsize=2, **style
-            )
+            ax.errorbar(curve.temperature / scale, mean * factor, error * factor, label=label, **style)
     temperatures = np.concatenate([curve.temperature for curve in curves])
     for ax, name in zip(axes, names, strict=True):
         words, observable, power = _PANELS[name]

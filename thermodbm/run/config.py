@@ -4,7 +4,7 @@ import inspect
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -18,6 +18,7 @@ from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodO
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
 from thermodbm.run.complaints import input_error
+from thermodbm.run.cost import check_memory, deterministic_cost
 
 MAX_SITES = 2**17
 MAX_TEMPERATURES = 10_000
@@ -190,9 +191,12 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     kind = "beta" if document.temperature.T is None else "T"
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
     method = METHODS[document.method.kind](**{k: v for k, v in sections["method"].items() if k != "kind"})
-    _check_sampler(hamiltonian, getattr(method, "sampler", None))
+    sampling = SamplingOptions(**sections["sampling"])
+    if isinstance(method, DeterministicOptions):
+        _check_sampler(hamiltonian, method.sampler)
+        check_memory(deterministic_cost(hamiltonian, method, sampling, betas))
     output = None if document.output.file is None else Path(document.output.file)
-    return RunConfig(hamiltonian, temperatures, betas, method, SamplingOptions(**sections["sampling"]), output, sections)
+    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)
 
 
 def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
@@ -218,11 +222,10 @@ def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
 
 
 def plain_options(where: str, options: Any) -> dict[str, Any]:
-    """The keys of options (a dataclass or a mapping) that can stand in TOML; others, such as a Flax module, have no place there."""
+    """Options, a dataclass or a mapping, as they would stand in a config."""
     if not (is_dataclass(options) or isinstance(options, Mapping)):
         raise InputError(where, expected="options or a mapping of them", found=options)
-    table = {f.name: getattr(options, f.name) for f in fields(options)} if is_dataclass(options) else dict(options)
-    return {k: v for k, v in table.items() if isinstance(v, bool | int | float | str | list | tuple | dict)}
+    return _without_none(asdict(options) if is_dataclass(options) else options)
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

@@ -4,17 +4,19 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, NumericsError
+from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.variational import variational_method
 from thermodbm.models import SpinHamiltonian
 from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options
 from thermodbm.run.progress import SILENT, Progress, reporter
@@ -39,27 +41,26 @@ def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: 
 
             return deterministic_method(hamiltonian, options, sampling, comm)
         case VariationalOptions():
-            from thermodbm.evolve.variational import variational_method
-
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
-            from thermodbm.evolve.exact import exact_method
-
             return exact_method(hamiltonian, options, comm)
     raise InputError("method", expected="options of a method", found=options)
 
 
-def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress = SILENT) -> ThermalCurve:
+def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress = SILENT, method: ThermalMethod | None = None) -> ThermalCurve:
     """Visit all temperatures; after each, rank 0 writes what is known to `config.output` (if any).
 
     Keys are the same on all ranks: a method folds in its rank where ranks must differ.
+
+    Args:
+        method: in place of the one that belongs to `config.method`.
 
     Raises:
         InputError: if the output cannot be written, or the method does not fit the model.
         NumericsError: if the calculation cannot go on; finished temperatures are in the file.
     """
     began = time.monotonic()
-    method = make_method(config.hamiltonian, config.method, config.sampling, comm)
+    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm)
     key = jax.random.key(config.sampling.seed)
     state = method.init(jax.random.fold_in(key, 0))
     points: dict[int, Point] = {}
@@ -106,6 +107,8 @@ def thermal_curve(
     beta: Any = None,
     method: str | MethodOptions | Mapping[str, Any] = "deterministic",
     sampling: SamplingOptions | Mapping[str, Any] | None = None,
+    module: nn.Module | None = None,
+    params: Any = None,
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -117,6 +120,8 @@ def thermal_curve(
         T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config.
         method: "deterministic", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
         sampling: options or a dict of them.
+        module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
+            to the complex log-amplitude, and the parameters it starts from.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -130,14 +135,17 @@ def thermal_curve(
     start_jax()
     asked = {name: values for name, values in (("T", T), ("beta", beta)) if values is not None}
     grid = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in asked.items()}
-    table, given = {"kind": method} if isinstance(method, str) else plain_options("method", method), {}
+    table = {"kind": method} if isinstance(method, str) else plain_options("method", method)
     if isinstance(method, MethodOptions):
         table["kind"] = next(kind for kind, options in METHODS.items() if isinstance(method, options))
-        given = {name: value for name, value in vars(method).items() if name not in table}
     data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
     if output is not None:
         check_output(Path(output), force)
         data["output"] = {"file": str(output)}
     config = parse_config(data)
-    config = replace(config, method=replace(config.method, **given))  # what cannot stand in a config goes around it
-    return run(config, progress=reporter(len(config.betas)) if progress else SILENT)
+    own = None
+    if module is not None or params is not None:
+        if not isinstance(config.method, VariationalOptions):
+            raise InputError("module", expected="the variational method", found=config.method_kind)
+        own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=params)
+    return run(config, progress=reporter(len(config.betas)) if progress else SILENT, method=own)
