@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,16 @@ def test_nan_is_null_in_json_and_empty_in_csv(call, tmp_path):
     assert json.loads(call("show", "a.h5", "--json")[1])["observables"]["energy"]["mean"][0] is None
     assert next(csv.DictReader(io.StringIO(call("show", "a.h5", "--csv")[1])))["energy"] == ""
     assert "  -  " in call("show", "a.h5")[1]
+
+
+def test_show_warns_of_chains_that_disagree_and_gives_the_average_sign(call, tmp_path):
+    call("run", "ring.toml", "-o", "a.h5")
+    curve = ThermalCurve.load(tmp_path / "a.h5")
+    assert "disagree" not in call("show", "a.h5")[1]
+    energy = curve.energy._replace(r_hat=np.array([1.01, 1.3]))
+    replace(curve, observables={"energy": energy}, diagnostics={"average_sign": np.array([0.123, 0.9])}).save(tmp_path / "a.h5")
+    out = call("show", "a.h5")[1]
+    assert "disagree about energy (r_hat up to 1.30)" in out and "average_sign" in out and "0.123" in out
 
 
 def test_validate_prints_a_config_that_is_itself_valid_and_runs_nothing(call, tmp_path):

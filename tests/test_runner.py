@@ -11,7 +11,7 @@ from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, ThermalMethod
 from thermodbm.run import runner
 from thermodbm.run.config import parse_config
-from thermodbm.run.progress import Progress, reporter
+from thermodbm.run.progress import Progress, Reporter
 
 TEMPERATURES = [1.0, 0.25, 2.0]
 BASE = {
@@ -85,10 +85,11 @@ def test_the_file_can_be_read_at_any_time(use, tmp_path):
     use(fake())
     path, counts = tmp_path / "c.h5", []
 
-    def look(info):
-        counts.append(int(ThermalCurve.load(path).done.sum()))
+    class Reader(Progress):
+        def update(self, info):
+            counts.append(int(ThermalCurve.load(path).done.sum()))
 
-    runner.run(config(path), progress=Progress(lambda temperature: None, look))
+    runner.run(config(path), progress=Reader())
     assert counts == [0] * 3 + [1] * 3 + [2] * 3
     assert ThermalCurve.load(path).finished
 
@@ -108,7 +109,7 @@ def test_nan_ends_the_run_with_the_rest_kept(use, tmp_path):
 
 def test_progress_is_one_line_per_temperature_where_there_is_no_terminal(use, capsys):
     use(fake())
-    runner.run(config(), progress=reporter(3))
+    runner.run(config(), progress=Reporter(3))
     out, err = capsys.readouterr()
     lines = err.strip().splitlines()
     assert out == "" and len(lines) == 3

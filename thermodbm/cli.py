@@ -22,7 +22,7 @@ from thermodbm.run.compare import compare as compare_curves
 from thermodbm.run.compare import same_model
 from thermodbm.run.config import RunConfig, load_config
 from thermodbm.run.cost import deterministic_cost
-from thermodbm.run.progress import SILENT, reporter
+from thermodbm.run.progress import Reporter
 from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, check_output, program_version
 from thermodbm.run.runner import run as run_config
 from thermodbm.run.runner import start_jax
@@ -34,6 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+R_HAT_LIMIT = 1.05
+"""Split r_hat above which `show` warns."""
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", show_default=False)]
 ResultFile = Annotated[Path, typer.Argument(metavar="OUT.h5", show_default=False)]
@@ -66,7 +69,7 @@ def run(
 ) -> None:
     """Compute a thermal curve and write it, temperature by temperature, to an HDF5 file."""
     resolved = _prepare(config, output, settings, force)
-    run_config(resolved, progress=SILENT if quiet else reporter(len(resolved.betas)))
+    run_config(resolved, progress=None if quiet else Reporter(len(resolved.betas)))
     if not quiet:
         print(f"Written to {resolved.output}", file=sys.stderr)
 
@@ -96,7 +99,7 @@ def show(
         _print(_as_csv(curve))
     else:
         state = "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} temperatures finished"
-        _print(f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1\n\n{_columns(curve.table())}")
+        _print(f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1\n\n{_columns(curve.table())}{_doubts(curve)}")
 
 
 @app.command()
@@ -238,6 +241,15 @@ def _nulls(value: Any) -> Any:
 def _columns(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _doubts(curve: ThermalCurve) -> str:
+    """A warning for every observable of which the chains disagree."""
+    lines = ""
+    for name, estimate in curve.observables.items():
+        if estimate.r_hat is not None and (worst := np.nanmax(estimate.r_hat, initial=1.0)) > R_HAT_LIMIT:
+            lines += f"\nThe chains disagree about {name} (r_hat up to {worst:.2f}): its errors are too small. Take more samples."
+    return "\n" + lines if lines else ""
 
 
 def _signed(value: float | None) -> str:

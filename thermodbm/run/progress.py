@@ -3,8 +3,6 @@
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
 
 from tqdm import TqdmWarning
 from tqdm.auto import tqdm
@@ -13,45 +11,42 @@ from thermodbm.evolve.method import Info
 from thermodbm.run.results import shorthand
 
 
-class Progress(NamedTuple):
-    """What the runner calls: `start(temperature)`, then `update(info)` after each chunk of work."""
+class Progress:
+    """What the runner tells: which temperature it starts, and how far it is after each chunk of work. This one keeps quiet."""
 
-    start: Callable[[float], None]
-    update: Callable[[Info], None]
+    def start(self, temperature: float) -> None:
+        """A new temperature."""
+
+    def update(self, info: Info) -> None:
+        """A chunk of work is done; `info.point` is there when the temperature is finished."""
 
 
-SILENT = Progress(start=lambda temperature: None, update=lambda info: None)
+class Reporter(Progress):
+    """Writes to standard error; where that is no terminal and no notebook, only the line per temperature."""
 
+    def __init__(self, n_temperatures: int):
+        self.n_temperatures, self.n_started = n_temperatures, 0
+        self.interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
 
-def reporter(n_temperatures: int) -> Progress:
-    """Progress on standard error; where that is no terminal and no notebook, only the line per temperature."""
-    interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
-    current: dict = {"number": 0}
-
-    def start(temperature: float) -> None:
-        current.update(number=current["number"] + 1, temperature=temperature, since=time.monotonic())
+    def start(self, temperature: float) -> None:
+        self.n_started += 1
+        self.since = time.monotonic()
+        self.heading = f"[{self.n_started}/{self.n_temperatures}] T = {temperature:.5g}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets gets the text bar
-            current["bar"] = tqdm(
+            self.bar = tqdm(
                 total=1.0,
-                desc=heading(),
-                disable=not interactive,
+                desc=self.heading,
+                disable=not self.interactive,
                 leave=False,
                 bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left {postfix}",
             )
 
-    def heading() -> str:
-        return f"[{current['number']}/{n_temperatures}] T = {current['temperature']:.5g}"
-
-    def update(info: Info) -> None:
-        bar = current["bar"]
-        bar.set_postfix_str(info.message, refresh=False)
-        bar.update(max(0.0, min(info.fraction, 1.0) - bar.n))
+    def update(self, info: Info) -> None:
+        self.bar.set_postfix_str(info.message, refresh=False)
+        self.bar.update(max(0.0, min(info.fraction, 1.0) - self.bar.n))
         if info.point is not None:
-            bar.close()
+            self.bar.close()
             energy = info.point.observables.get("energy")
             result = "" if energy is None else f"  energy {shorthand(float(energy.mean), float(energy.error))}"
-            seconds = time.monotonic() - current["since"]
-            tqdm.write(f"{heading()}{result}  {seconds:.1f} s", file=sys.stderr)
-
-    return Progress(start, update)
+            tqdm.write(f"{self.heading}{result}  {time.monotonic() - self.since:.1f} s", file=sys.stderr)

@@ -131,11 +131,13 @@ class ThermalCurve:
         return xarray.Dataset(variables, {"temperature": self.temperature, "beta": ("temperature", self.beta)}, attributes)
 
     def table(self) -> list[list[str]]:
-        """Rows of text, headings first: temperature and every scalar observable as 1.2345(6)."""
+        """Rows of text, headings first: temperature, every scalar observable as 1.2345(6), and what limits their trust."""
         scalars = {name: e for name, e in self.observables.items() if np.ndim(e.mean) == 1}
-        rows = [["T", *scalars]]
+        doubts = {name: self.diagnostics[name] for name in ("average_sign", "systematic_error") if name in self.diagnostics}
+        rows = [["T", *scalars, *doubts]]
         for t, temperature in enumerate(self.temperature):
-            rows.append([f"{temperature:.6g}", *(shorthand(e.mean[t], e.error[t]) for e in scalars.values())])
+            estimates = [shorthand(e.mean[t], e.error[t]) for e in scalars.values()]
+            rows.append([f"{temperature:.6g}", *estimates, *(f"{values[t]:.3g}" for values in doubts.values())])
         return rows
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodO
 from thermodbm.evolve.variational import variational_method
 from thermodbm.models import SpinHamiltonian
 from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options
-from thermodbm.run.progress import SILENT, Progress, reporter
+from thermodbm.run.progress import Progress, Reporter
 from thermodbm.run.results import ThermalCurve, check_output, collect
 
 
@@ -47,7 +47,7 @@ def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: 
     raise InputError("method", expected="options of a method", found=options)
 
 
-def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress = SILENT, method: ThermalMethod | None = None) -> ThermalCurve:
+def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress | None = None, method: ThermalMethod | None = None) -> ThermalCurve:
     """Visit all temperatures; after each, rank 0 writes what is known to `config.output` (if any).
 
     Keys are the same on all ranks: a method folds in its rank where ranks must differ.
@@ -60,6 +60,7 @@ def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress = SILENT, met
         NumericsError: if the calculation cannot go on; finished temperatures are in the file.
     """
     began = time.monotonic()
+    progress = progress or Progress()
     method = method or make_method(config.hamiltonian, config.method, config.sampling, comm)
     key = jax.random.key(config.sampling.seed)
     state = method.init(jax.random.fold_in(key, 0))
@@ -148,4 +149,4 @@ def thermal_curve(
         if not isinstance(config.method, VariationalOptions):
             raise InputError("module", expected="the variational method", found=config.method_kind)
         own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=params)
-    return run(config, progress=reporter(len(config.betas)) if progress else SILENT, method=own)
+    return run(config, progress=Reporter(len(config.betas)) if progress else None, method=own)
