@@ -164,3 +164,18 @@ def test_bad_arguments_are_named_as_in_a_config(arguments, where):
     with pytest.raises(InputError) as caught:
         thermodbm.thermal_curve(CHAIN, progress=False, **arguments)
     assert caught.value.where == where
+
+
+def test_an_ansatz_of_ones_own_reaches_the_variational_method(monkeypatch):
+    given = {}
+
+    def variational(hamiltonian, options, sampling, **own):
+        given.update(own, alpha=options.alpha)
+        return fake()
+
+    monkeypatch.setattr(runner, "variational_method", variational)
+    options = thermodbm.VariationalOptions(alpha=2)
+    curve = thermodbm.thermal_curve(CHAIN, T=1.0, method=options, module="a module", params={"a": 1}, progress=False)
+    assert curve.method == "variational" and given == {"module": "a module", "params": {"a": 1}, "alpha": 2}
+    with pytest.raises(InputError, match="module: expected the variational method"):
+        thermodbm.thermal_curve(CHAIN, T=1.0, module="a module", params={})

@@ -39,7 +39,7 @@ class Reporter(Progress):
                 desc=self.heading,
                 disable=not self.interactive,
                 leave=False,
-                bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left {postfix}",
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
             )
 
     def update(self, info: Info) -> None:
