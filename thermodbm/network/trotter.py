@@ -112,3 +112,9 @@ def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) ->
     if beta > 0:
         apply_ising_slices(builder, hamiltonian, beta / (2 * n_slices), n_slices)
     return builder.params()
+
+
+def network_record(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> dict[str, np.ndarray]:
+    """What a file must hold to rebuild a network of any size: `trotter_network` of the same couplings, beta and n_slices."""
+    couplings = {name: np.asarray(getattr(hamiltonian, name), float) for name in ("zz", "xy", "x_field", "z_field")}
+    return {**couplings, "bonds": hamiltonian.bonds, "beta": np.asarray(beta), "n_slices": np.asarray(n_slices)}

@@ -1,0 +1,168 @@
+"""Every sampler of the Ising network against enumeration of the ring, with random couplings of both signs."""
+
+from dataclasses import replace
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from thermodbm.models import graph, transverse_field_ising
+from thermodbm.sampling.cluster import cluster_kernel, merge, run_heads
+from thermodbm.sampling.column import column_kernel, column_means, conditional_means, draw_columns
+from thermodbm.sampling.gibbs import gibbs_kernel
+from thermodbm.sampling.mixed import mixed_kernel
+from thermodbm.sampling.ring import log_weight, ring_weights
+
+BETA, N_LAYERS = 1.1, 4
+KERNELS = {
+    "gibbs": gibbs_kernel,
+    "column": column_kernel,
+    "cluster": lambda h, n: cluster_kernel(h, n, BETA / n),
+    "mixed": lambda h, n: mixed_kernel(h, n, BETA / n),
+}
+
+
+def magnet(seed, field):
+    """A frustrated triangle with a tail: random couplings of both signs, one site without transverse field where there is a z-field."""
+    rng = np.random.default_rng(seed)
+    lattice = graph(3, [(0, 1), (1, 2), (0, 2)])
+    gamma = rng.uniform(0.3, 1.5, 3) * rng.choice([-1, 1], 3)
+    h = rng.normal(size=3) if field else 0.0
+    if field:
+        gamma[0] = 0.0
+    return transverse_field_ising(lattice, rng.normal(size=3), gamma, h)
+
+
+def enumerate_ring(hamiltonian, weights, n_layers):
+    """All spin configurations (n_layers, n_sites, n_configurations) and their probabilities; without kinks where gamma = 0."""
+    n = n_layers * hamiltonian.n_sites
+    spins = np.array(list(product([1, -1], repeat=n)), np.int8).T.reshape(n_layers, hamiltonian.n_sites, -1)
+    frozen = np.asarray(weights.t) == 0
+    allowed = (spins[:, frozen] == spins[:1, frozen]).all((0, 1))
+    spins = spins[..., allowed]
+    ln_w = np.asarray(log_weight(hamiltonian, weights, jnp.asarray(spins)))
+    p = np.exp(ln_w - ln_w.max())
+    return spins, p / p.sum()
+
+
+@pytest.mark.parametrize("field", [False, True], ids=["h=0", "h"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_samples_the_ring(name, field):
+    """Frequencies of all 2^12 configurations, pooled in bins of >= 50 expected counts: chi^2 within five standard deviations.
+
+    Chains are started from the exact distribution and taken after three steps, so samples are independent and the test sees any
+    violation of stationarity; 200 000 samples resolve relative errors of a few 1e-3 of the common configurations.
+    """
+    hamiltonian = magnet(3, field)
+    weights = ring_weights(hamiltonian, BETA, N_LAYERS)
+    spins, p = enumerate_ring(hamiltonian, weights, N_LAYERS)
+    n_samples = 200_000
+    start = spins[..., np.random.default_rng(0).choice(len(p), n_samples, p=p)]
+    kernel = KERNELS[name](hamiltonian, N_LAYERS)
+    state, step = jnp.asarray(start), jax.jit(kernel.step)
+    for k in range(3):
+        state, _ = step(jax.random.key(k), weights, state)
+    assert (np.asarray(state) != start).any((0, 1)).mean() > 0.1
+
+    def code(s):
+        return (np.asarray(s).reshape(-1, s.shape[-1]) > 0).T @ (1 << np.arange(s.shape[0] * s.shape[1]))
+
+    order = np.argsort(p)
+    expected = np.zeros(1 << (N_LAYERS * 3))
+    expected[code(spins)] = p * n_samples
+    counts = np.bincount(code(state), minlength=len(expected)).astype(float)
+    assert counts[expected == 0].sum() == 0
+    rank = np.argsort(expected[code(spins)][order])
+    codes = code(spins)[order][rank]
+    bins = np.floor(np.cumsum(expected[codes]) / 50).astype(int)
+    o, e = np.bincount(bins, counts[codes]), np.bincount(bins, expected[codes])
+    keep = e > 20
+    chi2, dof = ((o - e)[keep] ** 2 / e[keep]).sum(), keep.sum() - 1
+    assert abs(chi2 - dof) < 5 * np.sqrt(2 * dof), (chi2, dof)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_forgets_its_start(name):
+    """From a random start, 60 steps bring <m_z> and the nearest-layer correlation to their exact values within 5 standard errors."""
+    hamiltonian = magnet(1, field=True)
+    if name == "gibbs":  # single units cannot turn a worldline that never kinks
+        hamiltonian = replace(hamiltonian, x_field=jnp.asarray(hamiltonian.x_field).at[0].set(0.8))
+    weights = ring_weights(hamiltonian, BETA, N_LAYERS)
+    spins, p = enumerate_ring(hamiltonian, weights, N_LAYERS)
+    kernel, n_chains = KERNELS[name](hamiltonian, N_LAYERS), 20_000
+    state = kernel.init(jax.random.key(0), n_chains)
+    step = jax.jit(kernel.step)
+    for key in jax.random.split(jax.random.key(1), 60):
+        state, _ = step(key, weights, state)
+    for observable in (lambda s: s.mean((0, 1)), lambda s: (s[0] * s[1]).mean(0), lambda s: s[0, 0] * s[2, 1]):
+        x, y = observable(np.asarray(state, float)), observable(spins.astype(float))
+        assert abs(x.mean() - p @ y) < 5 * np.sqrt(p @ y**2 - (p @ y) ** 2) / np.sqrt(n_chains)
+
+
+@pytest.mark.parametrize("field", [False, True], ids=["h=0", "h"])
+def test_conditional_means_average_to_the_trotter_exact_energy(field):
+    hamiltonian = magnet(5, field)
+    weights = ring_weights(hamiltonian, BETA, N_LAYERS)
+    spins, p = enumerate_ring(hamiltonian, weights, N_LAYERS)
+    means = {k: np.asarray(v, float) @ p for k, v in conditional_means(hamiltonian, weights, jnp.asarray(spins)).items()}
+    # dense: H inserted between the half steps of the diagonal part
+    n, delta = 3, BETA / N_LAYERS
+    bits = 1 - 2 * ((np.arange(8)[:, None] >> np.arange(3)[::-1]) & 1)
+    hz = np.array([np.asarray(hamiltonian.diagonal_energy(s)) for s in bits])
+    flip = [np.eye(8)[np.arange(8) ^ (4 >> i)] for i in range(3)]
+    hx = -sum(g * f for g, f in zip(np.asarray(hamiltonian.x_field), flip, strict=True))
+    w, v = np.linalg.eigh(hx)
+    half = np.diag(np.exp(-delta * hz / 2))
+    rho = np.linalg.matrix_power(half @ (v * np.exp(-delta * w)) @ v.T @ half, N_LAYERS)
+    rho /= np.trace(rho)
+    assert abs(means["energy"] - np.trace(rho @ (np.diag(hz) + hx)) / n) < 2e-6
+    assert abs(means["magnetization_x"] - np.trace(rho @ sum(flip)) / n) < 2e-6
+    assert abs(means["magnetization_z"] - np.diag(rho) @ bits.mean(1)) < 2e-6
+
+
+def test_improved_estimators_average_to_the_exact_order_parameter():
+    """The cluster update's own <m_z^2> against enumeration, 5 standard errors of 40 000 independent samples."""
+    hamiltonian = magnet(2, field=False)
+    weights = ring_weights(hamiltonian, BETA, N_LAYERS)
+    spins, p = enumerate_ring(hamiltonian, weights, N_LAYERS)
+    start = jnp.asarray(spins[..., np.random.default_rng(1).choice(len(p), 40_000, p=p)])
+    _, info = jax.jit(cluster_kernel(hamiltonian, N_LAYERS, BETA / N_LAYERS).step)(jax.random.key(0), weights, start)
+    m = spins.mean(1)
+    for name, y in (("order_parameter_squared", (m**2).mean(0)), ("kubo_squared", m.mean(0) ** 2)):
+        x = np.asarray(info[name], float)
+        assert x.std() < 0.9 * np.sqrt(p @ y**2 - (p @ y) ** 2) or name == "order_parameter_squared"
+        assert abs(x.mean() - p @ y) < 5 * x.std() / np.sqrt(len(x))
+
+
+def test_drawn_columns_have_the_means_that_filtering_gives():
+    """One worldline in a random field: frequencies of 100 000 draws against `column_means`, 5 standard errors."""
+    rng = np.random.default_rng(0)
+    n_layers, n = 6, 100_000
+    b, t = jnp.asarray(rng.normal(size=(n_layers, 1, 1)), jnp.float32), jnp.full((1, 1), 0.3, jnp.float32)
+    s, _ = column_means(t, b)
+    up = draw_columns(jax.random.key(0), t, jnp.broadcast_to(b, (n_layers, 1, n)))
+    drawn = 2 * np.asarray(up[1:, 0]).mean(-1) - 1
+    exact = np.asarray(s)[:, 0, 0]
+    assert (np.abs(drawn - exact) < 5 * np.sqrt((1 - exact**2) / n)).all()
+
+
+def test_merge_finds_connected_components():
+    import networkx as nx
+
+    rng = np.random.default_rng(0)
+    for n_edges in (0, 30, 100, 400):
+        edges = rng.integers(0, 200, (n_edges, 2))
+        root = np.asarray(merge(200, *jnp.asarray(edges.T, jnp.int32)))
+        g = nx.Graph()
+        g.add_nodes_from(range(200))
+        g.add_edges_from(edges.tolist())
+        for component in nx.connected_components(g):
+            assert {int(root[k]) for k in component} == {min(component)}
+
+
+def test_runs_close_around_the_ring():
+    joined = jnp.asarray([[True, True, False], [False, True, True], [True, True, True]]).T[:, :, None]  # (layer, site, chain)
+    heads = np.asarray(run_heads(joined))[:, :, 0]
+    assert heads.T.tolist() == [[6, 6, 6], [1, 1, 1], [2, 2, 2]]

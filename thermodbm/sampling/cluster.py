@@ -1,0 +1,127 @@
+"""Cluster update (Swendsen-Wang): the hidden units of the network decide which spins are joined, and clusters flip as wholes.
+
+A hidden unit whose two spins agree with its coupling joins them with probability 1 - exp(-2|K|) across a bond, 1 - t along imaginary time.
+Joined runs along imaginary time are found by a scan; between runs there are few joints, drawn by jumping from one to the next, so the union-find
+that merges runs into clusters works on a short list.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from thermodbm.models import SpinHamiltonian
+from thermodbm.sampling.kernel import SamplerKernel
+from thermodbm.sampling.ring import RingWeights, Spins, random_spins
+
+N_SIGNS = 8
+"""Independent sign assignments over which the improved estimators average (the bits of one byte)."""
+
+
+def _at(x: jax.Array, index: jax.Array) -> jax.Array:
+    return x.at[index].get(mode="promise_in_bounds")
+
+
+def run_heads(joined: jax.Array) -> jax.Array:
+    """For every (layer, site, chain) the flat index of the first spin of its run along imaginary time.
+
+    joined[l] says that layer l is joined to layer l - 1; layer 0 follows the last. A run that closes on itself is headed by layer 0.
+    """
+    own = jnp.arange(joined.size, dtype=jnp.int32).reshape(joined.shape)
+
+    def step(head: jax.Array, layer: tuple[jax.Array, jax.Array]):
+        own, joined = layer
+        head = jnp.where(joined, head, own)
+        return head, head
+
+    last, _ = lax.scan(lambda head, layer: (step(head, layer)[0], None), own[0], (own, joined))
+    return lax.scan(step, last, (own, joined))[1]
+
+
+def merge(n_nodes: int, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Root of every node when the nodes a[k] and b[k] are joined for all k, (n_nodes,) int32.
+
+    Each joint hooks the larger root onto the smaller and then moves its ends up; ends that meet are done.
+    """
+
+    def hook(state):
+        parent, a, b = state
+        parent = parent.at[jnp.maximum(a, b)].min(jnp.minimum(a, b), mode="promise_in_bounds")
+        for _ in range(2):
+            a, b = _at(parent, a), _at(parent, b)
+        return parent, a, b
+
+    parent = jnp.arange(n_nodes, dtype=jnp.int32)
+    parent, _, _ = lax.while_loop(lambda state: jnp.any(state[1] != state[2]), hook, (parent, a, b))
+    shorten = lambda state: (_at(state[0], state[0]), state[0])  # noqa: E731
+    return lax.while_loop(lambda state: jnp.any(state[0] != state[1]), shorten, shorten((parent, parent)))[0]
+
+
+def _joint_capacity(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> int:
+    """Length of the list of joints: its mean plus ten standard deviations at the largest step."""
+    if not len(hamiltonian.bonds):
+        return 1
+    p = -np.expm1(-2 * max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max()))
+    mean = n_layers * len(hamiltonian.bonds) * p
+    return int(mean + 10 * np.sqrt(mean) + 16)
+
+
+def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
+    """One step builds all clusters from the hidden units and flips each with probability 1/2, or as the longitudinal field has it.
+
+    Without longitudinal field `info` holds estimators averaged over the clusters' signs: order_parameter_squared <m_z^2> of a
+    layer, and kubo_squared <(m_z averaged over layers)^2>, (n_chains,) each.
+
+    Args:
+        max_delta: largest Trotter step delta that `weights` will have; it bounds the memory for joints.
+    """
+    n_bonds, n_sites = len(hamiltonian.bonds), hamiltonian.n_sites
+    bond_i, bond_j = (jnp.asarray(x, jnp.int32) for x in hamiltonian.bonds.T)
+    capacity = _joint_capacity(hamiltonian, n_layers, max_delta)
+    has_field = bool(np.any(np.asarray(hamiltonian.z_field)))
+
+    def init(key: jax.Array, n_chains: int) -> Spins:
+        return random_spins(key, hamiltonian, n_layers, n_chains)
+
+    def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The two runs that each joint across a bond merges; a joint that is not there joins a run to itself."""
+        n_chains = spins.shape[-1]
+        key_gap, key_accept = jax.random.split(key)
+        p = -jnp.expm1(-2 * jnp.abs(weights.bond))
+        p_max = p.max()
+        # successes of a Bernoulli(p_max) trial per (layer, bond) come at geometric distances
+        u = jax.random.uniform(key_gap, (capacity, n_chains), jnp.float32, minval=1e-30)
+        total = n_layers * n_bonds
+        gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(-p_max)), total).astype(jnp.int32) + 1
+        _, trial = lax.scan(lambda at, gap: (jnp.minimum(at + gap, total),) * 2, jnp.full(n_chains, -1, jnp.int32), gap)
+        inside = trial < total
+        layer, bond = jnp.divmod(jnp.where(inside, trial, 0), n_bonds)
+        thinned = jax.random.uniform(key_accept, trial.shape, jnp.float32) * p_max < p[bond]
+        chain = jnp.arange(n_chains, dtype=jnp.int32)
+        i, j = (((layer * n_sites + end[bond]) * n_chains + chain).reshape(-1) for end in (bond_i, bond_j))
+        flat = spins.reshape(-1)
+        agree = (_at(flat, i) == _at(flat, j)) == (weights.bond > 0)[bond].reshape(-1)
+        a = _at(heads, i)
+        return a, jnp.where(agree & (inside & thinned).reshape(-1), _at(heads, j), a)
+
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+        key_time, key_joint, key_flip = jax.random.split(key, 3)
+        u = jax.random.uniform(key_time, spins.shape, jnp.float32)
+        heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= weights.t[:, None])).reshape(-1)
+        root = merge(spins.size, *joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
+        cluster = _at(root, heads)
+        if has_field:
+            pull = jnp.broadcast_to(weights.field[:, None] * spins, spins.shape).reshape(-1)
+            pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
+            flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
+            return jnp.where(_at(flip, cluster).reshape(spins.shape), -spins, spins), {}
+        signs = _at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
+        square = kubo = 0.0
+        for k in range(N_SIGNS):
+            flipped = jnp.where((signs >> k) & 1 == 1, -spins, spins)
+            magnetisation = flipped.sum(1, dtype=jnp.int32).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
+            square += (magnetisation**2).mean(0) / N_SIGNS
+            kubo += magnetisation.mean(0) ** 2 / N_SIGNS
+        return flipped, {"order_parameter_squared": square, "kubo_squared": kubo}
+
+    return SamplerKernel(init, step)

@@ -1,0 +1,38 @@
+"""Block Gibbs sampling of the network itself: all hidden units given (v, d), then all (v, d) given the hidden units.
+
+Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), supplement. Slow at low temperature; kept as the reference that the others are held to.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from thermodbm.models import SpinHamiltonian
+from thermodbm.sampling.kernel import SamplerKernel
+from thermodbm.sampling.ring import RingWeights, Spins, random_spins
+
+
+def gibbs_kernel(hamiltonian: SpinHamiltonian, n_layers: int) -> SamplerKernel:
+    """One step draws every hidden unit, then every visible and deep unit of both copies, of the ring."""
+    i, j = hamiltonian.bonds.T
+
+    def init(key: jax.Array, n_chains: int) -> Spins:
+        return random_spins(key, hamiltonian, n_layers, n_chains)
+
+    def draw(key: jax.Array, field: jax.Array) -> jax.Array:
+        """Units +-1 with weight exp(field * unit)."""
+        up = jax.random.uniform(key, field.shape, jnp.float32) < jax.nn.sigmoid(2 * field)
+        return jnp.where(up, 1, -1).astype(jnp.int8)
+
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+        key_bond, key_time, key_units = jax.random.split(key, 3)
+        # weights of the hidden units: cosh 2W = exp 2|K| across bonds, cosh 2W' = 1/t along imaginary time
+        w_i = (0.5 * jnp.arccosh(jnp.exp(2 * jnp.abs(weights.bond))))[:, None]
+        w_j = jnp.sign(weights.bond)[:, None] * w_i
+        w_t = (0.5 * jnp.arccosh(1 / jnp.maximum(weights.t, 1e-30)))[:, None]  # no kinks where there is no transverse field
+        h_bond = draw(key_bond, w_i * spins[:, i] + w_j * spins[:, j])
+        h_time = draw(key_time, w_t * (spins + jnp.roll(spins, -1, 0)))
+        field = weights.field[:, None] + w_t * (h_time + jnp.roll(h_time, 1, 0))
+        field = field.at[:, i].add(w_i * h_bond).at[:, j].add(w_j * h_bond)
+        return draw(key_units, field), {}
+
+    return SamplerKernel(init, step)

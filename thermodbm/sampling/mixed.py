@@ -1,0 +1,26 @@
+"""The default sampler of the Ising network: a cluster update for the slow modes, then column updates for all the others."""
+
+import jax
+
+from thermodbm.models import SpinHamiltonian
+from thermodbm.sampling.cluster import cluster_kernel
+from thermodbm.sampling.column import column_kernel
+from thermodbm.sampling.kernel import SamplerKernel
+from thermodbm.sampling.ring import RingWeights, Spins
+
+N_COLUMN = 2
+"""Column updates per cluster update; error * sqrt(CPU time) is flat around it (benchmarks/tfim_samplers.py)."""
+
+
+def mixed_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
+    """One step is a cluster update followed by `N_COLUMN` column updates; `info` is the cluster update's."""
+    cluster, column = cluster_kernel(hamiltonian, n_layers, max_delta), column_kernel(hamiltonian, n_layers)
+
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+        first, *rest = jax.random.split(key, 1 + N_COLUMN)
+        spins, info = cluster.step(first, weights, spins)
+        for key_column in rest:
+            spins, _ = column.step(key_column, weights, spins)
+        return spins, info
+
+    return SamplerKernel(cluster.init, step)
