@@ -225,6 +225,7 @@ def test_a_checked_config_cannot_be_changed():
         {"method": {"d_tau": 1e-14}},
         {"sampling": {"n_chains": 10**6}, "lattice": {"kind": "square", "extent": [300, 300]}},
         {"model": {"kind": "tfim", "J": 1e300}},
+        {"model": {"kind": "tfim", "J": 1e300, "gamma": 1e300}},
     ],
 )
 def test_networks_larger_than_memory_are_refused(change):
@@ -232,10 +233,10 @@ def test_networks_larger_than_memory_are_refused(change):
         parse_config({**BASE, **change})
 
 
-def test_cost_is_what_the_symmetric_splitting_needs():
-    config = parse_config({**BASE, "method": {"d_tau": 0.05}, "temperature": {"beta": [0.01, 1.0, 1.01]}})
+def test_cost_counts_the_slices_that_the_method_sets_up():
+    config = parse_config({**BASE, "method": {"d_tau": 0.05, "extrapolate": False}, "temperature": {"beta": [0.01, 1.6, 1.61]}})
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
-    assert cost.n_slices.tolist() == [1, 10, 11] and cost.n_spins.tolist() == [16, 160, 176]
+    assert cost.n_slices.tolist() == [1, 16, 32] and cost.n_spins.tolist() == [16, 256, 512]
     check_memory(cost, available=1e9)
-    with pytest.raises(InputError, match="11 slices"):
+    with pytest.raises(InputError, match="32 slices"):
         check_memory(cost, available=1e3)

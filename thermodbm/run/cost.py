@@ -6,30 +6,32 @@ from typing import NamedTuple
 import numpy as np
 
 from thermodbm.errors import InputError
+from thermodbm.evolve.deterministic import default_d_tau, slices
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
 
 BYTES_PER_SPIN = 16
 """Of one chain: the spin itself, cluster labels and temporaries of an update."""
-TYPICAL_STEP = 0.1
-"""Trotter step over the largest coupling, where the method is left to choose it."""
+MAX_SLICES = 1e12
+"""More are not counted one by one: no machine holds them."""
 
 
 class Cost(NamedTuple):
-    """At every temperature, (n_T,) each; floats, for they may be too large for integers."""
+    """At every temperature, (n_T,) each, of float64, which does not overflow."""
 
-    n_slices: np.ndarray
-    n_spins: np.ndarray  # in the ring of 2 n_slices layers
+    n_slices: np.ndarray  # of the finest network
+    n_spins: np.ndarray  # of one chain, in the rings of 2 n_slices layers of all networks that extrapolation needs
     n_bytes: np.ndarray  # all chains
 
 
 def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, betas: np.ndarray) -> Cost:
-    """n_slices = beta / (2 d_tau), rounded up."""
-    couplings = np.concatenate([np.ravel(c) for c in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field)])
-    d_tau = options.d_tau or TYPICAL_STEP / max(np.abs(couplings).max(initial=0), np.finfo(float).tiny)
-    n_slices = np.maximum(np.ceil(betas / (2 * d_tau)), 1)
-    n_spins = 2 * n_slices * hamiltonian.n_sites
-    return Cost(n_slices, n_spins, n_spins * sampling.n_chains * BYTES_PER_SPIN)
+    """What the deterministic method will set up."""
+    with np.errstate(over="ignore", divide="ignore"):
+        d_tau = options.d_tau or default_d_tau(hamiltonian)
+        needed = np.asarray(betas) / (2 * d_tau)
+    levels = [slices(beta, d_tau, options.extrapolate) if n < MAX_SLICES else [n] for beta, n in zip(betas, needed, strict=True)]
+    n_spins = 2.0 * hamiltonian.n_sites * np.array([float(sum(level)) for level in levels])
+    return Cost(np.array([float(level[0]) for level in levels]), n_spins, n_spins * sampling.n_chains * BYTES_PER_SPIN)
 
 
 def check_memory(cost: Cost, available: float | None = None) -> None:

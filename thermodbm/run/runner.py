@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, NumericsError
+from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
@@ -37,8 +38,6 @@ def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: 
     """The method that belongs to a set of options."""
     match options:
         case DeterministicOptions():
-            from thermodbm.evolve.deterministic import deterministic_method
-
             return deterministic_method(hamiltonian, options, sampling, comm)
         case VariationalOptions():
             return variational_method(hamiltonian, options, sampling, comm)
