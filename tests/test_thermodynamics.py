@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.estimate.thermodynamics import high_temperature_moments, integrate_thermodynamics
+from thermodbm.exact import dense_hamiltonian, exact_curve
+from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+
+RNG = np.random.default_rng(3)
+FRUSTRATED = graph(5, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (2, 4)])
+RANDOM_ISING = transverse_field_ising(FRUSTRATED, RNG.normal(size=6), RNG.normal(size=5), RNG.normal(size=5))
+RANDOM_XXZ = xxz(FRUSTRATED, RNG.normal(size=6), RNG.normal(size=6), RNG.normal(size=5))
+RING64 = transverse_field_ising(make_lattice("chain", 64))
+HEISENBERG = heisenberg(make_lattice("chain", 10))
+NAMES = ("entropy", "free_energy", "specific_heat")
+
+
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [
+        RANDOM_ISING,
+        RANDOM_XXZ,
+        HEISENBERG,
+        j1j2(make_lattice("square", (2, 4)), 1.0, 0.5),
+        heisenberg(make_lattice("kagome", (1, 2)), -1.0, 0.4),
+    ],
+    ids=["ising", "xxz", "heisenberg", "j1j2", "kagome"],
+)
+def test_moments_are_traces(hamiltonian):
+    n, h = hamiltonian.n_sites, dense_hamiltonian(hamiltonian)
+    square = h @ h
+    expected = np.trace(square) / n / 2**n, np.trace(square @ h) / n / 2**n
+    np.testing.assert_allclose(high_temperature_moments(hamiltonian), expected, rtol=1e-12, atol=1e-14)
+
+
+def noisy(curve, energy_error, heat_error, rng):
+    n = len(curve["energy"])
+    heat_error = np.broadcast_to(heat_error, n)
+    return (
+        Estimate(curve["energy"] + energy_error * rng.normal(size=n), np.full(n, energy_error)),
+        Estimate(curve["specific_heat"] + heat_error * rng.normal(size=n), heat_error),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hamiltonian", "n_temperatures"),
+    [(RING64, 8), (RING64, 20), (HEISENBERG, 12), (RANDOM_ISING, 8), (RANDOM_XXZ, 12)],
+    ids=["ring sparse", "ring dense", "heisenberg", "ising", "xxz"],
+)
+def test_errors_are_one_standard_deviation(hamiltonian, n_temperatures):
+    """Pulls over independent noise: their mean square is at most 1.1^2 (interpolation errors are conservative), up to its own scatter."""
+    n_seeds = 60
+    betas = 1 / np.geomspace(0.125, 4, n_temperatures)
+    curve, rng = exact_curve(hamiltonian, betas), np.random.default_rng(1)
+    heat_error = np.maximum(0.05 * (betas / 8) ** 2, 1e-3)
+    pulls = []
+    for _ in range(n_seeds):
+        found = integrate_thermodynamics(hamiltonian, betas, *noisy(curve, 1e-4, heat_error, rng))
+        pulls.append([(found[name].mean - curve[name]) / found[name].error for name in NAMES])
+    mean_square = np.mean(np.square(pulls), axis=0)  # (names, temperatures)
+    threshold = 1.1**2 * chi2.ppf(1 - 1e-3 / mean_square.size, n_seeds) / n_seeds
+    assert mean_square.max() < threshold
+    assert mean_square.mean() > 0.1  # an error bar that is far too large is wrong as well
+
+
+def test_energies_of_all_temperatures_sharpen_the_specific_heat():
+    betas = 1 / np.geomspace(0.125, 4, 16)
+    curve = exact_curve(RING64, betas)
+    energy, heat = noisy(curve, 1e-4, 0.05 * (betas / 8) ** 2 + 1e-3, np.random.default_rng(0))
+    joint = integrate_thermodynamics(RING64, betas, energy, heat)["specific_heat"]
+    assert (joint.error < 1.01 * heat.error).all()
+    assert joint.error[0] < 0.3 * heat.error[0]
+
+
+def test_exact_curves_are_integrated_within_the_interpolation_error():
+    previous = np.inf
+    for n_temperatures in (6, 12, 24):
+        betas = 1 / np.geomspace(0.1, 4, n_temperatures)
+        curve = exact_curve(RING64, betas)
+        found = integrate_thermodynamics(RING64, betas, exact(curve["energy"]), exact(curve["specific_heat"]))
+        for name in NAMES:
+            assert (np.abs(found[name].mean - curve[name]) < 3 * found[name].error + 1e-6).all()
+        assert found["entropy"].error.max() < previous  # denser grids determine the curve better
+        previous = found["entropy"].error.max()
+    assert previous < 1e-4
+
+
+def test_unfinished_temperatures_and_missing_specific_heats():
+    betas = 1 / np.geomspace(0.1, 4, 14)
+    curve = exact_curve(HEISENBERG, betas)
+    energy, heat = noisy(curve, 1e-4, 1e-3, np.random.default_rng(2))
+    unfinished = np.arange(14) % 5 == 1
+    energy.mean[unfinished], heat.mean[unfinished] = np.nan, np.nan
+    heat.mean[[0, 7]] = np.nan  # finished, but without a usable specific heat
+    found = integrate_thermodynamics(HEISENBERG, betas, energy, heat)
+    for name in NAMES:
+        np.testing.assert_array_equal(np.isnan(found[name].mean), unfinished)
+        pull = (found[name].mean - curve[name]) / found[name].error
+        assert np.abs(pull[~unfinished]).max() < 4
+    nothing = integrate_thermodynamics(HEISENBERG, betas, exact(betas * np.nan), exact(betas * np.nan))
+    assert all(np.isnan(nothing[name].mean).all() for name in NAMES)
+
+
+def test_the_order_of_temperatures_is_free():
+    betas = 1 / np.geomspace(0.1, 4, 9)
+    order = np.random.default_rng(4).permutation(9)
+    energy, heat = noisy(exact_curve(HEISENBERG, betas), 1e-4, 1e-2, np.random.default_rng(5))
+    moved = (Estimate(v.mean[order], v.error[order]) for v in (energy, heat))
+    expected, found = integrate_thermodynamics(HEISENBERG, betas, energy, heat), integrate_thermodynamics(HEISENBERG, betas[order], *moved)
+    for name in NAMES:
+        np.testing.assert_allclose(found[name].mean, expected[name].mean[order], rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(found[name].error, expected[name].error[order], rtol=1e-4, atol=1e-9)
+
+
+def test_one_temperature_and_free_spins():
+    betas = np.array([0.5])
+    curve = exact_curve(HEISENBERG, betas)
+    found = integrate_thermodynamics(HEISENBERG, betas, *noisy(curve, 1e-5, 1e-4, np.random.default_rng(6)))
+    for name in NAMES:
+        assert abs(found[name].mean - curve[name]) < 4 * found[name].error
+    free = transverse_field_ising(make_lattice("chain", 4), 0.0, 0.0)
+    found = integrate_thermodynamics(free, betas, exact(np.zeros(1)), exact(np.zeros(1)))
+    np.testing.assert_allclose(found["entropy"].mean, np.log(2), atol=1e-6)
