@@ -10,6 +10,9 @@ import numpy as np
 
 from thermodbm.estimate.statistics import Estimate
 
+LEFT_OVER = 0.3
+"""Sixth-order error as a fraction of the fourth-order correction, where that is fitted freely (measured: at most 0.25 at default steps)."""
+
 
 def extrapolate(levels: Sequence[Estimate], u: np.ndarray, curvature: float) -> Estimate:
     """Extrapolated value at u = 0 with its error, elementwise for arrays.
@@ -34,30 +37,24 @@ def extrapolate(levels: Sequence[Estimate], u: np.ndarray, curvature: float) -> 
     means, errors = means.reshape(len(u), -1), errors.reshape(len(u), -1)
     mean, error = np.empty(means.shape[1]), np.empty(means.shape[1])
     for k, (x, sigma) in enumerate(zip(means.T, errors.T, strict=True)):
-        linear, slope, slope_error = _fit(x, sigma, u, np.inf if len(u) < 3 else 0.0)[:3]
-        if len(u) < 3:  # two levels: exact in A; B is known to its prior alone
-            width = min(curvature, 0.25) * np.hypot(slope, slope_error)
-            mean[k], error[k] = linear, np.hypot(_linear_error(sigma, u), width * u[1])
+        slope = (x[1] - x[0]) / (u[1] - 1)  # of the two finest levels, where the fourth order weighs least
+        width = curvature * np.hypot(slope, np.hypot(sigma[0], sigma[1]) / (u[1] - 1))
+        if len(u) < 3:
+            statistical = np.hypot(u[1] * sigma[0], sigma[1]) / (u[1] - 1)
+            mean[k], error[k] = x[0] - slope, np.hypot(statistical, min(width, abs(slope)) * u[1])
             continue
-        full = _fit(x, sigma, u, curvature * np.hypot(slope, slope_error))
-        two_level = x[0] - (x[1] - x[0]) / (u[1] - 1)
-        left_over = 0.3 * abs(full[0] - two_level) if np.isinf(curvature) else 0.0
-        mean[k], error[k] = full[0], np.hypot(full[3], left_over)
+        mean[k], statistical = _fit(x, sigma, u, width)
+        left_over = LEFT_OVER * abs(mean[k] - (x[0] - slope)) if np.isinf(curvature) else 0.0
+        error[k] = np.hypot(statistical, left_over)
     return Estimate(mean.reshape(shape), error.reshape(shape), finest.tau_int, finest.r_hat, finest.n_eff)
 
 
-def _fit(x: np.ndarray, sigma: np.ndarray, u: np.ndarray, width: float) -> tuple[float, float, float, float]:
-    """Least squares of x = x_0 + A u + B u^2 with B ~ normal(0, width): x_0, A, error of A, error of x_0."""
-    design = np.stack([np.ones_like(u), u, u**2], -1)
-    if width == 0 or len(u) < 3:
-        design = design[:, :2]
-    precision = design.T @ (design / sigma[:, None] ** 2)
-    if design.shape[1] == 3 and np.isfinite(width):
-        precision[2, 2] += width**-2
+def _fit(x: np.ndarray, sigma: np.ndarray, u: np.ndarray, width: float) -> tuple[float, float]:
+    """Least squares of x = x_0 + A u + B u^2 with B ~ normal(0, width): x_0 and its error."""
+    design = np.stack([np.ones_like(u), u, u**2], -1) / sigma[:, None]
+    precision = design.T @ design
+    precision[2, 2] += width**-2 if width > 0 else np.inf
+    if np.isinf(precision[2, 2]):
+        precision, design = precision[:2, :2], design[:, :2]
     covariance = np.linalg.inv(precision)
-    x_0, slope, *_ = covariance @ (design.T @ (x / sigma**2))
-    return x_0, slope, np.sqrt(covariance[1, 1]), np.sqrt(covariance[0, 0])
-
-
-def _linear_error(sigma: np.ndarray, u: np.ndarray) -> float:
-    return float(np.hypot(u[1] * sigma[0], sigma[1]) / (u[1] - 1))
+    return (covariance @ (design.T @ (x / sigma)))[0], np.sqrt(covariance[0, 0])

@@ -1,5 +1,7 @@
 """What is measured of the transverse-field Ising magnet, on the ring of its deterministic network."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ MAX_LAYERS = 16
 
 
 def measure_sweep(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
-    """Arrays (n_chains,), per site: energy and magnetisations by `conditional_means`, the squares of m_z, and what makes c.
+    """Arrays (n_chains,), per site: energy and magnetisations by `conditional_means`, the score, and the squares of m_z.
 
     The specific heat is c = -beta^2 d<e>/dbeta = beta^2 (N <e score> - N <e><score> - <slope>), score = -d ln w/d beta / N and slope the
     explicit derivative of the estimator, at a fixed number of slices. With the energy averaged over worldlines its noise is several
@@ -28,12 +30,9 @@ def measure_sweep(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
     n = hamiltonian.n_sites
 
     def measure(weights: RingWeights, spins: Spins, info: dict) -> dict[str, jax.Array]:
-        def of_beta(beta: jax.Array) -> tuple[dict, jax.Array]:
-            at_beta = ring_weights(hamiltonian, beta, n_layers)
-            return conditional_means(hamiltonian, at_beta, spins), log_weight(hamiltonian, at_beta, spins)
-
-        (values, _), (slopes, ln_w_slope) = jax.jvp(of_beta, (weights.beta,), (jnp.ones_like(weights.beta),))
-        values |= {"score": -ln_w_slope / n, "slope": slopes["energy"]}
+        values = conditional_means(hamiltonian, weights, spins)
+        ln_w = lambda beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
+        values["score"] = -_slope(ln_w, weights.beta) / n
         if "order_parameter_squared" not in info:
             magnetisation = spins.sum(1, dtype=jnp.int32) / n
             values |= {"order_parameter_squared": (magnetisation**2).mean(0), "kubo_squared": magnetisation.mean(0) ** 2}
@@ -42,14 +41,20 @@ def measure_sweep(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
     return measure
 
 
-def measure_pairs(hamiltonian: SpinHamiltonian) -> Measure:
-    """correlation_zz (n_chains, n_sites) and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), equal times."""
+def _slope(of_beta: Callable[[jax.Array], jax.Array], beta: jax.Array) -> jax.Array:
+    return jax.jvp(of_beta, (beta,), (jnp.ones_like(beta),))[1]
+
+
+def measure_rarely(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
+    """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites) and, on a
+    fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
     lattice = hamiltonian.lattice
 
     def measure(weights: RingWeights, spins: Spins, info: dict) -> dict[str, jax.Array]:
-        layers = jnp.asarray(np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int)))
+        energy = lambda beta: conditional_means(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)["energy"]  # noqa: E731
+        layers = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))
         field = jnp.moveaxis(spins[layers].astype(jnp.float32), -1, 0)  # (n_chains, layer, site)
-        values = {"correlation_zz": correlations(lattice, field).mean(1)}
+        values = {"slope": _slope(energy, weights.beta)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values
@@ -79,7 +84,7 @@ def ising_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int, ma
         kernel=kernel,
         weights=lambda beta: ring_weights(hamiltonian, beta, n_layers),
         measure=measure_sweep(hamiltonian, n_layers),
-        measure_rarely=measure_pairs(hamiltonian),
+        measure_rarely=measure_rarely(hamiltonian, n_layers),
         resize=lambda spins: resize(spins, n_layers),
         chain_axis=-1,
     )

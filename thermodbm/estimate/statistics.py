@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from arviz_stats.base import array_stats
 
 MAX_BLOCKS = 1024
 """Blocks kept per chain: a longer series is averaged in pairs, so that memory stays flat however long a run is."""
@@ -40,6 +39,8 @@ def from_chains(series: np.ndarray, block: int = 1) -> Estimate:
     error = sd / sqrt(n_eff) with the effective sample size of split chains (Vehtari et al., Bayesian Anal. 16, 667 (2021), through ArviZ):
     it knows both the autocorrelation within chains and their disagreement.
     """
+    from arviz_stats.base import array_stats  # slow to import, and not needed to validate, show or plot
+
     n_blocks, n_chains = series.shape
     mean, variance = series.mean(), series.var(ddof=1) if series.size > 1 else 0.0
     if variance <= 1e-26 * mean**2:

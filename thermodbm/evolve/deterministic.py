@@ -30,11 +30,11 @@ CHUNK_SECONDS = 0.5
 SECONDS_PER_SPIN = 1e-7
 N_SLOTS = 8
 """Batches per chain into which pair functions are averaged, in turn."""
-INTERMEDIATE = {"score", "slope", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
-CURVATURE = {"energy": np.inf}
-"""At low temperature the energy is stationary: its second-order Trotter error cancels, and the fourth order must be fitted."""
-DEFAULT_CURVATURE = 0.1
-"""Prior width of the fourth over the second order at the default step (exact rings and 3x3 tori have at most 0.02)."""
+INTERMEDIATE = {"score", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
+STATIONARY = {"energy"}
+"""At low temperature the energy's second-order Trotter error cancels: its fourth order must be fitted freely."""
+CURVATURE = 0.1
+"""Prior width of all others' fourth over second order at the default step (exact rings and 3x3 tori have at most 0.02)."""
 
 
 def commutator_scale(hamiltonian: SpinHamiltonian) -> float:
@@ -129,7 +129,7 @@ def deterministic_method(
         fraction, message = min(done), ""
         if min(done) >= 1 or sampling.target_error:
             if all(level["series"] for level in levels.values()):
-                error = float(_extrapolated(levels, beta, hamiltonian.n_sites, comm, only="energy")["energy"].error)
+                error = float(_extrapolated(hamiltonian, levels, beta, comm, only="energy")["energy"].error)
                 message = f"error {error:.1e}"
                 if sampling.target_error:
                     enough = min(level["n_sweeps"] / n_thermal(k) for k, level in enumerate(levels.values())) > 2
@@ -205,8 +205,8 @@ def _level_estimates(level: State, beta: float, n: int, comm: Comm, only: str | 
     x = _linearised(series)
     mean = {name: v.mean() for name, v in x.items()}
     found = {name: x[name] for name in x if name not in INTERMEDIATE}
-    found["specific_heat"] = beta**2 * (
-        n * (x["energy_score"] - mean["score"] * x["energy"] - mean["energy"] * x["score"] + mean["energy"] * mean["score"]) - x["slope"]
+    found["specific_heat"] = (beta**2 * n) * (
+        x["energy_score"] - mean["score"] * x["energy"] - mean["energy"] * x["score"] + mean["energy"] * mean["score"]
     )
     drift = 2 * mean["magnetization_z"] * x["magnetization_z"] - mean["magnetization_z"] ** 2
     if "kubo_squared" in x:
@@ -222,25 +222,33 @@ def _level_estimates(level: State, beta: float, n: int, comm: Comm, only: str | 
     pairs = {name: _gather(comm, v[seen] / level["visits"][seen].reshape(-1, *[1] * (v.ndim - 1)), axis=1) for name, v in level["rare"].items()}
     pairs = _linearised(pairs)
     estimates |= {name: from_blocks(np.moveaxis(v, 1, -1)) for name, v in pairs.items() if name != "sign"}
+    slope, fluctuation = estimates.pop("slope"), estimates["specific_heat"]
+    estimates["specific_heat"] = fluctuation._replace(
+        mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
+    )
     if "sign" in series:
         estimates["sign"] = from_chains(series["sign"], level["block"])
     return estimates
 
 
-def _extrapolated(levels: dict, beta: float, n: int, comm: Comm, only: str | None = None) -> dict[str, Estimate]:
+def _extrapolated(hamiltonian: SpinHamiltonian, levels: dict, beta: float, comm: Comm, only: str | None = None) -> dict[str, Estimate]:
     """Estimates at a vanishing Trotter step."""
-    found = [_level_estimates(level, beta, n, comm, only) for level in levels.values()]
-    steps = 1 / np.array([float(level["n_slices"]) for level in levels.values()])
-    u = (steps / steps[0]) ** 2
-    return {
-        name: extrapolate([e[name] for e in found], u, CURVATURE.get(name, DEFAULT_CURVATURE)) if name != "sign" else found[0][name]
-        for name in found[0]
-    }
+    found = [_level_estimates(level, beta, hamiltonian.n_sites, comm, only) for level in levels.values()]
+    deltas = beta / (2 * np.array([float(level["n_slices"]) for level in levels.values()]))
+    u = (deltas / deltas[0]) ** 2
+    curvature = CURVATURE * (deltas[0] / default_d_tau(hamiltonian)) ** 2
+
+    def at_zero(name: str) -> Estimate:
+        if name == "sign":
+            return found[0][name]
+        return extrapolate([e[name] for e in found], u, np.inf if name in STATIONARY else curvature)
+
+    return {name: at_zero(name) for name in found[0]}
 
 
 def _point(hamiltonian: SpinHamiltonian, levels: dict, beta: float, comm: Comm) -> Point:
     n_slices = int(levels["0"]["n_slices"])
-    observables = _extrapolated(levels, beta, hamiltonian.n_sites, comm)
+    observables = _extrapolated(hamiltonian, levels, beta, comm)
     sign = observables.pop("sign", None)
     n_measured = sum(x["series"]["energy"].size * x["block"] for x in levels.values()) * comm.size
     diagnostics = {"n_slices": n_slices, "d_tau": beta / (2 * n_slices), "n_samples": n_measured, "average_sign": 1.0}

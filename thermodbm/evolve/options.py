@@ -13,14 +13,14 @@ Sampler = Literal["mixed", "cluster", "column", "loop", "gibbs"]
 class SamplingOptions:
     """[sampling]: how many samples are drawn, and from which seed."""
 
-    n_chains: Annotated[int, Field(ge=1, le=10**6)] = 16
+    n_chains: Annotated[int, Field(ge=1, le=10**6)] = 64
     """Independent Markov chains, over all ranks and devices."""
     n_samples: Annotated[int, Field(ge=1, le=10**12)] = 20_000
     """Samples per temperature, summed over chains (a sample is one sweep of one chain)."""
     target_error: PositiveFloat | None = None
     """If given, sampling goes on until the error of the energy per site is at most this, instead of stopping at n_samples."""
     n_thermal: Annotated[int, Field(ge=0, le=10**12)] | None = None
-    """Sweeps per chain that are discarded at each temperature before measuring; None: a tenth of those measured, at least 100."""
+    """Sweeps per chain that are discarded at each temperature before measuring; None: a tenth of those measured, at least 30."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """Seed of all random numbers: the same seed on the same number of ranks gives the same results, bit for bit."""
 

@@ -1,0 +1,91 @@
+import numpy as np
+
+from thermodbm.estimate.extrapolation import extrapolate
+from thermodbm.estimate.statistics import Estimate, append_blocks, from_blocks, from_chains
+
+
+def autoregressive(rng, n_sweeps, n_chains, rho):
+    """Stationary series of unit variance with tau_int = (1 + rho) / (2 (1 - rho))."""
+    x = np.empty((n_sweeps, n_chains))
+    x[0] = rng.normal(size=n_chains)
+    for k in range(1, n_sweeps):
+        x[k] = rho * x[k - 1] + np.sqrt(1 - rho**2) * rng.normal(size=n_chains)
+    return x
+
+
+def test_errors_of_correlated_series_are_right():
+    """Pulls over 200 series have unit variance: 200 chi^2 degrees of freedom scatter by 10%."""
+    rng = np.random.default_rng(0)
+    estimates = [from_chains(autoregressive(rng, 200, 16, 0.8)) for _ in range(200)]
+    pulls = np.array([e.mean / e.error for e in estimates])
+    assert 0.8 < np.mean(pulls**2) < 1.25
+    assert abs(np.mean([e.tau_int for e in estimates]) - 4.5) < 0.5
+
+
+def test_disagreeing_chains_are_seen():
+    rng = np.random.default_rng(1)
+    series = rng.normal(size=(200, 8)) + np.array([0, 0, 0, 0, 3, 3, 3, 3])
+    e = from_chains(series)
+    assert e.r_hat > 1.5 and e.error > 0.3
+
+
+def test_blocking_keeps_error_and_autocorrelation_time():
+    series = autoregressive(np.random.default_rng(2), 4096, 16, 0.8)
+    blocks = append_blocks(append_blocks(None, series[:1024], 16), series[1024:], 16)
+    fine, coarse = from_chains(series), from_chains(blocks, block=16)
+    assert blocks.shape == (256, 16)
+    np.testing.assert_allclose(coarse.mean, fine.mean)
+    np.testing.assert_allclose(coarse.error, fine.error, rtol=0.1)
+
+
+def test_constant_and_short_series():
+    assert from_chains(np.ones((100, 4))).error == 0
+    assert np.isfinite(from_chains(np.random.default_rng(0).normal(size=(2, 8))).error)
+
+
+def test_block_averages_of_arrays():
+    values = np.random.default_rng(0).normal(size=(8, 3, 64)) + np.arange(3)[:, None]
+    e = from_blocks(values)
+    np.testing.assert_allclose(e.mean, values.mean((0, 2)))
+    np.testing.assert_allclose(e.error, 1 / np.sqrt(8 * 64), rtol=0.15)
+
+
+U = np.array([1.0, 4.0, 16.0])
+
+
+def levels(x, sigma, rng=None):
+    noise = np.zeros(3) if rng is None else rng.normal(size=3) * sigma
+    return [Estimate(np.asarray(a), np.asarray(s)) for a, s in zip(x + noise, sigma, strict=True)]
+
+
+def test_fourth_order_polynomial_is_extrapolated_exactly():
+    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, curvature=np.inf)
+    assert abs(e.mean - 2.0) < 1e-6
+
+
+def test_extrapolation_errors_are_right():
+    """Pulls with statistical noise and a fourth order of half its prior width: mean square below 1 + 5 sigma of 400 trials, not far below."""
+    rng = np.random.default_rng(0)
+    pulls = []
+    for _ in range(400):
+        slope = rng.normal()
+        curve = 0.05 * slope * rng.normal()
+        sigma = np.array([0.02, 0.03, 0.04])
+        e = extrapolate(levels(1.0 + slope * U + curve * U**2, sigma, rng), U, curvature=0.1)
+        pulls.append((e.mean - 1.0) / e.error)
+    assert 0.3 < np.mean(np.square(pulls)) < 1.36
+
+
+def test_what_is_not_fitted_enters_the_error():
+    """A sixth-order term of 1e-3 per level is not seen by the fit, but its size is."""
+    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, curvature=np.inf)
+    assert e.error > abs(e.mean - 1.0) / 3 > 0
+
+
+def test_arrays_and_single_levels():
+    one = Estimate(np.zeros(4), np.ones(4))
+    assert extrapolate([one], np.ones(1), np.inf) is one
+    arrays = [Estimate(np.arange(4) + 0.1 * u, np.full(4, 1e-3)) for u in U]
+    e = extrapolate(arrays, U, 0.1)
+    np.testing.assert_allclose(e.mean, np.arange(4), atol=1e-2)
+    assert e.error.shape == (4,)
