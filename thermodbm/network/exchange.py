@@ -140,10 +140,7 @@ def _apply_gate(builder: NetworkBuilder, sites: tuple[int, int], zz: float, xy: 
     (d1, s1), (d2, s2) = builder.lengthen(i), builder.lengthen(j)
     for quarter in (0.25j * np.pi, 0.125j * np.pi):
         builder.couple({s1: quarter, s2: quarter, d1: -quarter, d2: -quarter})
-    if a <= b:
-        gains = {(d1, 1): b / c, (s2, -1): b / a}
-    else:
-        gains = {(d1, 1): a / c, (d2, 1): a / b}
+    gains = {(d1, 1): b / c, (s2, -1): b / a} if a <= b else {(d1, 1): a / c, (d2, 1): a / b}
     for (unit, orientation), gain in gains.items():
         w = 0.5 * np.arccosh(complex(gain))
         builder.couple({s1: w, unit: orientation * w})

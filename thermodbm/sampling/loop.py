@@ -12,7 +12,6 @@ and the excess is frozen.
 Source: H. G. Evertz, Adv. Phys. 52, 1 (2003), sections 3 and 4; N. Kawashima, J. Stat. Phys. 82, 131 (1996).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import GateElements, balanced_signs, gate_elements
+from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop_labels import (
     DIAGONAL,
     FROZEN,
@@ -31,6 +31,7 @@ from thermodbm.sampling.loop_labels import (
     label_clusters,
     label_loops,
     take,
+    take_each,
 )
 
 
@@ -51,28 +52,9 @@ class LoopParams(NamedTuple):
     field: jax.Array  # (n_sub, 2, n_pairs) exponent of the field for each cell of a step: weight exp(field * spin)
 
 
-class LoopState(NamedTuple):
-    """Markov state."""
-
-    spins: jax.Array  # (n_chains, n_layers, 2, n_pairs) int8 +-1
-
-
-class LoopInfo(NamedTuple):
-    """The graph through which the chains last moved, for improved estimators."""
-
-    graphs: jax.Array  # (n_chains, n_layers, n_pairs) int8
-    labels: jax.Array  # (n_chains, n_layers, 2, n_pairs) int32: equal on the cells of a loop or cluster
-
-
-class LoopKernel(NamedTuple):
-    """Pure functions of the loop update: init(key, n_chains) -> state, step(key, params, state) -> (state, info)."""
-
-    init: Callable[[jax.Array, int], LoopState]
-    step: Callable[[jax.Array, LoopParams, LoopState], tuple[LoopState, LoopInfo]]
-
-
-def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, delta: jax.Array) -> LoopParams:
-    """Couplings and field laid out on the ring; beta = n_steps * delta."""
+def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Array | float) -> LoopParams:
+    """Couplings and field laid out on the ring, with delta = beta / n_steps."""
+    delta = jnp.asarray(beta, float) / ring.n_steps
     busy = ring.bonds >= 0
     pad = jnp.zeros(1)
     zz, xy, z_field = (jnp.concatenate([x, pad]) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.z_field))
@@ -80,7 +62,7 @@ def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, delta: jax.Ar
     layers[0] += 0.5  # half just below and half just above the first group of gates
     layers[1 % len(layers)] += 0.5
     field = delta * layers[:, None, None] * z_field[ring.sites]
-    return LoopParams(jnp.asarray(delta), jnp.where(busy, zz[ring.bonds], 0), jnp.where(busy, xy[ring.bonds], 0), field)
+    return LoopParams(delta, jnp.where(busy, zz[ring.bonds], 0), jnp.where(busy, xy[ring.bonds], 0), field)
 
 
 class Regime(NamedTuple):
@@ -116,8 +98,25 @@ def graph_weights(elements: GateElements, mixed: bool) -> GraphWeights:
     return GraphWeights(v, h, x)
 
 
-def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> LoopKernel:
-    """The loop update on a ring. Which couplings vanish, freeze or carry a field is fixed here; their values are `LoopParams`.
+def straight_worldlines(ring: PlaquetteRing, spins: jax.Array) -> jax.Array:
+    """Worldlines without exchange, from spins (n_chains, n_sites): a start that has weight at any temperature."""
+    idle = jnp.ones((len(spins), 1), spins.dtype)
+    return jnp.concatenate([spins, idle], axis=1)[:, np.tile(ring.sites, (ring.n_steps, 1, 1))]
+
+
+def spins_of_layer(ring: PlaquetteRing, spins: jax.Array, step: int | np.ndarray) -> jax.Array:
+    """Spins by site in the first layer of a step or of several, (n_chains, ..., n_sites)."""
+    layers = spins[:, np.asarray(step) * len(ring.sites)]
+    place = np.argsort(ring.sites[0].reshape(-1))[: ring.n_sites]
+    return layers.reshape(*layers.shape[:-2], -1)[..., place]
+
+
+def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKernel:
+    """The loop update on a ring; chains are the first axis. Which bonds freeze and whether there is a field is fixed here.
+
+    The state is the spins, (n_chains, n_layers, 2, n_pairs) int8 +-1. The step's info holds the graphs through which they moved,
+    (n_chains, n_layers, n_pairs), and the labels, equal on the cells of a loop or cluster and shaped like the spins. Carry it through
+    a scan even where it is not needed: otherwise XLA computes the graphs anew for each of their uses.
 
     Raises:
         InputError: for a model that does not conserve the magnetisation.
@@ -127,23 +126,17 @@ def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> LoopKernel
     with_field = bool(np.any(np.asarray(hamiltonian.z_field)))
     graphs_needed = regime(hamiltonian)
 
-    def init(key: jax.Array, n_chains: int) -> LoopState:
-        """Straight worldlines of random spins."""
-        up = jax.random.bernoulli(key, 0.5, (n_chains, ring.sites.max() + 1))
-        columns = np.tile(ring.sites, (ring.n_steps, 1, 1))
-        return LoopState(jnp.where(up, 1, -1).astype(jnp.int8)[:, columns])
+    def init(key: jax.Array, n_chains: int) -> jax.Array:
+        return straight_worldlines(ring, jax.random.rademacher(key, (n_chains, ring.n_sites), jnp.int8))
 
-    def step(key: jax.Array, params: LoopParams, state: LoopState) -> tuple[LoopState, LoopInfo]:
+    def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         key_graph, key_flip = jax.random.split(key)
-        graphs = draw_graphs(key_graph, ring, params, state.spins, graphs_needed)
-        labels = label_clusters(ring, graphs) if graphs_needed.frozen else label_loops(ring, state.spins, graphs)
-        if with_field:
-            flips = _heat_bath_flips(key_flip, ring, params, state.spins, labels)
-        else:
-            flips = _random_flips(key_flip, labels)
-        return LoopState(jnp.where(flips, -state.spins, state.spins)), LoopInfo(graphs, labels)
+        graphs = draw_graphs(key_graph, ring, params, spins, graphs_needed)
+        labels = (label_clusters if graphs_needed.frozen else label_loops)(ring, spins, graphs)
+        flips = _heat_bath_flips(key_flip, ring, params, spins, labels) if with_field else _random_flips(key_flip, labels)
+        return jnp.where(flips, -spins, spins), {"graphs": graphs, "labels": labels}
 
-    return LoopKernel(init, step)
+    return SamplerKernel(init, step)
 
 
 def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array, needed: Regime) -> jax.Array:
@@ -175,7 +168,7 @@ def _random_flips(key: jax.Array, labels: jax.Array) -> jax.Array:
     """A fair coin for every label; coins lie 32 to a word."""
     n_chains, n_cells = len(labels), labels[0].size
     words = jax.random.bits(key, (n_chains, -(-n_cells // 32)), jnp.uint32)
-    return (take(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
+    return (take_each(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
 
 
 def _heat_bath_flips(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array, labels: jax.Array) -> jax.Array:
@@ -184,4 +177,4 @@ def _heat_bath_flips(key: jax.Array, ring: PlaquetteRing, params: LoopParams, sp
     phi = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins
     add = jax.vmap(lambda label, x: jnp.zeros(ring.n_cells).at[label.reshape(-1)].add(x.reshape(-1), mode="promise_in_bounds"))
     flips = jax.random.uniform(key, (n_chains, ring.n_cells)) < jax.nn.sigmoid(-2 * add(labels, phi))
-    return take(flips, labels)
+    return take_each(flips, labels)

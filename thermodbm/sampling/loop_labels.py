@@ -65,17 +65,24 @@ def plaquette_ring(n_sites: int, bonds: np.ndarray, n_steps: int) -> PlaquetteRi
 
 
 def take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
-    """cells[chain, numbers[chain]] for arrays (n_chains, n_layers, 2, n_pairs), or one array of numbers for all chains."""
-    flat = cells.reshape(len(cells), -1)
-    rows = jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"), in_axes=(0, 0 if jnp.ndim(numbers) == 4 else None))
-    return rows(flat, numbers)
+    """cells[chain, numbers], the same for all chains, of (n_chains, ...) with the cells flattened."""
+    return jax.vmap(_take, in_axes=(0, None))(cells, numbers)
+
+
+def take_each(cells: jax.Array, numbers: jax.Array) -> jax.Array:
+    """cells[chain, numbers[chain]] of (n_chains, ...) with the cells flattened."""
+    return jax.vmap(_take)(cells, numbers)
+
+
+def _take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
+    return cells.reshape(-1).at[numbers].get(mode="promise_in_bounds")
 
 
 def label_loops(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax.Array:
     """The lowest cell number on each cell's loop, (n_chains, n_layers, 2, n_pairs) int32, when no plaquette is frozen.
 
     Following up spins upward and down spins downward, every loop is a cycle of a permutation (horizontal joins are between opposite
-    spins). Pointers of length 1, 2, 4, ... along the cycles take the lowest number: log2(longest loop) rounds.
+    spins). Pointers of length 1, 2, 4, ... along the cycles take the lowest number: log2(n_cells) rounds.
 
     Args:
         spins: +-1, (n_chains, n_layers, 2, n_pairs).
@@ -97,41 +104,38 @@ def label_loops(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax
     pointer = jnp.where(spins > 0, follow(on_cells, above), follow(take(on_cells, ring.down), below))
     low = word((1 << half) - 1)
 
-    def double(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        words, _ = carry
-        ahead = take(words, (words & low).astype(jnp.int32))
-        new = jnp.minimum(words & ~low, ahead & ~low) | (ahead & low)
-        return new, jnp.any((new >> half) != (words >> half))
+    def double(_: int, words: jax.Array) -> jax.Array:
+        ahead = take_each(words, (words & low).astype(jnp.int32))
+        return jnp.minimum(words & ~low, ahead & ~low) | (ahead & low)
 
-    words = (jnp.asarray(cells, word) << half) | pointer
-    words, _ = jax.lax.while_loop(lambda carry: carry[1], double, (words, jnp.array(True)))
+    # testing for convergence would cost more than the rounds it saves
+    words = jax.lax.fori_loop(0, ring.n_cells.bit_length(), double, (jnp.asarray(cells, word) << half) | pointer)
     return (words >> half).astype(jnp.int32)
 
 
-def label_clusters(ring: PlaquetteRing, graphs: jax.Array) -> jax.Array:
+def label_clusters(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax.Array:
     """The lowest cell number in each cell's cluster, (n_chains, n_layers, 2, n_pairs) int32, for any graphs.
 
-    Every plaquette gives its legs the lowest label among those it joins, then labels jump to the label of their label, until nothing
-    changes.
+    First loops, on which frozen plaquettes follow the worldlines; then the loops that meet at a frozen plaquette are merged, the higher
+    label hooking on to the lower one, until none that meet differ.
     """
-    cells = np.arange(ring.n_cells, dtype=np.int32).reshape(ring.shape)
-    graph = graphs[:, :, None]
+    frozen = graphs == FROZEN
+    kept = spins[:, :, 0] == take(spins, ring.up[:, 0])
+    along = jnp.where(kept, VERTICAL, DIAGONAL).astype(graphs.dtype)
+    identity = jnp.arange(ring.n_cells, dtype=jnp.int32)
+    hook = jax.vmap(lambda high, low: identity.at[high.reshape(-1)].min(low.reshape(-1), mode="promise_in_bounds"))
 
-    def spread(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        labels, _ = carry
-        outer = take(labels, ring.up)
-        vertical = jnp.minimum(labels, outer)
-        horizontal = labels.min(2, keepdims=True), outer.min(2, keepdims=True)
-        across = jnp.minimum(labels, outer[:, :, ::-1])
-        everything = jnp.minimum(*horizontal)
+    def meeting(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        sides = jnp.where(frozen[:, :, None], labels, labels[:, :, :1])
+        return sides.max(2), sides.min(2)
 
-        def joined(horizontal: jax.Array, across: jax.Array) -> jax.Array:
-            low = jnp.where(graph == DIAGONAL, across, everything)
-            return jnp.where(graph == VERTICAL, vertical, jnp.where(graph == HORIZONTAL, horizontal, low))
+    def merge(labels: jax.Array) -> jax.Array:
+        parent = hook(*meeting(labels))
+        parent = take_each(parent, take_each(parent, parent))
+        return take_each(parent, labels)
 
-        new = jnp.minimum(joined(horizontal[0], across), take(joined(horizontal[1], across[:, :, ::-1]), ring.down))
-        new = take(new, new)
-        return new, jnp.any(new != labels)
+    def unfinished(labels: jax.Array) -> jax.Array:
+        high, low = meeting(labels)
+        return jnp.any(high != low)
 
-    start = jnp.broadcast_to(cells, (len(graphs), *ring.shape))
-    return jax.lax.while_loop(lambda carry: carry[1], spread, (start, jnp.array(True)))[0]
+    return jax.lax.while_loop(unfinished, merge, label_loops(ring, spins, jnp.where(frozen, along, graphs)))

@@ -1,0 +1,243 @@
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+from exchange_ring import ring_averages
+from scipy.stats import chi2
+
+from thermodbm.errors import InputError
+from thermodbm.estimate.exchange import exchange_ensemble
+from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
+from thermodbm.network.exchange import gate_elements
+from thermodbm.sampling.loop import loop_kernel, loop_params, regime
+from thermodbm.sampling.loop_labels import (
+    DIAGONAL,
+    FROZEN,
+    HORIZONTAL,
+    VERTICAL,
+    PlaquetteRing,
+    label_clusters,
+    label_loops,
+    plaquette_ring,
+)
+
+RANDOM = np.random.default_rng(11)
+CHAIN, TRIANGLE, PAIR = make_lattice("chain", 4), graph(3, [(0, 1), (1, 2), (0, 2)]), graph(2, [(0, 1)])
+COMPLETE = graph(4, [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])
+MAGNETS = {
+    "antiferromagnet": heisenberg(CHAIN),
+    "ferromagnet": heisenberg(CHAIN, -1.0),
+    "easy plane": xxz(CHAIN, 1.0, 0.3),
+    "easy plane, ferromagnetic": xxz(CHAIN, -1.0, 0.4),
+    "easy axis": xxz(CHAIN, 1.0, 2.0),
+    "easy axis, ferromagnetic": xxz(CHAIN, -1.0, 2.0),
+    "Ising": xxz(CHAIN, 0.0, 1.0, RANDOM.normal(size=4)),
+    "in a field": heisenberg(CHAIN, 1.0, 0.7),
+    "random bonds": xxz(CHAIN, RANDOM.normal(size=4) ** 2 + 0.1, RANDOM.normal(size=4)),
+    "random bonds and fields": xxz(CHAIN, 1 + RANDOM.random(4), RANDOM.normal(size=4), RANDOM.normal(size=4)),
+    "star with an idle site": heisenberg(graph(5, [(0, 1), (0, 2), (0, 3)]), 1.0, 0.4),
+    "frustrated": heisenberg(TRIANGLE),
+    "bosons on a triangle": xxz(TRIANGLE, -1.0, -1.0),
+    "frustrated, easy axis": xxz(TRIANGLE, 1.0, 2.0),
+    "frustrated, random, in a field": xxz(COMPLETE, RANDOM.normal(size=6), RANDOM.normal(size=6), RANDOM.normal(size=4)),
+}
+
+
+def worldlines(h: SpinHamiltonian, ring: PlaquetteRing, beta: float) -> dict[bytes, float]:
+    """Weight |w| of every configuration of cells of a small ring, by following all worldlines."""
+    delta = beta / ring.n_steps
+    n_layers, _, n_pairs = ring.shape
+    field = np.asarray(loop_params(h, ring, beta).field)
+    even = ring.sites.max() + 1
+    found: dict[bytes, float] = {}
+
+    def follow(layer: int, spins: np.ndarray, cells: np.ndarray, weight: float, first: np.ndarray) -> None:
+        if layer == n_layers:
+            if (spins == first).all():
+                found[cells.tobytes()] = found.get(cells.tobytes(), 0.0) + weight
+            return
+        sub = layer % len(ring.sites)
+        cells = cells.copy()
+        cells[layer] = spins[ring.sites[sub]]
+        weight = weight * np.exp(np.sum(field[sub] * cells[layer]))
+        moves = []
+        for k in range(n_pairs):
+            b, (i, j) = ring.bonds[sub, k], ring.sites[sub, :, k]
+            zz, xy = (float(h.zz[b]), float(h.xy[b])) if b >= 0 else (0.0, 0.0)
+            a, kept, exchanged = (abs(float(x)) for x in gate_elements(zz, xy, delta * ring.fractions[sub]))
+            antiparallel = [(kept, None), (exchanged, (i, j))]
+            moves.append([(a, None)] if spins[i] == spins[j] else [m for m in antiparallel if m[0] > 0])
+        for choice in product(*moves):
+            new = spins.copy()
+            for _, swap in choice:
+                if swap:
+                    new[list(swap)] *= -1
+            follow(layer + 1, new, cells, weight * np.prod([w for w, _ in choice]), first)
+
+    for start in product((1, -1), repeat=even):
+        spins = np.array(start, np.int8)
+        follow(0, spins, np.zeros(ring.shape, np.int8), 1.0, spins)
+    return found
+
+
+@pytest.mark.parametrize(
+    "h, n_steps, beta",
+    [
+        (xxz(PAIR, 1.0, 0.4, np.array([0.3, -0.5])), 2, 1.5),
+        (xxz(graph(3, [(0, 1), (1, 2)]), RANDOM.normal(size=2), RANDOM.normal(size=2), RANDOM.normal(size=3)), 2, 1.2),
+        (heisenberg(TRIANGLE), 2, 1.6),
+        (xxz(TRIANGLE, RANDOM.normal(size=3), 3 * RANDOM.normal(size=3)), 2, 1.0),
+        (heisenberg(CHAIN), 2, 2.0),
+    ],
+    ids=["pair in a field", "random, with a field", "frustrated triangle", "random triangle", "ring of four"],
+)
+def test_samples_follow_the_enumerated_weights(h, n_steps, beta):
+    """Chi-square of the last configuration of independent chains; configurations expected less than 20 times are pooled."""
+    ring = plaquette_ring(h.n_sites, h.bonds, n_steps)
+    weights = worldlines(h, ring, beta)
+    kernel, params, n_chains = loop_kernel(h, ring), loop_params(h, ring, beta), 40_000
+    step = jax.jit(kernel.step)
+    spins = kernel.init(jax.random.key(1), n_chains)
+    for key in jax.random.split(jax.random.key(2), 40):
+        spins, _ = step(key, params, spins)
+    counts: dict[bytes, int] = dict.fromkeys(weights, 0)
+    for cells in np.asarray(spins):
+        counts[cells.tobytes()] += 1  # a configuration without weight is a KeyError
+    observed = np.array([counts[c] for c in weights], float)
+    expected = np.array(list(weights.values()))
+    expected *= n_chains / expected.sum()
+    rare = expected < 20
+    observed = np.append(observed[~rare], observed[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    observed, expected = observed[expected > 0], expected[expected > 0]
+    assert len(expected) > 5
+    assert chi2.sf(np.sum((observed - expected) ** 2 / expected), len(expected) - 1) > 1e-4
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_estimators_agree_with_the_trotterised_ring(name):
+    """Every estimator within 4.5 standard errors, taken from the scatter of independent chains, of dense matrix products."""
+    h, n_slices, beta, n_chains, n_sweeps = MAGNETS[name], 2, 1.3, 256, 400
+    ensemble = exchange_ensemble(h, "loop", n_slices)
+    params = ensemble.weights(beta)
+
+    @partial(jax.jit, static_argnums=2)
+    def run(key, spins, n_sweeps):
+        def sweep(spins, key):
+            spins, info = ensemble.kernel.step(key, params, spins)
+            values = ensemble.measure(params, spins, info) | ensemble.measure_rarely(params, spins, info)
+            values["energy_score"] = values["energy"] * values["score"]
+            sign = values.pop("sign", jnp.ones(n_chains))
+            return spins, {"sign": sign} | {k: v * sign.reshape(-1, *[1] * (v.ndim - 1)) for k, v in values.items()}
+
+        return jax.lax.scan(sweep, spins, jax.random.split(key, n_sweeps))
+
+    spins, _ = run(jax.random.key(3), ensemble.kernel.init(jax.random.key(2), n_chains), 50)
+    _, values = run(jax.random.key(4), spins, n_sweeps)
+    chains = {k: np.asarray(v).mean(0) for k, v in values.items()}
+
+    def averages(keep: np.ndarray) -> dict[str, np.ndarray]:
+        x = {k: v[keep].mean(0) / chains["sign"][keep].mean() for k, v in chains.items()}
+        x["specific_heat"] = beta**2 * (h.n_sites * (x["energy_score"] - x["energy"] * x["score"]) - x["slope"])
+        return x
+
+    exact = ring_averages(h, 2 * n_slices, beta / (2 * n_slices))
+    everything, index = averages(np.ones(n_chains, bool)), np.arange(n_chains)
+    without = [averages(index % 32 != k) for k in range(32)]
+    assert "susceptibility" not in exact
+    for observable, value in {**exact, "score": exact["energy"]}.items():
+        error = np.sqrt(31 * np.var([w[observable] for w in without], axis=0))
+        np.testing.assert_array_less(np.abs(everything[observable] - value), 4.5 * error + 1e-9, err_msg=observable)
+        assert np.all(error < 0.03)
+
+
+def random_graphs(ring: PlaquetteRing, spins: np.ndarray, choices: dict[str, tuple[int, ...]]) -> np.ndarray:
+    up = spins.reshape(len(spins), -1)[:, ring.up]
+    parallel, kept = spins[:, :, 0] == spins[:, :, 1], spins[:, :, 0] == up[:, :, 0]
+    draw = {kind: RANDOM.choice(allowed, size=parallel.shape) for kind, allowed in choices.items()}
+    return np.where(parallel, draw["a"], np.where(kept, draw["b"], draw["c"])).astype(np.int8)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_labels_are_the_connected_components(frozen):
+    h = xxz(make_lattice("square", (3, 4), (False, True)), 1.0, 0.2)
+    ring = plaquette_ring(h.n_sites, h.bonds, 4)
+    kernel, params = loop_kernel(h, ring), loop_params(h, ring, 3.0)
+    step, spins = jax.jit(kernel.step), kernel.init(jax.random.key(0), 5)
+    for key in jax.random.split(jax.random.key(1), 20):
+        spins, _ = step(key, params, spins)
+    spins = np.asarray(spins)
+    more = (FROZEN,) if frozen else ()
+    kinds = {"a": (VERTICAL, DIAGONAL, *more), "b": (VERTICAL, HORIZONTAL, *more), "c": (DIAGONAL, HORIZONTAL, *more)}
+    graphs = random_graphs(ring, spins, kinds)
+    labels = np.asarray((label_clusters if frozen else label_loops)(ring, jnp.asarray(spins), jnp.asarray(graphs)))
+    cells = np.arange(ring.n_cells).reshape(ring.shape)
+    for chain in range(len(spins)):
+        joined = nx.Graph()
+        joined.add_nodes_from(cells.ravel().tolist())
+        for layer, pair in np.ndindex(graphs.shape[1:]):
+            lower, upper = cells[layer, :, pair], ring.up[layer, :, pair]
+            edges = {
+                VERTICAL: [(lower[0], upper[0]), (lower[1], upper[1])],
+                HORIZONTAL: [(lower[0], lower[1]), (upper[0], upper[1])],
+                DIAGONAL: [(lower[0], upper[1]), (lower[1], upper[0])],
+                FROZEN: [(lower[0], lower[1]), (lower[0], upper[0]), (lower[0], upper[1])],
+            }[int(graphs[chain, layer, pair])]
+            joined.add_edges_from((int(i), int(j)) for i, j in edges)
+        for component in nx.connected_components(joined):
+            assert (labels[chain].ravel()[list(component)] == min(component)).all()
+
+
+def test_a_wide_word_labels_what_a_narrow_one_does():
+    """Above 2^16 cells pointers and labels need 64 bits."""
+    h = heisenberg(make_lattice("square", (32, 32)))
+    ring = plaquette_ring(h.n_sites, h.bonds, 12)
+    assert ring.n_cells > 1 << 16
+    kernel, params = loop_kernel(h, ring), loop_params(h, ring, 2.0)
+    step, spins = jax.jit(kernel.step), kernel.init(jax.random.key(0), 1)
+    for key in jax.random.split(jax.random.key(1), 4):
+        spins, info = step(key, params, spins)
+    loops = label_loops(ring, spins, info["graphs"])
+    assert (loops == label_clusters(ring, spins, info["graphs"])).all()
+    assert len(np.unique(loops)) > 100
+
+
+def test_new_temperatures_do_not_recompile():
+    h = heisenberg(CHAIN)
+    ensemble = exchange_ensemble(h, "loop", 2)
+    step = jax.jit(ensemble.kernel.step)
+    spins = ensemble.kernel.init(jax.random.key(0), 4)
+    for beta in (0.5, 1.0, 2.0):
+        spins, _ = step(jax.random.key(1), ensemble.weights(beta), spins)
+    assert step._cache_size() == 1
+
+
+def test_resized_state_keeps_the_magnetisation():
+    h = heisenberg(CHAIN)
+    coarse, fine = exchange_ensemble(h, "loop", 1), exchange_ensemble(h, "loop", 3)
+    step, spins = jax.jit(coarse.kernel.step), coarse.kernel.init(jax.random.key(0), 8)
+    for key in jax.random.split(jax.random.key(1), 5):
+        spins, _ = step(key, coarse.weights(1.0), spins)
+    resized = fine.resize(spins)
+    assert resized.shape == fine.kernel.init(jax.random.key(0), 8).shape
+    np.testing.assert_array_equal(resized.sum((2, 3))[:, 0], spins.sum((2, 3))[:, 0])
+
+
+def test_regimes():
+    assert regime(MAGNETS["antiferromagnet"]) == (False, False)
+    assert regime(MAGNETS["easy plane"]) == (False, False)
+    assert regime(MAGNETS["easy axis"]) == (True, False)
+    assert regime(MAGNETS["frustrated"]) == (True, True)
+    assert regime(MAGNETS["bosons on a triangle"]) == (True, True)
+
+
+def test_wrong_model_or_sampler():
+    with pytest.raises(InputError, match="loop"):
+        exchange_ensemble(heisenberg(CHAIN), "column", 2)
+    with pytest.raises(InputError, match="loop"):
+        h = transverse_field_ising(CHAIN)
+        loop_kernel(h, plaquette_ring(4, h.bonds, 2))
