@@ -63,25 +63,17 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     Raises:
         InputError: if the system is too large.
     """
-    n, couplings = hamiltonian.n_sites, Couplings.of(hamiltonian)
+    n, flip = hamiltonian.n_sites, not np.any(hamiltonian.z_field)
     if n > MAX_SITES:
         raise _too_large(n)
-    translations = hamiltonian.lattice.translations
-    symmetric = all(couplings.invariant(p) for p in translations)
-    inversion = inversion_of(hamiltonian.lattice)
-    if not symmetric or (inversion is not None and not couplings.invariant(inversion)):
-        inversion = None
-    flip = not couplings.z.any()
-    orbits = Orbits.of(n, translations if symmetric else translations[:1], flip)
+    orbits, inversion = _symmetries(hamiltonian, flip)
     sectors = [  # characters that differ in the parity under flips stay together: M joins them
         (multiplicity, [(chi, np.flatnonzero(states & orbits.allowed(chi))) for chi in parities])
         for multiplicity, translation in characters(hamiltonian.lattice, len(orbits.shifts))
         for parities in [[np.concatenate([translation, p * translation]) for p in (1, -1)] if flip else [translation]]
         for states in magnetisation_sectors(orbits, hamiltonian.conserves_sz)
     ]
-    cost = sum(
-        float(len(rows)) ** 3 * (4 if inversion is None and np.iscomplexobj(chi) else 1) for _, pair in sectors for chi, rows in pair
-    )
+    cost = sum((1 if _real(chi, inversion) else 4) * float(len(rows)) ** 3 for _, parities in sectors for chi, rows in parities)
     if cost > MAX_COST:
         raise _too_large(n)
     vectors = cost <= MAX_COST_VECTORS
@@ -89,7 +81,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     table = _conserved(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
         table |= _diagonal_observables(hamiltonian, spins, flip)
-    operators = transitions(orbits, couplings), transitions(orbits, Couplings.transverse(n))
+    operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
 
     energies, degeneracy, response = [], [], []
     values: dict[str, list[np.ndarray]] = {name: [] for name in table}
@@ -100,12 +92,16 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
         for chi, rows in parities:
             basis = real_basis(orbits, chi, rows, inversion)
             h, x = (basis.conj().T @ sector_matrix(orbits, chi, rows, operator) @ basis for operator in operators)
-            if np.isrealobj(chi) or inversion is not None:
+            if _real(chi, inversion):
                 h, x = h.real, x.real
             e, v = np.linalg.eigh(h.toarray()) if vectors else (np.linalg.eigvalsh(h.toarray()), None)
             energies.append(e)
             degeneracy.append(np.full(len(e), float(multiplicity)))
-            states = basis @ v if vectors else np.eye(len(e))  # what is conserved is the same for all states of a sector
+            if not vectors:  # what is conserved is the same for all states of a sector
+                for name, per_state in table.items():
+                    values[name].append(per_state[rows])
+                continue
+            states = basis @ v
             weights = (np.abs(states) ** 2).T
             for name, per_state in table.items():
                 values[name].append(np.tensordot(weights, per_state[rows], 1))
@@ -161,6 +157,21 @@ def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndar
         kubo = [_kubo(spectrum.response, beta, ground) for beta in betas] / np.exp(log_z)
         curve["susceptibility"] = kubo / n - betas * n * curve["magnetization_z"] ** 2
     return curve
+
+
+def _symmetries(hamiltonian: SpinHamiltonian, flip: bool) -> tuple[Orbits, np.ndarray | None]:
+    """Orbits under the translations (all or none) and flips that leave H as it is; and inversion, if it leaves H as it is too."""
+    n, lattice, couplings = hamiltonian.n_sites, hamiltonian.lattice, Couplings.of(hamiltonian)
+    if not all(map(couplings.invariant, lattice.translations)):
+        return Orbits.of(n, lattice.translations[:1], flip), None
+    inversion = inversion_of(lattice)
+    kept = inversion is not None and couplings.invariant(inversion)
+    return Orbits.of(n, lattice.translations, flip), inversion if kept else None
+
+
+def _real(character: np.ndarray, inversion: np.ndarray | None) -> bool:
+    """Whether H is real in a sector."""
+    return np.isrealobj(character) or inversion is not None
 
 
 def _kubo(response: list[tuple[np.ndarray, np.ndarray, np.ndarray]], beta: float, ground: float) -> float:
