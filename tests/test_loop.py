@@ -1,4 +1,3 @@
-from functools import partial
 from itertools import product
 
 import jax
@@ -121,23 +120,24 @@ def test_samples_follow_the_enumerated_weights(h, n_steps, beta):
 @pytest.mark.parametrize("name", MAGNETS)
 def test_estimators_agree_with_the_trotterised_ring(name):
     """Every estimator within 4.5 standard errors, taken from the scatter of independent chains, of dense matrix products."""
-    h, n_slices, beta, n_chains, n_sweeps = MAGNETS[name], 2, 1.3, 256, 400
+    h, n_slices, beta, n_chains, n_sweeps = MAGNETS[name], 2, 1.3, 256, 150
     ensemble = exchange_ensemble(h, "loop", n_slices)
     params = ensemble.weights(beta)
 
-    @partial(jax.jit, static_argnums=2)
-    def run(key, spins, n_sweeps):
+    @jax.jit
+    def run(key, spins):
         def sweep(spins, key):
             spins, info = ensemble.kernel.step(key, params, spins)
             values = ensemble.measure(params, spins, info) | ensemble.measure_rarely(params, spins, info)
+            values["slope"] = values["slope"][:, 0]
             values["energy_score"] = values["energy"] * values["score"]
             sign = values.pop("sign", jnp.ones(n_chains))
             return spins, {"sign": sign} | {k: v * sign.reshape(-1, *[1] * (v.ndim - 1)) for k, v in values.items()}
 
         return jax.lax.scan(sweep, spins, jax.random.split(key, n_sweeps))
 
-    spins, _ = run(jax.random.key(3), ensemble.kernel.init(jax.random.key(2), n_chains), 50)
-    _, values = run(jax.random.key(4), spins, n_sweeps)
+    spins, _ = run(jax.random.key(3), ensemble.kernel.init(jax.random.key(2), n_chains))
+    _, values = run(jax.random.key(4), spins)
     chains = {k: np.asarray(v).mean(0) for k, v in values.items()}
 
     def averages(keep: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,7 +152,7 @@ def test_estimators_agree_with_the_trotterised_ring(name):
     for observable, value in {**exact, "score": exact["energy"]}.items():
         error = np.sqrt(31 * np.var([w[observable] for w in without], axis=0))
         np.testing.assert_array_less(np.abs(everything[observable] - value), 4.5 * error + 1e-9, err_msg=observable)
-        assert np.all(error < 0.03)
+        assert np.all(error < 0.05)
 
 
 def random_graphs(ring: PlaquetteRing, spins: np.ndarray, choices: dict[str, tuple[int, ...]]) -> np.ndarray:

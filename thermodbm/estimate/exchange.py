@@ -54,18 +54,16 @@ def exchange_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int)
         kernel=loop_kernel(hamiltonian, ring),
         weights=lambda beta: loop_params(hamiltonian, ring, beta),
         measure=measure_sweep(hamiltonian, ring),
-        measure_rarely=measure_pairs(hamiltonian, ring),
+        measure_rarely=measure_rarely(hamiltonian, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
         chain_axis=0,
     )
 
 
 def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
-    """Arrays (n_chains,), per site: energy, score and slope; magnetization_z, magnetization_z_squared = <M^2>/N with M = sum Sz;
+    """Arrays (n_chains,), per site: energy and score; magnetization_z, magnetization_z_squared = <M^2>/N with M = sum Sz;
     staggered_structure_factor on a bipartite lattice; sign (+-1) if frustrated, by which all others are to be weighted."""
-    with_field = bool(np.any(np.asarray(hamiltonian.z_field)))
-    frustrated = sublattice_rotation(hamiltonian) is None
-    by_loops = not (with_field or frustrated or regime(hamiltonian).frozen)
+    with_field, frustrated, by_loops = _with_field(hamiltonian), sublattice_rotation(hamiltonian) is None, _by_loops(hamiltonian)
     n = hamiltonian.n_sites
     patterns = {"magnetization_z_squared": np.ones(n)}
     if (signs := two_coloring(n, hamiltonian.lattice.bonds())) is not None:
@@ -91,19 +89,29 @@ def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
     return measure
 
 
-def measure_pairs(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
-    """correlation_zz (n_chains, n_sites) and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), equal times."""
-    lattice = hamiltonian.lattice
+def measure_rarely(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
+    """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz."""
+    lattice, by_loops = hamiltonian.lattice, _by_loops(hamiltonian)
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
     def measure(params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+        slope = jnp.zeros(len(spins)) if by_loops else _slope_by_worldlines(ring, params, spins)
         field = 0.5 * spins_of_layer(ring, spins, steps).astype(jnp.float32)
-        values = {"correlation_zz": correlations(lattice, field).mean(1)}
+        values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values
 
     return measure
+
+
+def _with_field(hamiltonian: SpinHamiltonian) -> bool:
+    return bool(np.any(np.asarray(hamiltonian.z_field)))
+
+
+def _by_loops(hamiltonian: SpinHamiltonian) -> bool:
+    """Whether loops are flipped freely and have a constant sign, so that they can be averaged over their orientations."""
+    return not (_with_field(hamiltonian) or sublattice_rotation(hamiltonian) is None or regime(hamiltonian).frozen)
 
 
 def _durations(ring: PlaquetteRing) -> np.ndarray:
@@ -115,8 +123,8 @@ def _tile(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
     return jnp.tile(x, (ring.n_steps, *[1] * (x.ndim - 1)))
 
 
-def _log_slopes(params: LoopParams, ring: PlaquetteRing, weights: Callable[[GateElements], tuple]) -> tuple[tuple, tuple]:
-    """First and second derivatives of ln |weights| with respect to the duration of the gates, each field (n_layers, n_pairs).
+def _log_slope(params: LoopParams, ring: PlaquetteRing, weights: Callable[[GateElements], tuple], order: int = 1) -> tuple:
+    """Derivatives of ln |weights| with respect to the duration of the gates, each field (n_layers, n_pairs).
 
     Not a number where a weight vanishes: what it belongs to never occurs.
     """
@@ -125,11 +133,10 @@ def _log_slopes(params: LoopParams, ring: PlaquetteRing, weights: Callable[[Gate
     def log_weights(t: jax.Array) -> tuple:
         return jax.tree.map(lambda w: jnp.log(jnp.abs(w)), weights(gate_elements(params.zz, params.xy, t)))
 
-    def slope(t: jax.Array) -> tuple:
-        return jax.jvp(log_weights, (t,), (jnp.ones_like(t),))[1]
-
-    first, second = jax.jvp(slope, (durations,), (jnp.ones_like(durations),))
-    return jax.tree.map(lambda x: _tile(ring, x), first), jax.tree.map(lambda x: _tile(ring, x), second)
+    derivative = log_weights
+    for _ in range(order):
+        derivative = partial(lambda f, t: jax.jvp(f, (t,), (jnp.ones_like(t),))[1], derivative)
+    return jax.tree.map(partial(_tile, ring), derivative(durations))
 
 
 def _energy_by_loops(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
@@ -139,25 +146,28 @@ def _energy_by_loops(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, 
     aligned = spins[:, :, 0] == spins[:, :, 1]
     bond = jnp.where(aligned, zz - 2 * jnp.abs(xy), -zz - 2 * jnp.abs(xy)) * durations
     energy = jnp.where(lower == upper, bond, 0).sum((1, 2))
-    (vertical, horizontal, diagonal), _ = _log_slopes(params, ring, partial(graph_weights, mixed=False))
-    score = jnp.where(info["graphs"] == VERTICAL, vertical, jnp.where(info["graphs"] == HORIZONTAL, horizontal, diagonal)) * durations
-    n = ring.n_sites
-    return {"energy": energy / n, "score": -score.sum((1, 2)) / n, "slope": jnp.zeros_like(energy)}
+    graphs, slopes = info["graphs"], _log_slope(params, ring, partial(graph_weights, mixed=False))
+    score = jnp.where(graphs == VERTICAL, slopes.vertical, jnp.where(graphs == HORIZONTAL, slopes.horizontal, slopes.diagonal))
+    return {"energy": energy / ring.n_sites, "score": -(score * durations).sum((1, 2)) / ring.n_sites}
 
 
 def _energy_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-    durations = _durations(ring)
+    exchange = _sum_of_gates(ring, spins, _log_slope(params, ring, lambda elements: elements), _durations(ring))
+    field = (_tile(ring, params.field) * spins).sum((1, 2, 3)) / (params.delta * ring.n_steps)  # exponents, linear in beta
+    energy = -(exchange + field) / ring.n_sites
+    return {"energy": energy, "score": energy}
+
+
+def _slope_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array) -> jax.Array:
+    curvature = _log_slope(params, ring, lambda elements: elements, order=2)
+    return -_sum_of_gates(ring, spins, curvature, _durations(ring) ** 2) / ring.n_sites
+
+
+def _sum_of_gates(ring: PlaquetteRing, spins: jax.Array, elements: GateElements, scale: np.ndarray) -> jax.Array:
+    """Sum over plaquettes of what belongs to their matrix element, times scale, (n_chains,)."""
     parallel, kept = _kinds(ring, spins)
-    first, second = _log_slopes(params, ring, lambda elements: elements)
-
-    def total(elements: GateElements, scale: np.ndarray) -> jax.Array:
-        value = jnp.where(parallel, elements.parallel, jnp.where(kept, elements.kept, elements.exchanged))
-        return (value * scale).sum((1, 2))
-
-    energy = -total(first, durations)
-    field = _tile(ring, params.field) * spins  # exponents, linear in beta
-    energy = (energy - field.sum((1, 2, 3)) / (params.delta * ring.n_steps)) / ring.n_sites
-    return {"energy": energy, "score": energy, "slope": -total(second, durations**2) / ring.n_sites}
+    value = jnp.where(parallel, elements.parallel, jnp.where(kept, elements.kept, elements.exchanged))
+    return (value * scale).sum((1, 2))
 
 
 def _kinds(ring: PlaquetteRing, spins: jax.Array) -> tuple[jax.Array, jax.Array]:
