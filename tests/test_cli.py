@@ -103,7 +103,7 @@ def test_validate_prints_a_config_that_is_itself_valid_and_runs_nothing(call, tm
 
 def test_doctor(call):
     status, out, _ = call("doctor")
-    assert status == 0 and "float64" in out and "jaxlib" in out and "cpu" in out.lower() and "MPI" in out
+    assert status == 0 and "float64" in out and "jaxlib" in out and "cpu" in out.lower() and "MPI ranks" in out
 
 
 BAD = [

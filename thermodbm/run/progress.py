@@ -24,8 +24,8 @@ class Progress:
 class Reporter(Progress):
     """Writes to standard error; where that is no terminal and no notebook, only the line per temperature."""
 
-    def __init__(self, n_temperatures: int):
-        self.n_temperatures, self.n_started = n_temperatures, 0
+    def __init__(self, n_temperatures: int, n_done: int = 0):
+        self.n_temperatures, self.n_started = n_temperatures, n_done
         self.interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
 
     def start(self, temperature: float) -> None:

@@ -1,18 +1,18 @@
 """`ThermalCurve`: what a run yields, in memory, in an HDF5 file and as a table."""
 
 import html
-import io
-import os
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from flax.traverse_util import flatten_dict
 from uncertainties import ufloat
 
 from thermodbm.errors import InputError
@@ -20,6 +20,7 @@ from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.method import Point
 from thermodbm.models import SpinHamiltonian
 from thermodbm.run.config import parse_config
+from thermodbm.run.hdf5 import Tree, read_array, read_file, read_tree, write_file, write_tree
 
 if TYPE_CHECKING:
     import xarray
@@ -85,13 +86,16 @@ class ThermalCurve:
             return np.zeros(len(self.beta), bool)
         return np.isfinite(self.energy.mean)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, checkpoint: Tree | None = None) -> None:
         """Write the curve to an HDF5 file, atomically: a reader, or a kill at any moment, finds the old file or the new one.
+
+        Args:
+            checkpoint: what `run.checkpoint` needs to go on with an unfinished run.
 
         Raises:
             InputError: if the file cannot be written.
         """
-        _write_atomically(Path(path), _image(self))
+        write_file(Path(path), partial(_write, self, checkpoint))
 
     @classmethod
     def load(cls, path: str | Path) -> "ThermalCurve":
@@ -100,17 +104,7 @@ class ThermalCurve:
         Raises:
             InputError: if the file is missing, truncated, corrupt, or no result of thermodbm.
         """
-        path = Path(path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(str(path), expected="a thermodbm result file", found=error.strerror or str(error)) from None
-        try:
-            with h5py.File(io.BytesIO(content), "r") as file:
-                return _read(file, size=len(content))
-        except Exception as error:  # h5py raises almost anything on a damaged file
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(str(path), expected="a thermodbm result file", found=f"a foreign or damaged file ({reason[:200]})") from None
+        return read_file(Path(path), read_curve)
 
     def plot(self, **options: Any) -> np.ndarray:
         """Energy, specific heat, entropy, ... against temperature; the options are those of `thermodbm.plotting.plot_curves`."""
@@ -199,82 +193,61 @@ def _stack(values: list[Any]) -> np.ndarray | None:
     return full
 
 
-def _image(curve: ThermalCurve) -> bytes:
-    """The HDF5 file as bytes. Made in memory, so that a full disk is an OSError of a plain write."""
-    memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
-        file.attrs.update(
-            format_version=FORMAT_VERSION,
-            thermodbm_version=program_version(),
-            method=curve.method,
-            config=curve.config,
-            seed=curve.seed,
-            finished=int(curve.finished),
-            wall_time_s=float(curve.wall_time),
-        )
-        file["temperature"], file["beta"] = curve.temperature, curve.beta
-        for group in ("observables", "diagnostics", "network"):
-            file.create_group(group, track_order=True)
-        for name, estimate in curve.observables.items():
-            for field, values in estimate._asdict().items():
-                if values is not None:
-                    file[f"observables/{name}/{field}"] = values
-        for name, values in curve.diagnostics.items():
-            file[f"diagnostics/{name}"] = values
-        for t, weights in enumerate(curve.network):
-            for name, values in weights.items():
-                file[f"network/{t:04d}/{name}"] = values
-    return memory.getvalue()
+def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> None:
+    file.attrs.update(
+        format_version=FORMAT_VERSION,
+        thermodbm_version=program_version(),
+        method=curve.method,
+        config=curve.config,
+        seed=curve.seed,
+        finished=int(curve.finished),
+        wall_time_s=float(curve.wall_time),
+    )
+    file["temperature"], file["beta"] = curve.temperature, curve.beta
+    for group in ("observables", "diagnostics", "network"):
+        file.create_group(group, track_order=True)
+    for name, estimate in curve.observables.items():
+        for field, values in estimate._asdict().items():
+            if values is not None:
+                file[f"observables/{name}/{field}"] = values
+    for name, values in curve.diagnostics.items():
+        file[f"diagnostics/{name}"] = values
+    for t, weights in enumerate(curve.network):
+        for name, values in weights.items():
+            file[f"network/{t:04d}/{name}"] = values
+    if checkpoint is not None:
+        write_tree(file.create_group("checkpoint", track_order=True), checkpoint)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside `path`, force it to disk, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError("output.file", expected="a file that can be written", found=f"{path} ({error.strerror})") from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+def read_curve(file: h5py.File, size: int) -> ThermalCurve:
+    """The inverse of `_write`; raises anything where the layout is not that of the contract."""
 
-
-def _read(file: h5py.File, size: int) -> ThermalCurve:
-    """The inverse of `_image`; raises anything where the layout is not that of the contract."""
-
-    def array(dataset: h5py.Dataset, leading: int | None = None) -> np.ndarray:
-        if dataset.nbytes > size:
-            raise ValueError(f"{dataset.name} claims to be larger than the file")
-        values = dataset[()]
-        if leading is not None and (values.dtype.kind not in "fiu" or values.shape[:1] != (leading,)):
+    def array(dataset: h5py.Dataset, leading: int) -> np.ndarray:
+        values = read_array(dataset, size)
+        if values.dtype.kind not in "fiu" or values.shape[:1] != (leading,):
             raise ValueError(f"{dataset.name} should hold {leading} temperatures of numbers")
         return values
 
     attributes = file.attrs
     if (found := int(attributes["format_version"])) != FORMAT_VERSION:
         raise ValueError(f"format version {found}; this program reads {FORMAT_VERSION}")
-    temperature = array(file["temperature"])
-    n = len(temperature)
+    tomllib.loads(config := str(attributes["config"]))
+    n = len(read_array(file["temperature"], size))
     observables = {}
     for name, group in file["observables"].items():
         estimate = Estimate(**{field: array(values, n) for field, values in group.items()})
         if estimate.mean.shape != estimate.error.shape:
             raise ValueError(f"{name} has means and errors of different shapes")
         observables[name] = estimate
-    network = [{k: array(w) for k, w in file["network"].get(f"{t:04d}", {}).items()} for t in range(n)]
+    network = [read_tree(file["network"][f"{t:04d}"], size) if f"{t:04d}" in file["network"] else {} for t in range(n)]
     return ThermalCurve(
         temperature=array(file["temperature"], n).astype(float),
         beta=array(file["beta"], n).astype(float),
         observables=observables,
         diagnostics={name: array(values, n) for name, values in file["diagnostics"].items()},
-        network=tuple(network),
+        network=tuple(flatten_dict(weights, sep="/") for weights in network),
         method=str(attributes["method"]),
-        config=str(attributes["config"]),
+        config=config,
         seed=int(attributes["seed"]),
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
@@ -285,7 +258,7 @@ def check_output(path: Path, force: bool = False) -> None:
     """Refuse an output that cannot be written, or that would destroy something.
 
     Raises:
-        InputError: if `path` holds finished temperatures (without `force`), is any other file (always), or cannot be written.
+        InputError: if `path` holds a run that has begun (without `force`), is any other file (always), or cannot be written.
     """
     where = "output.file"
     try:
@@ -303,10 +276,11 @@ def check_output(path: Path, force: bool = False) -> None:
         return
     try:
         curve = ThermalCurve.load(path)
+        begun = read_file(path, lambda file, size: "checkpoint" in file and bool(file["checkpoint/chunk"][()] > 0))
     except InputError:
         hint = "Only results of thermodbm are overwritten; remove the file or choose another name."
         raise InputError(where, expected="a new file", found=f"{path}, which is no intact result", hint=hint) from None
-    if not force and curve.done.any():
+    if not force and (curve.done.any() or begun):
         state, hint = ("a finished run", "") if curve.finished else ("an unfinished run", "Go on with `thermodbm resume`, or ")
         hint = hint + ("o" if hint else "O") + "verwrite it with --force."
         raise InputError(where, expected="a new file", found=f"{path}, which holds {state}", hint=hint)

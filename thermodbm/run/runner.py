@@ -2,24 +2,27 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from thermodbm.comm import SERIAL, Comm
-from thermodbm.errors import InputError, NumericsError
+from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
-from thermodbm.evolve.method import Point, ThermalMethod
+from thermodbm.evolve.method import ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.variational import variational_method
 from thermodbm.models import SpinHamiltonian
+from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
 from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options
+from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.progress import Progress, Reporter
 from thermodbm.run.results import ThermalCurve, check_output, collect
 
@@ -46,58 +49,94 @@ def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: 
     raise InputError("method", expected="options of a method", found=options)
 
 
-def run(config: RunConfig, comm: Comm = SERIAL, progress: Progress | None = None, method: ThermalMethod | None = None) -> ThermalCurve:
-    """Visit all temperatures; after each, rank 0 writes what is known to `config.output` (if any).
+def run(
+    config: RunConfig,
+    comm: Comm = SERIAL,
+    progress: Progress | None = None,
+    method: ThermalMethod | None = None,
+    *,
+    begin: Checkpoint | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> ThermalCurve:
+    """Visit all temperatures; what is known, and where the run stands, rank 0 keeps up to date in `config.output` (if any).
 
+    The file is written after each temperature, every `output.checkpoint_every` seconds, and when the run is asked to stop.
     Keys are the same on all ranks: a method folds in its rank where ranks must differ.
 
     Args:
-        method: in place of the one that belongs to `config.method`.
+        method: in place of the one that belongs to `config.method`; such a run cannot be resumed.
+        begin: where the run stopped before, from `load_checkpoint`.
+        stop: asked after each chunk of work whether to stop; one rank that says so is enough.
 
     Raises:
         InputError: if the output cannot be written, or the method does not fit the model.
+        Interrupted: if `stop` said so before the end.
         NumericsError: if the calculation cannot go on; finished temperatures are in the file.
     """
-    began = time.monotonic()
+    resumable = method is None
     progress = progress or Progress()
     method = method or make_method(config.hamiltonian, config.method, config.sampling, comm)
     key = jax.random.key(config.sampling.seed)
-    state = method.init(jax.random.fold_in(key, 0))
-    points: dict[int, Point] = {}
-    curve = _record(config, method, points, began, comm)
-    for visit, index in enumerate(method.order(config.betas).tolist(), start=1):
-        since = time.monotonic()
-        beta, chunk, point = float(config.betas[index]), 0, None
+    at = begin or Checkpoint({}, 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
+    order = method.order(config.betas).tolist()
+    began = time.monotonic() - at.seconds
+    if config.output is not None and comm.rank == 0:
+        remove_litter(config.output)
+
+    def record() -> ThermalCurve:
+        curve = _curve(config, method, at)
+        if config.output is not None:
+            tree = checkpoint_tree(at, config, comm) if resumable and not curve.finished else None
+            if comm.rank == 0:
+                curve.save(config.output, tree)
+        return curve
+
+    curve, recorded = record(), time.monotonic()
+    while len(at.points) < len(order):
+        index, visit = order[len(at.points)], jax.random.fold_in(key, len(at.points) + 1)
+        beta, since, point = float(config.betas[index]), time.monotonic() - at.seconds_here, None
         progress.start(float(config.temperatures[index]))
         while point is None:
-            state, info = method.advance(jax.random.fold_in(jax.random.fold_in(key, visit), chunk), state, beta)
+            state, info = method.advance(jax.random.fold_in(visit, at.chunk), at.state, beta)
             progress.update(info)
-            point, chunk = info.point, chunk + 1
-        if not all(np.isfinite(e.mean).all() for e in point.observables.values()):
-            raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
-        points[index] = point._replace(diagnostics={**point.diagnostics, "wall_time_s": time.monotonic() - since})
-        curve = _record(config, method, points, began, comm)
+            point, now = info.point, time.monotonic()
+            if point is None:
+                at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
+            else:
+                if not all(np.isfinite(e.mean).all() for e in point.observables.values()):
+                    raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
+                point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
+                at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
+            stopping = _any(comm, stop())
+            due = _any(comm, comm.rank == 0 and now - recorded > config.sections["output"]["checkpoint_every"])
+            if point is not None or stopping or due:
+                curve, recorded = record(), time.monotonic()
+            if stopping and not curve.finished:
+                _any(comm, True)  # all wait until rank 0 has written
+                raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
     return curve
 
 
-def _record(config: RunConfig, method: ThermalMethod, points: Mapping[int, Point], began: float, comm: Comm) -> ThermalCurve:
-    """The curve so far, with the estimates that join several temperatures, on disk where there is an output."""
-    hot_to_cold = sorted(points, key=lambda index: config.betas[index])
-    joined = method.summarize([points[i] for i in hot_to_cold], config.betas[hot_to_cold]) if hot_to_cold else []
+def _any(comm: Comm, flag: bool) -> bool:
+    """Whether any rank says so."""
+    return flag if comm.size == 1 else bool(comm.sum(jnp.asarray(flag, int)))
+
+
+def _curve(config: RunConfig, method: ThermalMethod, at: Checkpoint) -> ThermalCurve:
+    """The curve so far, with the estimates that join several temperatures."""
+    hot_to_cold = sorted(at.points, key=lambda index: config.betas[index])
+    joined = method.summarize([at.points[i] for i in hot_to_cold], config.betas[hot_to_cold]) if hot_to_cold else []
     by_index = dict(zip(hot_to_cold, joined, strict=True))
-    curve = ThermalCurve(
+    return ThermalCurve(
         temperature=config.temperatures,
         beta=config.betas,
         **collect([by_index.get(i) for i in range(len(config.betas))]),
         method=config.method_kind,
         config=config.text,
         seed=config.sampling.seed,
-        finished=len(points) == len(config.betas),
-        wall_time=time.monotonic() - began,
+        finished=len(at.points) == len(config.betas),
+        wall_time=at.seconds,
     )
-    if config.output is not None and comm.rank == 0:
-        curve.save(config.output)
-    return curve
 
 
 def thermal_curve(

@@ -1,0 +1,111 @@
+"""Where a run stands, kept in its result file, and the signals that ask it to stop there."""
+
+import signal
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from thermodbm.comm import Comm
+from thermodbm.errors import InputError
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.evolve.method import Point, State
+from thermodbm.run.config import RunConfig, parse_config
+from thermodbm.run.hdf5 import Tree, fingerprint, read_file, read_tree
+from thermodbm.run.results import program_version, read_curve
+
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
+
+
+class Checkpoint(NamedTuple):
+    """All that a run needs to go on as if it had never stopped; random numbers follow from the seed and where it stands."""
+
+    points: Mapping[int, Point]  # finished temperatures by their index in the config, each on its own, before `summarize`
+    chunk: int  # calls of `advance` at the present temperature
+    state: State  # of the method, on this rank
+    seconds: float  # that the run has taken
+    seconds_here: float  # at the present temperature
+
+
+def checkpoint_tree(at: Checkpoint, config: RunConfig, comm: Comm) -> Tree | None:
+    """The group /checkpoint of the result file: what all ranks share, and the state of each. On rank 0; the others contribute.
+
+    /checkpoint/sha256 (of all the rest), thermodbm_version, config_sha256, n_ranks, chunk, seconds, seconds_here,
+    points/<index of the temperature>/..., states/<rank>/...
+    """
+    states = comm.gather(jax.device_get(at.state))
+    if states is None:
+        return None
+    tree = {
+        "thermodbm_version": program_version(),
+        "config_sha256": fingerprint({"config": config.text}),
+        "n_ranks": comm.size,
+        "chunk": at.chunk,
+        "seconds": at.seconds,
+        "seconds_here": at.seconds_here,
+        "points": {f"{index:05d}": _point_tree(point) for index, point in at.points.items()},
+        "states": {f"{rank:05d}": state for rank, state in enumerate(states)},
+    }
+    return {**tree, "sha256": fingerprint(tree)}
+
+
+def load_checkpoint(path: Path, comm: Comm) -> tuple[RunConfig, Checkpoint | None]:
+    """Config and position of the run in a result file; None for the latter if the run is finished.
+
+    What follows is bit for bit what would have followed without interruption, on as many ranks and devices of the same kind.
+
+    Raises:
+        InputError: if the file is damaged or holds no checkpoint, or one of another version, config or number of ranks.
+    """
+    curve, tree = read_file(path, lambda file, size: (read_curve(file, size), read_tree(file.get("checkpoint", {}), size)))
+    config = replace(parse_config(tomllib.loads(curve.config)), output=path)
+    if curve.finished:
+        return config, None
+    where, start_again = str(path), f"Or start again: `thermodbm run CONFIG.toml -o {path} --force`."
+    if not tree:
+        raise InputError(where, expected="a checkpoint", found="none: the run was driven from Python with an ansatz of its own")
+    if tree.pop("sha256", None) != fingerprint(tree):
+        raise InputError(where, expected="an intact checkpoint", found="a damaged one", hint=start_again)
+    if (written_by := tree["thermodbm_version"]) != program_version():
+        hint = f"Results of two versions do not mix: go on with version {written_by}. {start_again}"
+        raise InputError(where, expected=f"a checkpoint of thermodbm {program_version()}", found=f"one of version {written_by}", hint=hint)
+    if tree["config_sha256"] != fingerprint({"config": config.text}):
+        raise InputError(where, expected="the config that the run began with", found="another one in the file", hint=start_again)
+    if (n_ranks := tree["n_ranks"]) != comm.size:
+        hint = f"Use `mpirun -n {n_ranks} thermodbm resume {path}`." if n_ranks > 1 else "Resume it without mpirun."
+        raise InputError(where, expected=f"{n_ranks} rank(s), as before", found=f"{comm.size}", hint=hint)
+    points = {int(index): _point(point) for index, point in tree["points"].items()}
+    return config, Checkpoint(points, tree["chunk"], tree["states"][f"{comm.rank:05d}"], tree["seconds"], tree["seconds_here"])
+
+
+@contextmanager
+def heed_signals() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM, SIGINT and SIGUSR1 only raise a flag; the function that is yielded tells whether one has come."""
+    caught: list[int] = []
+    handled = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in handled}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _point_tree(point: Point) -> Tree:
+    estimates = {
+        name: {field: np.asarray(values) for field, values in estimate._asdict().items() if values is not None}
+        for name, estimate in point.observables.items()
+    }
+    arrays = {part: {name: np.asarray(x) for name, x in getattr(point, part).items()} for part in ("diagnostics", "network")}
+    return {"observables": estimates, **arrays}
+
+
+def _point(tree: Mapping[str, Any]) -> Point:
+    observables = {name: Estimate(**fields) for name, fields in tree["observables"].items()}
+    return Point(observables, tree["diagnostics"], flatten_dict(tree["network"], sep="/"))
