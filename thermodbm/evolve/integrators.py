@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Tableau(NamedTuple):
@@ -35,26 +36,27 @@ TABLEAUS = {"heun": HEUN, "bs3": BOGACKI_SHAMPINE, "rk4": RK4}
 
 def runge_kutta_step(
     tableau: Tableau, rate: Callable[[jax.Array], tuple[jax.Array, Any]], theta: jax.Array, h: jax.Array
-) -> tuple[jax.Array, jax.Array, list]:
+) -> tuple[jax.Array, jax.Array, Any]:
     """One step of size h.
 
     Args:
-        rate: theta -> (d theta/d tau, anything else).
+        rate: theta -> (d theta/d tau, anything else). It is traced once, whatever the number of stages.
 
     Returns:
-        theta at the end of the step; the estimated error of it, a vector (zero for a fixed-step rule); what `rate` gave besides, stage
-        by stage.
+        theta at the end of the step; the estimated error of it, a vector (zero for a fixed-step rule); what `rate` gave besides, with
+        a leading axis for the stages.
     """
-    stages: list[jax.Array] = []
-    others = []
-    for row in tableau.a:
-        at = theta + h * sum((a * k for a, k in zip(row, stages, strict=True) if a), jnp.zeros_like(theta))
-        k, other = rate(at)
-        stages.append(k)
-        others.append(other)
-    combine = lambda weights: h * sum((w * k for w, k in zip(weights, stages, strict=True) if w), jnp.zeros_like(theta))  # noqa: E731
-    error = jnp.zeros_like(theta) if tableau.error is None else combine(tableau.error)
-    return theta + combine(tableau.b), error, others
+    n_stages = len(tableau.b)
+    rows = np.array([row + (0.0,) * (n_stages - len(row)) for row in tableau.a])
+
+    def stage(stages: jax.Array, index_and_row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
+        index, row = index_and_row
+        k, other = rate(theta + h * (row @ stages))
+        return stages.at[index].set(k), other
+
+    stages, others = jax.lax.scan(stage, jnp.zeros((n_stages, *theta.shape), theta.dtype), (np.arange(n_stages), rows))
+    error = jnp.zeros_like(theta) if tableau.error is None else h * (np.array(tableau.error) @ stages)
+    return theta + h * (np.array(tableau.b) @ stages), error, others
 
 
 def next_step_size(h: float, error: float, tolerance: float, order: int) -> float:

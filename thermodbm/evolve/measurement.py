@@ -27,14 +27,15 @@ class Tally(NamedTuple):
 def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """Observables diagonal in sz as a function of spins (n, n_sites), names and units of the contract."""
     lattice, n = hamiltonian.lattice, hamiltonian.n_sites
-    translations = lattice.translations
+    translations = jnp.asarray(lattice.translations)
     signs = two_coloring(n, lattice.bonds())
     waves = None if lattice.wavevectors is None else np.exp(-1j * lattice.positions @ lattice.wavevectors.T)
 
     def values(spins: jax.Array) -> dict[str, jax.Array]:
         s = hamiltonian.moment * spins.astype(float)
         m = s.mean(-1)
-        found = {"correlation_zz": sum(s[:, t[:1]] * s[:, t] for t in translations) / len(translations), "magnetization_z": m}
+        pairs, _ = jax.lax.scan(lambda total, t: (total + s[:, t[:1]] * s[:, t], None), jnp.zeros_like(s), translations)
+        found = {"correlation_zz": pairs / len(translations), "magnetization_z": m}
         found["total_m_squared" if hamiltonian.conserves_sz else "order_parameter_squared"] = m**2
         if waves is not None:
             found["structure_factor_zz"] = ((s @ waves.real) ** 2 + (s @ waves.imag) ** 2) / n

@@ -73,24 +73,26 @@ def rotated_couplings(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, np.ndar
     return np.zeros(2 * n, complex), np.block([[zero, across], [across, zero]])
 
 
-def start_params(key: jax.Array, module: PurifiedDBM, couplings: tuple[np.ndarray, np.ndarray], noise: float) -> dict:
+def start_params(key: jax.Array, module: PurifiedDBM, couplings: tuple[np.ndarray, np.ndarray], noise: float, *, positive: bool) -> dict:
     """Parameters of `module` that have the given couplings and filters without effect.
 
     Filters come in fours z exp(i pi k/4), k = 0..3, with z Gaussian of width `noise`: the even function ln Psi of their fields cancels
     through z^6, while their derivatives stay independent.
     """
     a, A = couplings
-    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), module.init(key, np.ones((1, len(a)), np.int8))["params"])
+    shapes = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct((1, len(a)), np.int8))["params"]
+    params = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
     classes = pair_orbits(module.group)
     params["pairs"] = np.array([A[classes == c].mean() for c in range(classes.max() + 1)])
     if "a" in params:
         orbit, sign = site_orbits(module.group)
         params["a"] = np.array([(a * sign)[orbit == c].mean() for c in range(orbit.max() + 1)])
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     phases = np.exp(0.25j * np.pi * np.arange(4))
     for name in ("W", "W_deep"):
         if name in params:
             shape = params[name].shape
-            key, subkey = jax.random.split(key)
-            z = noise * np.asarray(jax.random.normal(subkey, (-(-shape[0] // 4), 1, *shape[1:])))
-            params[name] = (z * phases[:, None, None]).reshape(-1, *shape[1:])[: shape[0]]
+            size = (-(-shape[0] // 4), 1, *shape[1:])
+            z = noise * (random.normal(size=size) if positive else (random.normal(size=size) + 1j * random.normal(size=size)) / np.sqrt(2))
+            params[name] = (z * phases.reshape(-1, *np.ones(len(shape) - 1, int))).reshape(-1, *shape[1:])[: shape[0]]
     return params

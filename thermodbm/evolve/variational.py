@@ -17,7 +17,7 @@ from thermodbm.evolve import measurement as measure
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size, runge_kutta_step
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.sr import center, metric_norm, residual, solve
+from thermodbm.evolve.sr import Centered, SRInfo, center, metric_norm, residual, solve
 from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz import PurifiedDBM
@@ -83,24 +83,26 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         if multiplicity is not None:
             reference = jnp.max(reference) - jnp.log(multiplicity)
 
-        def rate(theta: jax.Array) -> tuple[jax.Array, tuple]:
-            energies, _ = e_loc(theta, visible)
+        def centered(theta: jax.Array, energies: jax.Array) -> tuple[Centered, SRInfo]:
             weights = jnp.exp(log_weight(theta) - reference)
-            derivs = trial.log_derivs(theta, visible)
-            centered, info = center(derivs, energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
-            direction = solve(centered, options, comm)
-            return -direction, (centered, info._replace(residual=residual(centered, direction, info.variance, comm)))
+            return center(trial.log_derivs(theta, visible), energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
 
-        new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
-        (centered, info), (_, last) = stages[0], stages[-1]
+        def rate(theta: jax.Array) -> tuple[jax.Array, SRInfo]:
+            system, info = centered(theta, e_loc(theta, visible)[0])
+            direction = solve(system, options, comm)
+            return -direction, info._replace(residual=residual(system, direction, info.variance, comm))
+
+        new, error, infos = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
+        metric, _ = centered(theta, jnp.zeros(len(visible)))
+        first, last = (jax.tree.map(lambda x: x[k], infos) for k in (0, -1))
         return Step(
             theta=new,
-            error=metric_norm(centered, error, comm),
-            energy=info.energy / n,
-            energy_error=jnp.sqrt(info.variance / info.n_eff) / n,
-            variance=info.variance / n,
-            residual=info.residual,
-            overlap=last.n_eff / info.n_eff,
+            error=metric_norm(metric, error, comm),
+            energy=first.energy / n,
+            energy_error=jnp.sqrt(first.variance / first.n_eff) / n,
+            variance=first.variance / n,
+            residual=first.residual,
+            overlap=last.n_eff / first.n_eff,
         )
 
     return jax.jit(step)
@@ -150,11 +152,12 @@ def variational_method(
     conserve_sz = hamiltonian.conserves_sz and not rotated
     simple = remove_signs(hamiltonian)
     scale = largest_coupling(hamiltonian)
+    positive = not rotated and bool(np.all(np.asarray(simple.xy) <= 0)) and bool(np.all(np.asarray(simple.x_field) >= 0))
     module = module or default_module(simple, options)
 
     def initial_params(key: jax.Array, beta: float) -> dict:
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
-        return start_params(key, module, couplings, options.noise)
+        return start_params(key, module, couplings, options.noise, positive=positive)
 
     example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
@@ -290,8 +293,8 @@ class _ExactSum(NamedTuple):
     def diagonal(self, observables: Callable) -> dict[str, jax.Array]:
         """Diagonal observables averaged over each orbit."""
         spins = self.visible[:, : self.sites.shape[1]]
-        images = [observables(sign * spins[:, p]) for p in self.sites for sign in ((1, -1) if self.flip else (1,))]
-        return jax.tree.map(lambda *x: sum(x) / len(x), *images)
+        images = jnp.concatenate([sign * spins[:, p] for p in self.sites for sign in ((1, -1) if self.flip else (1,))])
+        return jax.tree.map(lambda x: x.reshape(-1, len(spins), *x.shape[1:]).mean(0), observables(images))
 
 
 def _all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool) -> _ExactSum | None:

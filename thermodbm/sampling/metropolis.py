@@ -83,7 +83,9 @@ def metropolis(
         pattern = patterns[k]
         sign, valid = _match(pattern, support[k], v)
         ratio, moved = trial.propose(jax.tree.map(lambda x: x[k], prepared), cache, sign)
-        accept = valid & (jax.random.uniform(key, sign.shape) < jnp.abs(ratio) ** 2)
+        likely = jax.random.uniform(key, sign.shape) < ratio.real**2 + ratio.imag**2
+        # a product: anything less would be fused into the tables' update and done again for each of their entries
+        accept = jnp.ones(2) @ jnp.stack([valid, likely]).astype(float) > 1.5
         cache = jax.tree.map(lambda new, old: jnp.where(accept, new, old) if new.shape[-1] == accept.size else old, moved, cache)
         v = jnp.where(accept, v - 2 * pattern[:, None] * sign.astype(v.dtype), v)
         return (v, cache), jnp.stack([accept.sum(), valid.sum()])
