@@ -123,8 +123,10 @@ def _choose(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> s
 def _min_sr(derivs: jax.Array, e: jax.Array, shift: float, comm: Comm) -> jax.Array:
     """O* (O O* + shift)^-1 e, with the samples of all ranks gathered by a sum of zero-padded arrays."""
     n = len(e)
-    mine = slice(comm.rank * n, (comm.rank + 1) * n)
-    derivs, e = comm.sum(tuple(jnp.zeros((comm.size * n, *x.shape[1:]), x.dtype).at[mine].set(x) for x in (derivs, e)))
+    everyone = (jnp.zeros((comm.size * n, *x.shape[1:]), x.dtype) for x in (derivs, e))
+    derivs, e = comm.sum(
+        tuple(jax.lax.dynamic_update_slice_in_dim(zeros, x, comm.rank * n, 0) for zeros, x in zip(everyone, (derivs, e), strict=True))
+    )
     gram = derivs @ derivs.conj().T + shift * jnp.eye(len(e))
     return derivs.conj().T @ cho_solve(cho_factor(gram, lower=True), e)
 
