@@ -142,7 +142,7 @@ def test_drawn_columns_have_the_means_that_filtering_gives():
     n_layers, n = 6, 100_000
     b, t = jnp.asarray(rng.normal(size=(n_layers, 1, 1)), jnp.float32), jnp.full((1, 1), 0.3, jnp.float32)
     s, _ = column_means(t, b)
-    up = draw_columns(jax.random.key(0), t, jnp.broadcast_to(b, (n_layers, 1, n)))
+    up = draw_columns(jax.random.uniform(jax.random.key(0), (n_layers, 1, n)), t, jnp.broadcast_to(b, (n_layers, 1, n)))
     drawn = 2 * np.asarray(up[1:, 0]).mean(-1) - 1
     exact = np.asarray(s)[:, 0, 0]
     assert (np.abs(drawn - exact) < 5 * np.sqrt((1 - exact**2) / n)).all()

@@ -59,7 +59,7 @@ def levels(x, sigma, rng=None):
 
 
 def test_fourth_order_polynomial_is_extrapolated_exactly():
-    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, curvature=np.inf)
+    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, 0.03, stationary=True)
     assert abs(e.mean - 2.0) < 1e-6
 
 
@@ -71,20 +71,20 @@ def test_extrapolation_errors_are_right():
         slope = rng.normal()
         curve = 0.05 * slope * rng.normal()
         sigma = np.array([0.02, 0.03, 0.04])
-        e = extrapolate(levels(1.0 + slope * U + curve * U**2, sigma, rng), U, curvature=0.1)
+        e = extrapolate(levels(1.0 + slope * U + curve * U**2, sigma, rng), U, 0.1)
         pulls.append((e.mean - 1.0) / e.error)
     assert 0.3 < np.mean(np.square(pulls)) < 1.36
 
 
 def test_what_is_not_fitted_enters_the_error():
     """A sixth-order term of 1e-3 per level is not seen by the fit, but its size is."""
-    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, curvature=np.inf)
+    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, 0.03, stationary=True)
     assert e.error > abs(e.mean - 1.0) / 3 > 0
 
 
 def test_arrays_and_single_levels():
     one = Estimate(np.zeros(4), np.ones(4))
-    assert extrapolate([one], np.ones(1), np.inf) is one
+    assert extrapolate([one], np.ones(1), 0.1) is one
     arrays = [Estimate(np.arange(4) + 0.1 * u, np.full(4, 1e-3)) for u in U]
     e = extrapolate(arrays, U, 0.1)
     np.testing.assert_allclose(e.mean, np.arange(4), atol=1e-2)

@@ -28,8 +28,16 @@ from thermodbm.run.results import ThermalCurve, check_output, collect
 
 
 def start_jax() -> None:
-    """Double precision and one device per CPU core, over which samplers share out their chains; for entry points, before any array."""
+    """Double precision, a compilation cache, and one device per CPU core, over which samplers share out their chains.
+
+    For entry points, before any array. Compiled programs are kept in the user's cache folder (or JAX_COMPILATION_CACHE_DIR): a second run of
+    the same shapes starts at once.
+    """
     jax.config.update("jax_enable_x64", True)
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "thermodbm" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -36,12 +36,11 @@ def _log_odds(t: jax.Array, b: jax.Array, q: jax.Array, p: jax.Array) -> jax.Arr
     return 2 * b.sum(0) + (jnp.log1p(t * q) - jnp.log1p(t * p)).sum(0)
 
 
-def draw_columns(key: jax.Array, t: jax.Array, b: jax.Array) -> jax.Array:
-    """Draw independent worldlines with kink weights t (n, 1) in fields b (n_layers, n, n_chains): True for up."""
+def draw_columns(u: jax.Array, t: jax.Array, b: jax.Array) -> jax.Array:
+    """Draw independent worldlines with kink weights t (n, 1) in fields b, from uniform u, (n_layers, n, n_chains) each: True for up."""
     w = jnp.exp(-2 * b[1:])
     q, p = _filter(t, w)
     q, p = w * q, p / w
-    u = jax.random.uniform(key, b.shape, jnp.float32)
     up_0 = u[0] < jax.nn.sigmoid(_log_odds(t, b, q, p))
 
     def step(up_next: jax.Array, layer: tuple[jax.Array, ...]):
@@ -101,8 +100,9 @@ def column_kernel(hamiltonian: SpinHamiltonian, n_layers: int) -> SamplerKernel:
         return random_spins(key, hamiltonian, n_layers, n_chains)
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
-        for key_class, cls in zip(jax.random.split(key, len(classes)), classes, strict=True):
-            up = draw_columns(key_class, weights.t[cls.sites][:, None], local_field(weights, spins, cls))
+        u = jax.random.uniform(key, spins.shape, jnp.float32)
+        for cls in classes:
+            up = draw_columns(u[:, cls.sites], weights.t[cls.sites][:, None], local_field(weights, spins, cls))
             spins = spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))
         return spins, {}
 

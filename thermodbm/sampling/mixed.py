@@ -1,6 +1,8 @@
 """The default sampler of the Ising network: a cluster update for the slow modes, then column updates for all the others."""
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.cluster import cluster_kernel
@@ -19,8 +21,7 @@ def mixed_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         first, *rest = jax.random.split(key, 1 + N_COLUMN)
         spins, info = cluster.step(first, weights, spins)
-        for key_column in rest:
-            spins, _ = column.step(key_column, weights, spins)
+        spins, _ = lax.scan(lambda spins, key: column.step(key, weights, spins), spins, jnp.stack(rest))
         return spins, info
 
     return SamplerKernel(cluster.init, step)
