@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,16 @@ def run(
     if config.output is not None and comm.rank == 0:
         remove_litter(config.output)
 
-    def record() -> ThermalCurve:
-        curve = _curve(config, method, at)
+    def record() -> None:
         if config.output is not None:
             tree = checkpoint_tree(at, config, comm) if resumable and not curve.finished else None
             if comm.rank == 0:
-                curve.save(config.output, tree)
-        return curve
+                replace(curve, wall_time=at.seconds).save(config.output, tree)
 
-    curve, recorded = record(), time.monotonic()
-    while len(at.points) < len(order):
+    curve = _curve(config, method, at)
+    record()
+    recorded = time.monotonic()
+    while not curve.finished:
         index, visit = order[len(at.points)], jax.random.fold_in(key, len(at.points) + 1)
         beta, since, point = float(config.betas[index]), time.monotonic() - at.seconds_here, None
         progress.start(float(config.temperatures[index]))
@@ -115,10 +116,12 @@ def run(
                     raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
+                curve = _curve(config, method, at)
             stopping = _any(comm, stop())
             due = _any(comm, comm.rank == 0 and now - recorded > config.sections["output"]["checkpoint_every"])
             if point is not None or stopping or due:
-                curve, recorded = record(), time.monotonic()
+                record()
+                recorded = time.monotonic()
             if stopping and not curve.finished:
                 _any(comm, True)  # all wait until rank 0 has written
                 raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
