@@ -54,7 +54,8 @@ def test_shift_acts_where_the_diagonal_of_S_is_one():
 def test_min_sr_and_cholesky_agree_when_samples_are_few():
     derivs, e_loc, weights = sample(12, 40)
     found = [
-        sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=1e-3), weights=weights)[0] for solver in ("auto", "cholesky")
+        sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=1e-3), weights=weights)[0]
+        for solver in ("auto", "cholesky")
     ]
     np.testing.assert_allclose(*found, rtol=1e-7)
 

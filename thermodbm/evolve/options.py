@@ -61,8 +61,9 @@ class VariationalOptions:
     """Width of the Gaussian weights of the filters at the start, where groups of four cancel."""
     integrator: Literal["bs3", "heun", "rk4"] = "bs3"
     """Bogacki-Shampine 3(2) or Heun with adaptive steps, or fourth-order Runge-Kutta with steps of max_distance."""
-    tolerance: PositiveFloat = 1e-4
-    """Error of one step, as the distance of normalised states (the S norm)."""
+    tolerance: PositiveFloat | None = None
+    """Error of one step, as the distance of normalised states (the S norm); None: 3e-5 when configurations are enumerated, 2e-4 when
+    sampled."""
     max_distance: PositiveFloat = 0.2
     """Largest distance of normalised states that one step covers: the step in tau times the spread of the energy; bounds every
     integrator's steps, which are also at most 0.35 tau."""
@@ -71,13 +72,15 @@ class VariationalOptions:
     S. minsr: as cholesky, by a matrix as large as the number of samples. auto: minsr when samples are fewer than parameters, cg for more
     than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
-    """Added to the diagonal of S in units in which that is one; None: 0 when configurations are enumerated, 1e-4 when sampled."""
+    """Added to the diagonal of S in units in which that is one; None: 1e-7 when configurations are enumerated, 1e-5 when
+    sampled."""
     cutoff: PositiveFloat = 1e-10
     """Eigenvalues of S below this times the largest are left out by pinv."""
     enumerate: bool | None = None
     """Sum over all configurations instead of sampling them; None: where there are at most 2^13 up to symmetry."""
     n_walkers: Annotated[int, Field(ge=1, le=10**7)] | None = None
-    """Configurations carried along, one sample of each per integration step, over all ranks; None: 2048, or 8 per parameter if more."""
+    """Configurations carried along, one sample of each per integration step, over all ranks; None: 4096, or 16 per parameter if
+    that is more, but not above 16384."""
     n_sweeps: Annotated[int, Field(ge=1, le=10**6)] = 2
     """Attempted moves per visible unit between two samples."""
 

@@ -163,7 +163,10 @@ def variational_method(
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
     exact_sum = _all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
-    options = replace(options, diag_shift=(1e-4 if sampled else 0.0) if options.diag_shift is None else options.diag_shift)
+    shift, tolerance = (1e-5, 2e-4) if sampled else (1e-7, 3e-5)
+    options = replace(
+        options, diag_shift=shift if options.diag_shift is None else options.diag_shift, tolerance=options.tolerance or tolerance
+    )
     n_walkers = _walkers_per_rank(options, n_params, comm)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
 
@@ -227,7 +230,12 @@ def variational_method(
             raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
         visible, multiplicity = (state["walkers"], None) if sampled else exact_sum[:2]
         done = jax.device_get(step(state["theta"], visible, h, multiplicity))
-        good = np.isfinite(done.theta).all() and np.isfinite(done.energy) and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
+        good = (
+            np.isfinite(done.theta).all()
+            and np.isfinite(done.energy)
+            and done.overlap > MIN_OVERLAP
+            and done.error <= 2 * options.tolerance
+        )
         if not good:
             state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
             return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
@@ -235,7 +243,9 @@ def variational_method(
         state |= {
             "theta": done.theta,
             "beta": beta if h == rest else at + 2 * h,
-            "step": max(state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)),
+            "step": max(
+                state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)
+            ),
             "path": _extend(state["path"], at, done.energy, done.energy_error if sampled else 0.0, done.variance, done.residual),
             "residual": float(done.residual),
             "n_steps": state["n_steps"] + 1,
@@ -276,7 +286,9 @@ def variational_method(
             "n_steps": float(state["n_steps"]),
             "n_rejected": float(state["n_rejected"]),
         }
-        network = {"/".join(k.key for k in keys): np.asarray(x) for keys, x in jax.tree_util.tree_leaves_with_path(trial.unravel(state["theta"]))}
+        network = {
+            "/".join(k.key for k in keys): np.asarray(x) for keys, x in jax.tree_util.tree_leaves_with_path(trial.unravel(state["theta"]))
+        }
         return {**state, "path": path}, Info(1.0, f"r^2 {state['residual']:.1e}", Point(observables, diagnostics, network))
 
     return ThermalMethod(init=lambda key: start_at(key, options.beta_0 / scale), advance=advance)
@@ -297,7 +309,9 @@ class _ExactSum(NamedTuple):
         return jax.tree.map(lambda x: x.reshape(-1, len(spins), *x.shape[1:]).mean(0), observables(images))
 
 
-def _all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool) -> _ExactSum | None:
+def _all_configurations(
+    hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool
+) -> _ExactSum | None:
     """What to sum over, or None where it is sampled."""
     n = hamiltonian.n_sites
     keep = symmetric and options.translations
@@ -313,7 +327,7 @@ def _all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOption
 
 
 def _walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) -> int:
-    total = options.n_walkers or max(2048, min(8 * n_params, 8192))
+    total = options.n_walkers or max(4096, min(16 * n_params, 16384))
     per_rank = -(-total // comm.size)
     return per_rank if per_rank <= BLOCK else -(-per_rank // BLOCK) * BLOCK
 

@@ -16,9 +16,7 @@ def n_configurations(n_sites: int, *, conserve_sz: bool) -> float:
     return comb(2 * n_sites, n_sites) if conserve_sz else 4.0**n_sites
 
 
-def enumerate_configurations(
-    n_sites: int, sites: np.ndarray, *, flip: bool, conserve_sz: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def enumerate_configurations(n_sites: int, sites: np.ndarray, *, flip: bool, conserve_sz: bool) -> tuple[np.ndarray, np.ndarray]:
     """One configuration of each orbit under site permutations (n, n_sites) and the reversal of all units, and the orbits' sizes.
 
     Returns:

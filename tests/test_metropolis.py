@@ -1,0 +1,110 @@
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.flatten_util import ravel_pytree
+from scipy.stats import chi2
+
+from thermodbm.errors import InputError
+from thermodbm.models import graph, heisenberg, make_lattice, transverse_field_ising, xxz
+from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.symmetry import symmetry_group
+from thermodbm.network.trial import trial_state
+from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+
+IDENTITY = np.arange(3)[None]
+
+
+class Plain(nn.Module):
+    """A user's own module: nothing that the sampler knows how to tabulate."""
+
+    @nn.compact
+    def __call__(self, visible):
+        hidden = nn.Dense(5, param_dtype=float)(visible.astype(float))
+        out = nn.Dense(2, param_dtype=float)(jnp.tanh(hidden))
+        return jax.lax.complex(out[..., 0], out[..., 1])
+
+
+def random_trial(hamiltonian, module=None, seed=0):
+    module = module or PurifiedDBM(symmetry_group(hamiltonian), n_filters=2, n_hidden=2, n_deep=1, even=False)
+    params = module.init(jax.random.key(seed), np.ones((1, 2 * hamiltonian.n_sites), np.int8))["params"]
+    theta, unravel = ravel_pytree(params)
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=theta.size) + (1j * rng.normal(size=theta.size) if jnp.iscomplexobj(theta) else 0)
+    theta = jnp.asarray(0.3 * noise)
+    return trial_state(module, unravel(theta)), theta
+
+
+@pytest.mark.parametrize("own_module", [False, True])
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [transverse_field_ising(graph(3, [(0, 1), (1, 2)]), J=[1.0, -0.7], h=0.2), xxz(graph(3, [(0, 1), (1, 2)]), J=[1.0, -0.7], delta=0.5)],
+    ids=["tfim", "xxz"],
+)
+def test_histogram_of_walkers_is_the_enumerated_distribution(hamiltonian, own_module):
+    """4096 independent walkers after 500 moves, chi^2 over all 64 or 20 configurations at a false alarm rate of 1e-4."""
+    conserve = hamiltonian.conserves_sz
+    trial, theta = random_trial(hamiltonian, Plain() if own_module else None)
+    moves = metropolis_moves(hamiltonian, conserve_sz=conserve)
+    walkers = random_configurations(jax.random.key(1), 4096, 3)
+    walkers, acceptance = jax.jit(lambda k, w: metropolis(k, trial, theta, w, moves, 500))(jax.random.key(2), walkers)
+    configurations, ones = enumerate_configurations(3, IDENTITY, flip=False, conserve_sz=conserve)
+    assert (ones == 1).all() and len(ones) == n_configurations(3, conserve_sz=conserve)
+    p = np.exp(2 * np.asarray(trial.log_amplitude(theta, configurations)).real)
+    expected = 4096 * p / p.sum()
+    seen = (np.asarray(walkers)[:, None] == configurations[None]).all(-1).sum(0)
+    assert seen.sum() == 4096
+    likely = expected > 4
+    seen, expected = (np.append(x[likely], x[~likely].sum()) for x in (seen, expected))
+    statistic = ((seen - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
+    assert statistic < chi2.isf(1e-4, len(expected) - 1)
+    assert 0.1 < acceptance < 1
+
+
+@pytest.mark.parametrize(
+    "lattice", [make_lattice("chain", 4), make_lattice("chain", 4, False), graph(4, [(0, 1), (0, 2), (0, 3)])], ids=["ring", "open", "star"]
+)
+@pytest.mark.parametrize("conserve", [True, False])
+def test_moves_join_all_configurations(lattice, conserve):
+    hamiltonian = heisenberg(lattice) if conserve else transverse_field_ising(lattice)
+    patterns = metropolis_moves(hamiltonian, conserve_sz=conserve).patterns.astype(int)
+    configurations, _ = enumerate_configurations(4, np.arange(4)[None], flip=False, conserve_sz=conserve)
+    joined = nx.Graph()
+    for v in configurations.astype(int):
+        for sign in (1, -1):
+            for d in patterns[((v * patterns * sign) >= 0).all(1)]:
+                joined.add_edge(tuple(v), tuple(v - 2 * sign * d))
+    assert len(joined) == len(configurations) and nx.is_connected(joined)
+
+
+def test_orbits_add_up_to_all_configurations():
+    ring = symmetry_group(heisenberg(make_lattice("chain", 4)), point_group=True, exchange=False).perm[:, :4]
+    for conserve in (True, False):
+        for flip in (True, False):
+            kept, size = enumerate_configurations(4, ring, flip=flip, conserve_sz=conserve)
+            assert size.sum() == n_configurations(4, conserve_sz=conserve)
+            assert len(kept) < size.sum() / 4
+            assert size.max() == 8 * (1 + flip) or not flip
+    with pytest.raises(InputError, match="configurations"):
+        enumerate_configurations(16, np.arange(16)[None], flip=False, conserve_sz=True)
+
+
+@pytest.mark.parametrize("own_module", [False, True])
+@pytest.mark.parametrize("model", [transverse_field_ising, heisenberg])
+def test_local_ratios_give_the_local_energy(model, own_module):
+    """e_loc = sum_v' <v|H (x) 1|v'> Psi(v')/Psi(v), with the connected configurations of the Hamiltonian itself."""
+    hamiltonian = model(graph(3, [(0, 1), (1, 2)]), [0.7, -1.2], h=0.4)
+    trial, theta = random_trial(hamiltonian, Plain() if own_module else None)
+    v, _ = enumerate_configurations(3, IDENTITY, flip=False, conserve_sz=hamiltonian.conserves_sz)
+    patterns, elements = hamiltonian_patterns(hamiltonian)
+    if len(v) > 32:
+        v = v[:32]
+    found = local_ratios(trial, theta, jnp.asarray(v), patterns) @ elements
+    spins, matrix = hamiltonian.connected(v[:, :3])
+    connected = jnp.concatenate([spins, jnp.broadcast_to(v[:, None, 3:], spins.shape)], -1)
+    psi = jnp.exp(trial.log_amplitude(theta, v))
+    expected = (matrix * jnp.exp(trial.log_amplitude(theta, connected.reshape(-1, 6))).reshape(matrix.shape)).sum(1) / psi
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -1,0 +1,176 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from scipy.linalg import expm
+
+from thermodbm.errors import InputError, NumericsError
+from thermodbm.evolve.options import SamplingOptions, VariationalOptions
+from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
+from thermodbm.evolve.variational import default_module, infinite_temperature_variance, variational_method
+from thermodbm.exact import exact_curve
+from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
+from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+
+RING = make_lattice("chain", 4)
+
+
+def run(method, betas, key=0, state=None):
+    """All points, and the state after each call of `advance`."""
+    key = jax.random.key(key)
+    state = method.init(key) if state is None else state
+    points, states = [], [state]
+    for beta in betas:
+        point = None
+        while point is None:
+            state, info = method.advance(jax.random.fold_in(key, len(states)), state, beta)
+            states.append(state)
+            point = info.point
+        points.append(point)
+    return points, states
+
+
+def deviations(points, exact, name):
+    return np.array([np.abs(p.observables[name].mean - exact[name][k]).max() for k, p in enumerate(points)])
+
+
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [
+        transverse_field_ising(RING, gamma=0.8),
+        transverse_field_ising(graph(3, [(0, 1), (1, 2), (0, 2)]), J=[1.0, -0.8, -0.5], gamma=[0.7, 1.2, -0.9], h=0.3),
+        heisenberg(RING),
+        xxz(RING, J=-1.0, delta=0.4, h=0.5),
+        j1j2(RING, J2=0.5),
+    ],
+    ids=["ring", "random graph in fields", "heisenberg", "xxz in a field", "frustrated"],
+)
+def test_enumerated_evolution_follows_the_exact_curve(hamiltonian):
+    """Every observable, without sampling noise; the small ansatz and tolerance leave 1e-3."""
+    betas = np.array([0.02, 0.3, 1.0])
+    method = variational_method(hamiltonian, VariationalOptions(tolerance=1e-4, alpha=2), SamplingOptions())
+    points, _ = run(method, betas)
+    exact = exact_curve(hamiltonian, betas)
+    assert deviations(points, exact, "energy").max() < 1e-3
+    for name in set(exact) & set(points[0].observables):
+        scale = np.abs(np.asarray(exact[name])).max() + 0.1
+        if name != "susceptibility" or hamiltonian.conserves_sz:
+            assert deviations(points, exact, name).max() < 5e-3 * scale, name
+    assert {"energy", "specific_heat", "entropy", "free_energy", "correlation_zz", "magnetization_z"} <= set(points[0].observables)
+    assert points[-1].diagnostics["residual"] < 0.05
+
+
+def test_sampled_evolution_agrees_within_its_errors():
+    """50,000 samples a temperature: 4 errors, plus 2e-3 for the noise that 4096 walkers leave in the parameters."""
+    hamiltonian, betas = transverse_field_ising(RING), np.array([0.3, 0.8])
+    options = VariationalOptions(enumerate=False, alpha=1, n_walkers=2048, tolerance=1e-3, point_group=False)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions(n_samples=50_000)), betas)
+    exact = exact_curve(hamiltonian, betas)
+    for name in ("energy", "specific_heat", "magnetization_x", "order_parameter_squared", "correlation_zz"):
+        for k, point in enumerate(points):
+            estimate = point.observables[name]
+            assert (np.abs(estimate.mean - exact[name][k]) < 4 * estimate.error + 4e-3).all(), (name, k)
+    energy = points[0].observables["energy"]
+    assert 1e-4 < energy.error < 1e-2 and 0.3 < energy.tau_int < 5
+
+
+def test_a_resumed_run_goes_on_bit_for_bit():
+    hamiltonian, betas = heisenberg(RING), np.array([0.2, 0.4])
+    options = VariationalOptions(enumerate=False, alpha=1, n_walkers=64, tolerance=1e-2)
+    sampling = SamplingOptions(n_samples=200)
+    points, states = run(variational_method(hamiltonian, options, sampling), betas)
+    half = next(k for k, s in enumerate(states) if "tally" in s)  # in the middle of a measurement
+    saved = jax.tree.map(np.asarray, states[half])
+    method, key, state = variational_method(hamiltonian, options, sampling), jax.random.key(0), saved
+    for k in range(half, len(states) - 1):
+        target = (
+            betas[0]
+            if states[k]["beta"] <= betas[0] and k + 1 < next(j for j, s in enumerate(states) if s["beta"] > betas[0])
+            else betas[1]
+        )
+        state, info = method.advance(jax.random.fold_in(key, k + 1), state, float(target))
+    for a, b in zip(jax.tree.leaves(info.point.observables), jax.tree.leaves(points[-1].observables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rotated_ancillas_start_at_infinite_temperature():
+    hamiltonian, betas = transverse_field_ising(RING), np.array([0.2, 0.6])
+    points, _ = run(variational_method(hamiltonian, VariationalOptions(start="rotated", tolerance=1e-4), SamplingOptions()), betas)
+    assert deviations(points, exact_curve(hamiltonian, betas), "energy").max() < 5e-3
+
+
+class TwoBody(nn.Module):
+    """A user's module: real couplings of every pair."""
+
+    @nn.compact
+    def __call__(self, visible):
+        n = visible.shape[-1]
+        A = self.param("A", nn.initializers.zeros, (n, n), float)
+        v = visible.astype(float)
+        return (0.5 * jnp.sum(v * (v @ A), -1)).astype(complex)
+
+
+def test_any_flax_module_evolves():
+    hamiltonian = transverse_field_ising(graph(2, [(0, 1)]), J=0.9, gamma=0.6)
+    options = VariationalOptions(tolerance=1e-4)
+    _, A = high_temperature_couplings(hamiltonian, options.beta_0 / 0.9)
+    method = variational_method(hamiltonian, options, SamplingOptions(), module=TwoBody(), params={"A": A.real})
+    points, _ = run(method, [0.5, 1.0])
+    assert deviations(points, exact_curve(hamiltonian, np.array([0.5, 1.0])), "energy").max() < 5e-3
+    with pytest.raises(InputError, match="parameters"):
+        variational_method(hamiltonian, options, SamplingOptions(), module=TwoBody())
+
+
+def test_an_evolution_that_breaks_down_says_so():
+    """NaN from the trial state: every step is rejected, until the run stops with exit status 3."""
+    hamiltonian = transverse_field_ising(graph(2, [(0, 1)]))
+    method = variational_method(
+        hamiltonian, VariationalOptions(), SamplingOptions(), module=TwoBody(), params={"A": np.full((4, 4), np.nan)}
+    )
+    with pytest.raises(NumericsError, match="stuck") as raised:
+        run(method, [1.0])
+    assert raised.value.exit_status == 3
+
+
+@pytest.mark.parametrize("hamiltonian", [transverse_field_ising(RING, J=-0.7, gamma=[1, 1, -1, 0.5]), heisenberg(RING), j1j2(RING, J2=0.4)])
+def test_start_is_the_thermal_state(hamiltonian):
+    """Energy of the start against the dense state: off by less than 1 percent at beta_0 = 0.05."""
+    hamiltonian = remove_signs(hamiltonian)
+    options = VariationalOptions()
+    module = default_module(hamiltonian, options)
+    params = start_params(jax.random.key(0), module, high_temperature_couplings(hamiltonian, 0.05), 0.02, positive=False)
+    spins, H = all_configurations(4), dense_hamiltonian(hamiltonian)
+    v = np.concatenate([np.repeat(spins, 16, 0), -np.tile(spins, (16, 1))], 1)
+    psi = np.exp(np.asarray(module.apply({"params": params}, v))).reshape(16, 16)
+    if hamiltonian.conserves_sz:
+        psi = psi * (spins.sum(1)[:, None] == spins.sum(1))
+    exact = expm(-0.025 * H)
+    energy = [np.vdot(p, H @ p).real / np.vdot(p, p).real for p in (psi, exact)]
+    assert energy[0] == pytest.approx(energy[1], rel=1e-2)
+    overlap = abs(np.vdot(psi, exact)) ** 2 / (np.vdot(psi, psi) * np.vdot(exact, exact)).real
+    assert 1 - overlap < 1e-4
+
+
+def test_signs_are_removed_where_they_can_be():
+    ring, triangle = heisenberg(RING), heisenberg(graph(3, [(0, 1), (1, 2), (0, 2)]))
+    assert (remove_signs(ring).xy < 0).all()
+    assert (remove_signs(triangle).xy == triangle.xy).all()
+    mixed = heisenberg(graph(3, [(0, 1), (1, 2), (0, 2)]), J=[1.0, -1.0, 1.0])
+    assert (remove_signs(mixed).xy < 0).all()
+    for hamiltonian in (ring, triangle, mixed):
+        levels = [np.linalg.eigvalsh(dense_hamiltonian(h)) for h in (hamiltonian, remove_signs(hamiltonian))]
+        np.testing.assert_allclose(*levels, atol=1e-12)
+
+
+def test_rotated_start_is_a_rotated_bell_state():
+    """One site: (1 + i sx)/sqrt 2 on the ancilla of |up,down> + |down,up>: amplitude i for a parallel pair."""
+    _, A = rotated_couplings(transverse_field_ising(graph(2, [(0, 1)])))
+    assert np.exp(2 * A[0, 2]) == pytest.approx(1j)
+    assert A[0, 1] == A[0, 3] == 0
+
+
+def test_variance_at_infinite_temperature():
+    hamiltonian = xxz(RING, J=[1, 0.5, -1, 2], delta=0.3, h=0.7)
+    H = dense_hamiltonian(hamiltonian)
+    assert infinite_temperature_variance(hamiltonian) == pytest.approx(np.trace(H @ H) / 16 / 4)
