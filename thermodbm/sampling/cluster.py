@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.sampling.kernel import SamplerKernel
+from thermodbm.sampling.kernel import SamplerKernel, uniform
 from thermodbm.sampling.ring import RingWeights, Spins, random_spins
 
 N_SIGNS = 8
@@ -58,12 +58,12 @@ def merge(n_nodes: int, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _joint_capacity(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> int:
-    """Length of the list of joints: its mean plus ten standard deviations at the largest step."""
+    """Length of the list of joints, even: its mean plus ten standard deviations at the largest step."""
     if not len(hamiltonian.bonds):
-        return 1
+        return 2
     p = -np.expm1(-2 * max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max()))
     mean = n_layers * len(hamiltonian.bonds) * p
-    return int(mean + 10 * np.sqrt(mean) + 16)
+    return 2 * int(mean / 2 + 5 * np.sqrt(mean) + 8)
 
 
 def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
@@ -90,13 +90,13 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
         p = -jnp.expm1(-2 * jnp.abs(weights.bond))
         p_max = p.max()
         # successes of a Bernoulli(p_max) trial per (layer, bond) come at geometric distances
-        u = jax.random.uniform(key_gap, (capacity, n_chains), jnp.float32, minval=1e-30)
+        u = jnp.maximum(uniform(key_gap, (capacity, n_chains)), jnp.float32(2**-25))
         total = n_layers * n_bonds
         gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(-p_max)), total).astype(jnp.int32) + 1
         _, trial = lax.scan(lambda at, gap: (jnp.minimum(at + gap, total),) * 2, jnp.full(n_chains, -1, jnp.int32), gap)
         inside = trial < total
         layer, bond = jnp.divmod(jnp.where(inside, trial, 0), n_bonds)
-        thinned = jax.random.uniform(key_accept, trial.shape, jnp.float32) * p_max < p[bond]
+        thinned = uniform(key_accept, trial.shape) * p_max < p[bond]
         chain = jnp.arange(n_chains, dtype=jnp.int32)
         i, j = (((layer * n_sites + end[bond]) * n_chains + chain).reshape(-1) for end in (bond_i, bond_j))
         flat = spins.reshape(-1)
@@ -106,7 +106,7 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         key_time, key_joint, key_flip = jax.random.split(key, 3)
-        u = jax.random.uniform(key_time, spins.shape, jnp.float32)
+        u = uniform(key_time, spins.shape)
         heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= weights.t[:, None])).reshape(-1)
         root = merge(spins.size, *joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
         cluster = _at(root, heads)

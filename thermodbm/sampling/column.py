@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.sampling.kernel import SamplerKernel
+from thermodbm.sampling.kernel import SamplerKernel, uniform
 from thermodbm.sampling.ring import RingWeights, Spins, local_field, random_spins, site_classes
 
 
@@ -100,7 +100,7 @@ def column_kernel(hamiltonian: SpinHamiltonian, n_layers: int) -> SamplerKernel:
         return random_spins(key, hamiltonian, n_layers, n_chains)
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
-        u = jax.random.uniform(key, spins.shape, jnp.float32)
+        u = uniform(key, spins.shape)
         for cls in classes:
             up = draw_columns(u[:, cls.sites], weights.t[cls.sites][:, None], local_field(weights, spins, cls))
             spins = spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))

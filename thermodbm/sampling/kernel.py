@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class SamplerKernel(NamedTuple):
@@ -15,3 +16,13 @@ class SamplerKernel(NamedTuple):
 
     init: Callable[[jax.Array, int], Any]
     step: Callable[[jax.Array, Any, Any], tuple[Any, dict[str, jax.Array]]]
+
+
+def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform float32 in [0, 1), multiples of 2^-24, of a shape whose first axis is even.
+
+    Both halves of 64 random bits are used: with 32-bit draws JAX computes 64 and throws half of them away.
+    """
+    bits = jax.random.bits(key, (shape[0] // 2, *shape[1:]), jnp.uint64)
+    halves = jnp.concatenate([bits.astype(jnp.uint32), (bits >> 32).astype(jnp.uint32)])
+    return (halves >> 8).astype(jnp.float32) * jnp.float32(2**-24)
