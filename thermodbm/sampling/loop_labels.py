@@ -109,7 +109,7 @@ def label_loops(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax
         return jnp.minimum(words & ~low, ahead & ~low) | (ahead & low)
 
     # testing for convergence would cost more than the rounds it saves
-    words = jax.lax.fori_loop(0, ring.n_cells.bit_length(), double, (jnp.asarray(cells, word) << half) | pointer)
+    words = jax.lax.fori_loop(0, (ring.n_cells - 1).bit_length(), double, (jnp.asarray(cells, word) << half) | pointer)
     return (words >> half).astype(jnp.int32)
 
 
