@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / "thermodbm"
 MODULES = sorted(ROOT.rglob("*.py"))
 
-EVERYWHERE = {"errors", "comm"}
+EVERYWHERE = {"errors", "comm", "drawing"}
 CHAIN = ["models", "network", "sampling", "estimate", "evolve", "run", "cli"]
 KNOWS = {part: {*CHAIN[: n + 1], *EVERYWHERE} for n, part in enumerate(CHAIN)}
-KNOWS |= {"exact": {"exact", "models", *EVERYWHERE}, "errors": set(), "comm": set()}
+KNOWS |= {"exact": {"exact", "models", *EVERYWHERE}, "errors": set(), "comm": set(), "drawing": set()}
 KNOWS["evolve"] |= {"exact"}
 KNOWS["plotting"] = KNOWS["evolve"]
 KNOWS["run"] |= {"exact", "plotting"}

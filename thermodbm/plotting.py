@@ -34,7 +34,13 @@ _MARKERS = "osD^vP"
 _LARGEST_DIAGONALISED = 10
 
 
-def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None = None, exact: bool = True) -> np.ndarray:
+def plot_curves(
+    curves: Sequence["ThermalCurve"],
+    labels: Sequence[str] | None = None,
+    exact: bool = True,
+    limits: bool = False,
+    observables: Sequence[str] | None = None,
+) -> np.ndarray:
     """Lay curves over each other, one panel per scalar observable.
 
     Temperatures and energies are in units of the exchange coupling where that is one number, the same for all bonds.
@@ -42,12 +48,19 @@ def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None =
     Args:
         labels: one per curve for the legend; None: their methods.
         exact: draw the exact curve under them where it is cheap: periodic uniform Ising chains, and up to 10 sites.
+        limits: draw what is known at infinite temperature (e = 0, s = ln 2) and, where the exact curve is cheap, the ground-state energy.
+        observables: which ones, in this order; None: all scalar ones.
 
     Returns:
         The axes, one per observable; `axes[0].figure` is the figure.
+
+    Raises:
+        InputError: if no curve has any of the observables, or one is not known here.
     """
     labels = [curve.method for curve in curves] if labels is None else labels
-    names = [name for name in _PANELS if any(name in curve.observables for curve in curves)]
+    if unknown := set(observables or ()) - set(_PANELS):
+        raise InputError("observables", expected="some of " + ", ".join(_PANELS), found=", ".join(sorted(unknown)))
+    names = [name for name in (observables or _PANELS) if any(name in curve.observables for curve in curves)]
     if not names:
         raise InputError("curves", expected="at least one finished temperature", found="none")
     figure, axes = _canvas(len(names))
@@ -55,6 +68,8 @@ def plot_curves(curves: Sequence["ThermalCurve"], labels: Sequence[str] | None =
     symbol = units.pop() if len(units) == 1 else ""
     if exact:
         _draw_exact(axes, names, curves)
+    if limits:
+        _draw_limits(axes, names, curves)
     for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         scale = _unit(curve)[0]
         style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": "none"}
@@ -122,6 +137,21 @@ def _draw_exact(axes: np.ndarray, names: Sequence[str], curves: Sequence["Therma
                 ax.plot(
                     temperatures / scale, line, color="0.35", linewidth=1.2, zorder=1, label="exact solution" if len(drawn) == 1 else None
                 )
+
+
+def _draw_limits(axes: np.ndarray, names: Sequence[str], curves: Sequence["ThermalCurve"]) -> None:
+    """Horizontal lines at infinite temperature, where H has no trace, and at the energy of the ground state of the first curve's model."""
+    hamiltonian, scale = curves[0].hamiltonian, _unit(curves[0])[0]
+    values = {"energy": [(0.0, r"$T = \infty$", "top")], "entropy": [(math.log(2), r"$\ln 2$", "top")]}
+    if _solvable(hamiltonian):
+        ground = exact_curve(hamiltonian, np.array([1e6 / scale]))["energy"][0] / scale
+        values["energy"].append((ground, "ground state", "bottom"))
+    for ax, name in zip(axes, names, strict=True):
+        for value, words, side in values.get(name, ()):
+            ax.axhline(value, color="0.6", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+            offset = {"top": -3, "bottom": 3}[side]
+            position = {"xy": (0.02, value), "xycoords": ("axes fraction", "data"), "xytext": (0, offset), "textcoords": "offset points"}
+            ax.annotate(words, **position, va=side, fontsize=8, color="0.35")
 
 
 def _solvable(hamiltonian: SpinHamiltonian) -> bool:

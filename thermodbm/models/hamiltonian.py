@@ -81,6 +81,11 @@ class SpinHamiltonian:
         antiparallel = spins[..., i] != spins[..., j]
         return swapped, jnp.where(antiparallel, 2 * self.xy, 0.0)
 
+    def _repr_svg_(self) -> str:
+        from thermodbm.drawing import draw_hamiltonian, svg
+
+        return svg(draw_hamiltonian(self))
+
 
 def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array | np.ndarray:
     """`value` as a float array (n,). Tracers are let through; concrete values are checked, and stay NumPy arrays in double precision

@@ -141,6 +141,11 @@ class Lattice:
         fractions = self.cells / np.array(self.extent)
         return 2 * np.pi * fractions @ np.linalg.inv(vectors).T
 
+    def _repr_svg_(self) -> str:
+        from thermodbm.drawing import draw_lattice, svg
+
+        return svg(draw_lattice(self))
+
 
 def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tuple[bool, ...] = True) -> Lattice:
     """A chain, square, triangular, honeycomb, kagome or cubic lattice.

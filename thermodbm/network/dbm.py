@@ -23,6 +23,11 @@ class DBMParams(NamedTuple):
         hidden = {"bias": self.b, "to_visible": self.W, "to_deep": self.W_deep}
         return {"params": {"visible": {"bias": self.a}, "hidden": hidden, "deep": {"bias": self.c}}}
 
+    def _repr_svg_(self) -> str:
+        from thermodbm.drawing import draw_network, svg
+
+        return svg(draw_network(self))
+
 
 def log_amplitude(params: DBMParams, visible: jax.Array, deep: jax.Array) -> jax.Array:
     """ln phi(v, d) = a.v + c.d + sum_j ln 2 cosh(b_j + W_j v + W_deep_j d), (...) complex, of (..., V) and (..., D) of +-1.

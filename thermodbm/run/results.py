@@ -106,11 +106,14 @@ class ThermalCurve:
         """
         return read_file(Path(path), read_curve)
 
-    def plot(self, **options: Any) -> np.ndarray:
-        """Energy, specific heat, entropy, ... against temperature; the options are those of `thermodbm.plotting.plot_curves`."""
+    def plot(self, *others: "ThermalCurve", **options: Any) -> np.ndarray:
+        """Energy, specific heat, entropy, ... against temperature, with other curves laid over; matplotlib axes, one per observable.
+
+        The options are those of `thermodbm.plotting.plot_curves`.
+        """
         from thermodbm.plotting import plot_curves
 
-        return plot_curves([self], **options)
+        return plot_curves([self, *others], **options)
 
     def to_xarray(self) -> "xarray.Dataset":
         """Each observable as a variable `name` and its error as `name_error`, over the coordinate `temperature`."""
