@@ -116,7 +116,7 @@ def test_tables_give_the_ratios_of_full_evaluation_along_a_walk(n_deep):
 
 
 def test_tables_stay_finite_for_the_infinite_temperature_unit():
-    """A hidden unit with weights i pi/4 has amplitude zero for parallel pairs: ratios away from sigma' = -sigma vanish, and nothing is NaN."""
+    """A hidden unit with weights i pi/4 has amplitude zero for parallel pairs: ratios to these vanish, and nothing is NaN."""
     hamiltonian = j1j2(make_lattice("chain", 4))
     group = symmetry_group(hamiltonian, translations=True, exchange=False)
     module = PurifiedDBM(group, n_filters=1)

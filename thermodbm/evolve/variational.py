@@ -94,7 +94,7 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
 
         new, error, infos = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
         metric, _ = centered(theta, jnp.zeros(len(visible)))
-        first, last = (jax.tree.map(lambda x: x[k], infos) for k in (0, -1))
+        first, last = jax.tree.map(lambda x: x[0], infos), jax.tree.map(lambda x: x[-1], infos)
         return Step(
             theta=new,
             error=metric_norm(metric, error, comm),
@@ -230,12 +230,8 @@ def variational_method(
             raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
         visible, multiplicity = (state["walkers"], None) if sampled else exact_sum[:2]
         done = jax.device_get(step(state["theta"], visible, h, multiplicity))
-        good = (
-            np.isfinite(done.theta).all()
-            and np.isfinite(done.energy)
-            and done.overlap > MIN_OVERLAP
-            and done.error <= 2 * options.tolerance
-        )
+        finite = np.isfinite(done.theta).all() and np.isfinite(done.energy)
+        good = finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
         if not good:
             state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
             return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
@@ -345,7 +341,7 @@ _INFINITE_TEMPERATURE = {
 
 
 def _extend(path: State, beta: float, energy: float, energy_error: float, variance: float, residual: float) -> State:
-    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, and the effect of r^2 on e by the trapezoidal one."""
+    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule; effect of r^2 on e by the trapezoidal one."""
     d = beta - path["beta"]
     area = d * (path["energy"] + energy) / 2 - d**2 * (path["variance"] - variance) / 12
     return {
