@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -39,7 +40,7 @@ def checkpoint_tree(at: Checkpoint, config: RunConfig, comm: Comm) -> Tree | Non
     /checkpoint/sha256 (of all the rest), thermodbm_version, config_sha256, n_ranks, chunk, seconds, seconds_here,
     points/<index of the temperature>/..., states/<rank>/...
     """
-    states = comm.gather(jax.device_get(at.state))
+    states = comm.gather(_state_tree(at.state))
     if states is None:
         return None
     tree = {
@@ -81,7 +82,8 @@ def load_checkpoint(path: Path, comm: Comm) -> tuple[RunConfig, Checkpoint | Non
         hint = f"Use `mpirun -n {n_ranks} thermodbm resume {path}`." if n_ranks > 1 else "Resume it without mpirun."
         raise InputError(where, expected=f"{n_ranks} rank(s), as before", found=f"{comm.size}", hint=hint)
     points = {int(index): _point(point) for index, point in tree["points"].items()}
-    return config, Checkpoint(points, tree["chunk"], tree["states"][f"{comm.rank:05d}"], tree["seconds"], tree["seconds_here"])
+    state = _state(tree["states"][f"{comm.rank:05d}"])
+    return config, Checkpoint(points, tree["chunk"], state, tree["seconds"], tree["seconds_here"])
 
 
 @contextmanager
@@ -95,6 +97,22 @@ def heed_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+JAX = "jax"
+"""Key under which an array of JAX lies in a group of its own: it comes back as one, since NumPy may round otherwise in the last digit."""
+
+
+def _state_tree(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {name: _state_tree(value) for name, value in state.items()}
+    return {JAX: np.asarray(state)} if isinstance(state, jax.Array) else state
+
+
+def _state(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return jnp.asarray(tree[JAX]) if tree.keys() == {JAX} else {name: _state(value) for name, value in tree.items()}
 
 
 def _point_tree(point: Point) -> Tree:
