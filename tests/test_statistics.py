@@ -1,7 +1,7 @@
 import numpy as np
 
 from thermodbm.estimate.extrapolation import extrapolate
-from thermodbm.estimate.statistics import Estimate, append_blocks, from_blocks, from_chains
+from thermodbm.estimate.statistics import Estimate, append_blocks, from_blocks, from_chains, with_controls
 
 
 def autoregressive(rng, n_sweeps, n_chains, rho):
@@ -89,3 +89,16 @@ def test_arrays_and_single_levels():
     e = extrapolate(arrays, U, 0.1)
     np.testing.assert_allclose(e.mean, np.arange(4), atol=1e-2)
     assert e.error.shape == (4,)
+
+
+def test_controls_take_away_what_they_explain():
+    """x = mean + 2 c_1 - c_2 + noise with autocorrelated controls: the mean stays within 4.5 errors, and the error is the noise's own."""
+    random = np.random.default_rng(8)
+    noise = random.normal(size=(3, 4000, 8))
+    slow = np.cumsum(noise[:2], axis=1)
+    controls = list(slow[:, 3:] - slow[:, :-3])
+    x = 0.7 + 2 * controls[0] - controls[1] + 0.1 * noise[2, 3:]
+    plain, controlled = from_chains(x), from_chains(with_controls(x, controls))
+    assert plain.error > 10 * controlled.error
+    assert 0.8 < controlled.error / (0.1 / np.sqrt(x.size)) < 1.3
+    assert abs(controlled.mean - 0.7) < 4.5 * controlled.error

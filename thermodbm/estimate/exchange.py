@@ -5,7 +5,8 @@ exactly; it is even in delta and extrapolates with the same series as Z. Two for
 
 * loops: without field, freezing and frustration, <sz_i sz_j> = <s_i s_j [same loop]> and <sx_i sx_j> = -sign(xy) <[same loop]>.
   No shot noise from exchange events: several times less variance than counting them.
-* worldlines: -d ln |w|/d delta of every plaquette; valid always, with the sign of the weight as a phase if frustrated.
+* worldlines: -d ln |w|/d delta of every plaquette; valid always, with the sign of the weight as a phase if frustrated. Where there are
+  loops its difference from their energy has mean zero and serves as a control variate, and so does that of the score.
 
 The specific heat is the covariance with the score, since d<f>/d beta = Cov(f, d ln W/d beta) + <df/d beta>:
 c = beta^2 ( N <energy score> - N <energy><score> - <slope> ), score = -d ln W/d beta / N and slope the energy's explicit derivative.
@@ -61,8 +62,9 @@ def exchange_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int)
 
 
 def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
-    """Arrays (n_chains,), per site: energy and score; magnetization_z, magnetization_z_squared = <M^2>/N with M = sum Sz;
-    staggered_structure_factor on a bipartite lattice; sign (+-1) if frustrated, by which all others are to be weighted."""
+    """Arrays (n_chains,), per site: energy, score, and worldline_energy if the energy is by loops; magnetization_z and
+    magnetization_z_squared = <M^2>/N with M = sum Sz; staggered_structure_factor on a bipartite lattice; sign (+-1) if frustrated, by
+    which all others are to be weighted."""
     with_field, frustrated, by_loops = _with_field(hamiltonian), sublattice_rotation(hamiltonian) is None, _by_loops(hamiltonian)
     n = hamiltonian.n_sites
     patterns = {"magnetization_z_squared": np.ones(n)}
@@ -71,7 +73,9 @@ def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
     amplitudes = np.pad(np.stack(list(patterns.values())), ((0, 0), (0, 1)))[:, ring.sites[0].reshape(-1)]  # 0 for an idle site
 
     def measure(params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-        values = (_energy_by_loops if by_loops else _energy_by_worldlines)(ring, params, spins, info)
+        values = _energy_by_worldlines(ring, params, spins)
+        if by_loops:
+            values = {"worldline_energy": values["energy"], **_energy_by_loops(ring, params, spins, info)}
         first = spins[:, 0].reshape(len(spins), -1)
         moments = 0.5 * first[:, None] * amplitudes  # (n_chains, n_patterns, cells of layer 0)
         if with_field or frustrated:
@@ -151,7 +155,7 @@ def _energy_by_loops(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, 
     return {"energy": energy / ring.n_sites, "score": -(score * durations).sum((1, 2)) / ring.n_sites}
 
 
-def _energy_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+def _energy_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array) -> dict[str, jax.Array]:
     exchange = _sum_of_gates(ring, spins, _log_slope(params, ring, lambda elements: elements), _durations(ring))
     field = (_tile(ring, params.field) * spins).sum((1, 2, 3)) / (params.delta * ring.n_steps)  # exponents, linear in beta
     energy = -(exchange + field) / ring.n_sites

@@ -58,3 +58,16 @@ def from_blocks(series: np.ndarray) -> Estimate:
     """Mean and error of an array from block averages (n_blocks, ..., n_chains), blocks much longer than the autocorrelation time."""
     spread = np.moveaxis(series, -1, 1).reshape(-1, *series.shape[1:-1])
     return Estimate(spread.mean(0), spread.std(0, ddof=1) / np.sqrt(len(spread)))
+
+
+def with_controls(series: np.ndarray, controls: list[np.ndarray]) -> np.ndarray:
+    """Series x - sum_k lambda_k c_k with the least error, from controls c_k of mean zero; all (n_blocks, n_chains).
+
+    lambda is the regression coefficient of x on the c_k, both averaged over 64ths of the series so that autocorrelation counts. Its own
+    error biases the mean by less than the error / sqrt(64 n_chains).
+    """
+    bunch = max(1, len(series) // 64)
+    coarse = np.stack([x[: len(x) // bunch * bunch].reshape(-1, bunch, x.shape[-1]).mean(1).ravel() for x in (series, *controls)])
+    coarse -= coarse.mean(1, keepdims=True)
+    coefficients = np.linalg.lstsq(coarse[1:].T, coarse[0], rcond=1e-10)[0]
+    return series - np.tensordot(coefficients, np.stack(controls), 1)

@@ -14,7 +14,7 @@ from thermodbm.estimate.ensemble import Ensemble, chain_mesh, place_chains, run_
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.estimate.extrapolation import extrapolate
 from thermodbm.estimate.ising import ising_ensemble
-from thermodbm.estimate.statistics import MAX_BLOCKS, Estimate, append_blocks, from_blocks, from_chains
+from thermodbm.estimate.statistics import MAX_BLOCKS, Estimate, append_blocks, from_blocks, from_chains, with_controls
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
@@ -32,9 +32,9 @@ CHUNK_SECONDS = 0.5
 SECONDS_PER_SPIN = 1e-7
 N_SLOTS = 8
 """Batches per chain into which pair functions are averaged, in turn."""
-INTERMEDIATE = {"score", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
+INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
 STATIONARY = {"energy"}
-"""At low temperature the second-order Trotter error of the Ising energy cancels (exchange energies are derivatives of ln Z: it does not)."""
+"""At low temperature the second-order Trotter error of the Ising energy cancels; exchange energies are derivatives of ln Z."""
 
 
 def commutator_scale(hamiltonian: SpinHamiltonian) -> float:
@@ -235,6 +235,8 @@ def _level_estimates(level: State, beta: float, n: int, comm: Comm, only: str | 
         found["susceptibility"] = beta * n * (x["kubo_squared"] - drift)
     else:
         found["susceptibility"] = beta * (x["magnetization_z_squared"] - n * drift)
+    if "worldline_energy" in x:
+        found["energy"] = with_controls(x["energy"], [x[name] - x["energy"] for name in ("score", "worldline_energy")])
     if only:
         found = {only: found[only]}
     estimates = {name: from_chains(v, level["block"]) for name, v in found.items()}
