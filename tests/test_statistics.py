@@ -59,7 +59,7 @@ def levels(x, sigma, rng=None):
 
 
 def test_fourth_order_polynomial_is_extrapolated_exactly():
-    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, 0.03, stationary=True)
+    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, 0.1, left_over=0.3)
     assert abs(e.mean - 2.0) < 1e-6
 
 
@@ -78,7 +78,7 @@ def test_extrapolation_errors_are_right():
 
 def test_what_is_not_fitted_enters_the_error():
     """A sixth-order term of 1e-3 per level is not seen by the fit, but its size is."""
-    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, 0.03, stationary=True)
+    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, 0.1, left_over=0.3)
     assert e.error > abs(e.mean - 1.0) / 3 > 0
 
 

@@ -10,19 +10,15 @@ import numpy as np
 
 from thermodbm.estimate.statistics import Estimate
 
-LEFT_OVER = 10.0
-"""Sixth-order error over the fourth-order correction of a stationary quantity, in units of smallness (exact rings and 3x3 tori: 8 to 10)."""
-
-
-def extrapolate(levels: Sequence[Estimate], u: np.ndarray, smallness: float, stationary: bool = False) -> Estimate:
+def extrapolate(levels: Sequence[Estimate], u: np.ndarray, curvature: float, left_over: float | None = None) -> Estimate:
     """Extrapolated value at u = 0 with its error, elementwise for arrays.
 
     Args:
         levels: estimates at steps of u = (delta/delta_fine)^2, the finest first.
         u: (n_levels,), u[0] = 1.
-        smallness: (delta kappa)^2 at the finest step with kappa the energy scale of commutators: the prior width of |B/A|.
-        stationary: A may cancel (the energy at low temperature), so that B is fitted freely if there are three levels; what the next
-            order adds is judged from what B changed and goes into the error.
+        curvature: prior width of |B/A|.
+        left_over: given for quantities whose A may cancel (the energy at low temperature), so that B/A has no scale: B is then fitted freely
+            if there are three levels, and this fraction of what B changed goes into the error, for the next order.
 
     One level is handed back as it is. tau_int, r_hat and n_eff are the finest level's.
     """
@@ -38,14 +34,13 @@ def extrapolate(levels: Sequence[Estimate], u: np.ndarray, smallness: float, sta
     mean, error = np.empty(means.shape[1]), np.empty(means.shape[1])
     for k, (x, sigma) in enumerate(zip(means.T, errors.T, strict=True)):
         slope = (x[1] - x[0]) / (u[1] - 1)  # of the two finest levels, where the fourth order weighs least
-        width = smallness * np.hypot(slope, np.hypot(sigma[0], sigma[1]) / (u[1] - 1))
+        width = curvature * np.hypot(slope, np.hypot(sigma[0], sigma[1]) / (u[1] - 1))
         if len(u) < 3:
             statistical = np.hypot(u[1] * sigma[0], sigma[1]) / (u[1] - 1)
-            mean[k], error[k] = x[0] - slope, np.hypot(statistical, u[1] * (abs(slope) / u[1] if stationary else width))
+            mean[k], error[k] = x[0] - slope, np.hypot(statistical, abs(slope) if left_over is not None else u[1] * width)
             continue
-        mean[k], statistical = _fit(x, sigma, u, np.inf if stationary else width)
-        left_over = LEFT_OVER * smallness * abs(mean[k] - (x[0] - slope)) if stationary else 0.0
-        error[k] = np.hypot(statistical, left_over)
+        mean[k], statistical = _fit(x, sigma, u, width if left_over is None else np.inf)
+        error[k] = np.hypot(statistical, (left_over or 0.0) * abs(mean[k] - (x[0] - slope)))
     return Estimate(mean.reshape(shape), error.reshape(shape), finest.tau_int, finest.r_hat, finest.n_eff)
 
 
