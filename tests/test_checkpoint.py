@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -307,6 +308,7 @@ output.checkpoint_every = 0.01
         while len(seen) < n_chunks and process.poll() is None:
             if path.exists():
                 seen.add(path.stat().st_mtime_ns)
+            time.sleep(0.01)
 
     process = start("run", "c.toml", "-o", "c.h5")
     for n_chunks in (5, 7):
