@@ -109,7 +109,8 @@ def draw_network(params: "DBMParams", ax: "Axes | None" = None) -> "Axes":
             ax.scatter(*units[chosen].T, s=75, marker=marker, c=color, edgecolors=edges[chosen], linewidths=1.3, zorder=3, label=label)
     if len(hidden):
         ax.scatter(*hidden.T, s=26, marker="s", c="0.75", edgecolors="black", linewidths=0.7, zorder=3, label="hidden units")
-    ax.set_title(f"{n} spins, {n} ancillas, {len(params.b)} hidden and {len(params.c)} deep units", fontsize=10)
+    plural = "s" if n > 1 else ""
+    ax.set_title(f"{n} spin{plural}, {n} ancilla{plural}, {len(params.b)} hidden and {len(params.c)} deep units", fontsize=10)
     signs = {"real +": (weights.real > 1e-12), "real −": (weights.real < -1e-12), "imaginary +": (weights.imag > 1e-12)}
     signs |= {"imaginary −": (weights.imag < -1e-12)}
     for label, present in signs.items():

@@ -142,16 +142,16 @@ def _draw_exact(axes: np.ndarray, names: Sequence[str], curves: Sequence["Therma
 def _draw_limits(axes: np.ndarray, names: Sequence[str], curves: Sequence["ThermalCurve"]) -> None:
     """Horizontal lines at infinite temperature, where H has no trace, and at the energy of the ground state of the first curve's model."""
     hamiltonian, scale = curves[0].hamiltonian, _unit(curves[0])[0]
-    values = {"energy": [(0.0, r"$T = \infty$", "top")], "entropy": [(math.log(2), r"$\ln 2$", "top")]}
+    values = {"energy": [(0.0, r"$T = \infty$", "left", "top")], "entropy": [(math.log(2), r"$\ln 2$", "left", "top")]}
     if _solvable(hamiltonian):
         ground = exact_curve(hamiltonian, np.array([1e6 / scale]))["energy"][0] / scale
-        values["energy"].append((ground, "ground state", "bottom"))
+        values["energy"].append((ground, "ground state", "right", "bottom"))
     for ax, name in zip(axes, names, strict=True):
-        for value, words, side in values.get(name, ()):
+        for value, words, horizontal, vertical in values.get(name, ()):
             ax.axhline(value, color="0.6", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-            offset = {"top": -3, "bottom": 3}[side]
-            position = {"xy": (0.02, value), "xycoords": ("axes fraction", "data"), "xytext": (0, offset), "textcoords": "offset points"}
-            ax.annotate(words, **position, va=side, fontsize=8, color="0.35")
+            where, lift = {"left": 0.02, "right": 0.98}[horizontal], {"top": -3, "bottom": 3}[vertical]
+            position = {"xycoords": ("axes fraction", "data"), "xytext": (0, lift), "textcoords": "offset points"}
+            ax.annotate(words, (where, value), **position, ha=horizontal, va=vertical, fontsize=8, color="0.35")
 
 
 def _solvable(hamiltonian: SpinHamiltonian) -> bool:

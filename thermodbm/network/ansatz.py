@@ -88,18 +88,18 @@ class PurifiedDBM(nn.Module):
         """d ln Psi / d theta in the shapes of the parameters, each (n, ...), of visible units (n, V)."""
         group, f, m, k = self.group, self.n_filters, self.n_hidden, self.n_deep
         v = visible.astype(float)
-        n = len(v)
+        n, g = len(v), len(group.perm)
         tanh, deep_weight = _mean_hidden(self.weights(), v)
-        tanh = tanh.reshape(n, f, -1, m, 1 << k)
-        deep_weight = deep_weight.reshape(n, f, -1, 1 << k)
+        tanh = tanh.reshape(n, f, g, m, 1 << k)
+        deep_weight = deep_weight.reshape(n, f, g, 1 << k)
         hidden = (tanh * deep_weight[..., None, :]).sum(-1)  # (n, f, g, m)
         images = v[:, group.perm] * group.sign[:, None]  # (n, g, V)
         classes = pair_orbits(group)
         # einsum of a real and a complex array would convert the real one: two real products are half the work
-        by_filter = jnp.moveaxis(hidden, 2, -1).reshape(n, f * m, -1)
+        by_filter = jnp.moveaxis(hidden, 2, -1).reshape(n, f * m, g)
         derivs = {
             "pairs": jnp.stack([0.5 * jnp.sum(v * (v @ (classes == c).astype(float)), -1) for c in range(classes.max() + 1)], -1),
-            "W": jax.lax.complex(by_filter.real @ images, by_filter.imag @ images).reshape(n, f, m, -1),
+            "W": jax.lax.complex(by_filter.real @ images, by_filter.imag @ images).reshape(n, f, m, v.shape[1]),
         }
         if k:
             derivs["W_deep"] = jnp.einsum("nfgmd,nfgd,dk->nfmk", tanh, deep_weight, deep_configurations(k).astype(float))

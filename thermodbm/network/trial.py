@@ -103,6 +103,8 @@ def _grouped_blocks(cosh: jax.Array, deep: jax.Array) -> jax.Array:
     """Block amplitudes multiplied over as many blocks as stay far from the ends of double precision, (groups, n)."""
     blocks = (cosh.prod(1) * deep).sum(1) if cosh.shape[2] > 1 else cosh[:, :, 0].prod(1)
     n_blocks, n_hidden = cosh.shape[:2]
+    if n_blocks == 0:  # the two-body factor alone
+        return blocks
     size = max(k for k in range(1, n_blocks + 1) if k == 1 or (n_blocks % k == 0 and k * n_hidden <= 256))
     return blocks.reshape(n_blocks // size, size, -1).prod(1)
 

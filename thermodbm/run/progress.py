@@ -5,10 +5,13 @@ import time
 import warnings
 
 from tqdm import TqdmWarning
-from tqdm.auto import tqdm
 
 from thermodbm.evolve.method import Info
 from thermodbm.run.results import shorthand
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets gets the text bar
+    from tqdm.auto import tqdm
 
 
 class Progress:
@@ -33,7 +36,7 @@ class Reporter(Progress):
         self.since = time.monotonic()
         self.heading = f"[{self.n_started}/{self.n_temperatures}] T = {temperature:.5g}"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets gets the text bar
+            warnings.simplefilter("ignore", TqdmWarning)
             self.bar = tqdm(
                 total=1.0,
                 desc=self.heading,
