@@ -20,11 +20,11 @@ BASE = {"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, 
 METHODS = {
     "deterministic": {
         "method": {"kind": "deterministic", "sampler": "gibbs", "extrapolate": False, "d_tau": 0.05},
-        "sampling": {"n_chains": 8, "n_samples": 40000},
+        "sampling": {"n_chains": 8, "n_samples": 16000},
     },
     "variational": {
-        "method": {"kind": "variational", "enumerate": False, "alpha": 1, "n_walkers": 128},
-        "sampling": {"n_samples": 4000},
+        "method": {"kind": "variational", "enumerate": False, "alpha": 1, "n_walkers": 1024},
+        "sampling": {"n_samples": 4096},
     },
 }
 
