@@ -42,6 +42,10 @@ def state_vector(params: DBMParams, *, block: int = 1 << 12) -> np.ndarray:
     """Psi(v) summed over every deep configuration, (2^N, 2^N): rows spins, columns ancillas, both numbered from all up.
 
     Site 0 is the most significant bit and a set bit is a down spin. For tests and small pictures: costs 2^(V + D).
+
+    >>> from thermodbm.network.trotter import infinite_temperature
+    >>> np.abs(state_vector(infinite_temperature(1))).round(3).tolist()
+    [[0.0, 2.0], [2.0, 0.0]]
     """
 
     def configurations(n: int) -> np.ndarray:
@@ -49,8 +53,13 @@ def state_vector(params: DBMParams, *, block: int = 1 << 12) -> np.ndarray:
         return (1 - 2 * bits).astype(np.int8)
 
     visible, deep = configurations(len(params.a)), configurations(len(params.c))
-    amplitude = jax.jit(lambda v: jnp.exp(log_amplitude(params, v[:, None], deep[None])).sum(-1))
     rows = max(1, block // len(deep))
-    psi = np.concatenate([np.asarray(amplitude(visible[k : k + rows])) for k in range(0, len(visible), rows)])
+    psi = np.concatenate([np.asarray(_summed_amplitude(params, visible[k : k + rows], deep)) for k in range(0, len(visible), rows)])
     n_states = 1 << (len(params.a) // 2)
     return psi.reshape(n_states, n_states)
+
+
+@jax.jit
+def _summed_amplitude(params: DBMParams, visible: jax.Array, deep: jax.Array) -> jax.Array:
+    """Sum of the amplitude over the deep configurations (n, D), of visible ones (m, V): (m,)."""
+    return jnp.exp(log_amplitude(params, visible[:, None], deep[None])).sum(-1)
