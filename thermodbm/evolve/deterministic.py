@@ -1,5 +1,6 @@
 """Method I as a thermal method: analytic networks at two or three Trotter steps, sampled in turn, extrapolated to a vanishing step."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,8 @@ LEVELS = {True: (1, 2, 4), False: (1,)}
 """Steps in units of the finest: doubling lets the coarse levels share their shapes with the fine ones of other temperatures."""
 SHARES = {True: (0.5, 0.3, 0.2), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
+MIN_SLICES = 8
+"""Of the finest level: hot rings are cheap, and each shape must be compiled."""
 CHUNK_SECONDS = 0.5
 """Aim for the duration of one call of `advance`, at SECONDS_PER_SPIN."""
 SECONDS_PER_SPIN = 1e-7
@@ -67,7 +70,7 @@ def slices(beta: float, d_tau: float, extrapolate: bool) -> list[int]:
     [64, 32, 16]
     """
     coarsest = LEVELS[extrapolate][-1]
-    needed = max(beta / (2 * d_tau) / coarsest, 1.0)
+    needed = max(beta / (2 * d_tau), MIN_SLICES) / coarsest
     finest = coarsest * 2 ** int(np.ceil(np.log2(needed) - 1e-9))
     return [finest // r for r in LEVELS[extrapolate]]
 
@@ -126,9 +129,15 @@ def deterministic_method(
         if state["beta"] != beta:
             state = start(key, state, beta)
         done = progress(state["levels"])
-        k = int(np.argmin(done))
-        level = _sweep(key, beta, state["levels"][str(k)], *runner(int(state["levels"][str(k)]["n_slices"])), mesh, n_thermal(k))
-        levels = {**state["levels"], str(k): level}
+        # the first chunks compile: all levels at once, so that every core has its share
+        now = range(len(done)) if max(done) == 0 else [int(np.argmin(done))]
+
+        def sweep(k: int) -> State:
+            level = state["levels"][str(k)]
+            return _sweep(jax.random.fold_in(key, k), beta, level, *runner(int(level["n_slices"])), mesh, n_thermal(k))
+
+        with ThreadPoolExecutor(max_workers=len(now)) as pool:
+            levels = {**state["levels"], **{str(k): level for k, level in zip(now, pool.map(sweep, now), strict=True)}}
         state = {"beta": beta, "levels": levels}
         done = progress(levels)
         fraction, message = min(done), ""
