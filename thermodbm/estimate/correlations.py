@@ -8,7 +8,12 @@ from thermodbm.models import Lattice
 
 
 def correlations(lattice: Lattice, field: jax.Array) -> jax.Array:
-    """C(j) = (1/n_T) sum_T x_T(0) x_T(j) over the translations T of the lattice, (..., n_sites) from (..., n_sites)."""
+    """C(j) = (1/n_T) sum_T x_T(0) x_T(j) over the translations T of the lattice, (..., n_sites) from (..., n_sites).
+
+    >>> from thermodbm.models import make_lattice
+    >>> correlations(make_lattice("chain", 4), jnp.array([1.0, -1.0, 1.0, -1.0])).round(6).tolist()
+    [1.0, -1.0, 1.0, -1.0]
+    """
     if lattice.kind == "graph":
         return field[..., :1] * field
     axes = tuple(-1 - len(lattice.extent) + a for a, flag in enumerate(lattice.periodic) if flag)

@@ -32,6 +32,10 @@ def exact_curve(hamiltonian: SpinHamiltonian, betas: np.ndarray) -> Curve:
 
     Raises:
         InputError: for temperatures that are not positive, and if the system is too large for every exact way.
+
+    >>> from thermodbm.models import heisenberg, make_lattice
+    >>> float(exact_curve(heisenberg(make_lattice("chain", 2)), np.array([100.0]))["energy"][0])  # two spins: a singlet, -3/4
+    -0.375
     """
     betas = np.asarray(betas, float)
     if betas.ndim != 1 or not (np.isfinite(betas) & (betas > 0)).all():

@@ -114,6 +114,13 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     Args:
         J: one coupling or one per bond, of either sign (J > 0 is ferromagnetic).
         gamma, h: transverse and longitudinal field, one or one per site.
+
+    Raises:
+        InputError: for couplings that are no finite numbers, or not as many as bonds or sites.
+
+    >>> from thermodbm import make_lattice
+    >>> transverse_field_ising(make_lattice("chain", 4), J=[1.0, -1.0, 0.5, 1.0]).zz.tolist()
+    [-1.0, 1.0, -0.5, -1.0]
     """
     bonds, n = lattice.bonds(), lattice.n_sites
     zz = -_leaf("J", J, len(bonds), "bond")
@@ -135,7 +142,12 @@ def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling 
 
 
 def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
-    """H = J sum_<ij> S_i . S_j - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic."""
+    """H = J sum_<ij> S_i . S_j - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic.
+
+    >>> from thermodbm import make_lattice
+    >>> float(heisenberg(make_lattice("chain", 4)).diagonal_energy(np.array([1, -1, 1, -1])))
+    -1.0
+    """
     bonds = lattice.bonds()
     j = _leaf("J", J, len(bonds), "bond")
     return _exchange(lattice, "heisenberg", bonds, j, j, h)

@@ -56,7 +56,11 @@ class NetworkBuilder:
 
 
 def bond_weights(exponent: float) -> tuple[float, float]:
-    """Weights of the hidden unit that writes exp(K s1 s2): W = 1/2 arccosh(exp 2|K|) to both spins, with opposite signs for K < 0."""
+    """Weights of the hidden unit that writes exp(K s1 s2): W = 1/2 arccosh(exp 2|K|) to both spins, with opposite signs for K < 0.
+
+    >>> bool(np.isclose(np.cosh(2 * bond_weights(0.3)[0]), np.exp(0.6)))
+    True
+    """
     w = 0.5 * np.arccosh(np.exp(2 * abs(exponent)))
     return w, w if exponent >= 0 else -w
 
@@ -101,6 +105,10 @@ def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) ->
         InputError: for a negative beta, no slices, or a model without an Ising network.
 
     Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), Method I; Carleo, Nomura, Imada, Nat. Commun. 9, 5322 (2018).
+
+    >>> from thermodbm import make_lattice, transverse_field_ising
+    >>> trotter_network(transverse_field_ising(make_lattice("chain", 3)), 1.0, n_slices=2).W_deep.shape
+    (18, 6)
     """
     if not (np.isfinite(beta) and beta >= 0):
         raise InputError("beta", expected="a finite number >= 0", found=beta)
