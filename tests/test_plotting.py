@@ -83,6 +83,20 @@ def test_unfinished_curves_are_drawn_as_far_as_they_are():
         plot_curves([empty])
 
 
+def test_limits_are_laid_under():
+    axes = curve(J=2.0, gamma=2.0).plot(observables=["entropy", "energy"], limits=True)
+    assert [ax.get_title() for ax in axes] == ["entropy per site", "energy per site"]
+    levels = [sorted(line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2) for ax in axes]
+    ground = exact_curve(curve().hamiltonian, np.array([1e4]))["energy"][0]
+    np.testing.assert_allclose(levels[0], [np.log(2)])
+    np.testing.assert_allclose(levels[1], [ground, 0.0], atol=1e-12)
+
+
+def test_an_unknown_observable_is_named():
+    with pytest.raises(InputError, match="speed"):
+        curve().plot(observables=["energy", "speed"])
+
+
 def test_nothing_is_clipped(tmp_path):
     figure = plot_curves([curve(), curve(T=(0.1, 5.0))], labels=["a long label of a curve", "another long label"])[0].figure
     figure.savefig(tmp_path / "f.png")
