@@ -73,7 +73,11 @@ def launch(arguments: list[str], directory: Path, ranks: int) -> subprocess.Pope
     if ranks > 1:
         command = [str(Path(sys.executable).with_name("mpirun")), "-n", str(ranks), "--oversubscribe", *command]
     root = str(Path(__file__).parent.parent)
-    settings = {"PYTHONPATH": root, "JAX_COMPILATION_CACHE_DIR": str(directory / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    settings = {
+        "PYTHONPATH": root,
+        "JAX_COMPILATION_CACHE_DIR": str(directory / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     settings |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return subprocess.Popen(command, cwd=directory, env=os.environ | settings, start_new_session=True, stderr=subprocess.PIPE, text=True)
 

@@ -2,12 +2,12 @@
 
     python benchmarks/tfim_efficiency.py [--samples 60000] [--samplers mixed column cluster] [--alps-python PATH]
 
-Points: chain N = 64, gamma = J, beta = 8; square 8x8, gamma = 3.04 J, beta = 4. The figure of merit is error x sqrt(CPU seconds) of the values
-extrapolated in the Trotter step, extrapolation error included, on one core; compilation, once per shape, is left out (the timed run
+Points: chain N = 64, gamma = J, beta = 8; square 8x8, gamma = 3.04 J, beta = 4. The figure of merit is error x sqrt(CPU seconds) of the
+values extrapolated in the Trotter step, extrapolation error included, on one core; compilation, once per shape, is left out (the timed run
 is preceded by a first chunk of every shape). `none` is the mixed sampler at the finest step alone, not extrapolated.
 
-ALPS runs its loop code (Jz = -4 J, Gamma = 2 gamma in spin operators; its energies are of the same H) if --alps-python names the interpreter of an
-environment made by
+ALPS runs its loop code (Jz = -4 J, Gamma = 2 gamma in spin operators; its energies are of the same H) if --alps-python names the
+interpreter of an environment made by
     uv venv --python 3.11 alps && uv pip install --python alps pyalps==3.0.0
 and its rows are skipped otherwise.
 """
@@ -49,7 +49,6 @@ print("RESULT", e, de, scale * m, scale * dm, used.ru_utime + used.ru_stime)
 def ours(hamiltonian: SpinHamiltonian, beta: float, sampler: str, n_samples: int) -> tuple[Point, float]:
     """The result at one temperature and the CPU seconds it took, all programs being compiled."""
     options = DeterministicOptions(extrapolate=sampler != "none", sampler="mixed" if sampler == "none" else sampler)
-    point = start = None
     method = deterministic_method(hamiltonian, options, SamplingOptions(n_samples=n_samples, n_chains=64))
 
     def run(seed: int, most_calls: float) -> Point | None:

@@ -85,7 +85,8 @@ def test_kernel_samples_the_ring(name, field):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernel_forgets_its_start(name):
-    """From a random start, 60 steps (1000 of the slow Gibbs sampler) bring <m_z> and the nearest-layer correlation to their exact values within 5 standard errors."""
+    """From a random start, 60 steps (1000 of the slow Gibbs sampler) bring <m_z> and the nearest-layer correlation to their exact
+    values within 5 standard errors."""
     hamiltonian = magnet(1, field=True)
     if name == "gibbs":  # single units cannot turn a worldline that never kinks
         hamiltonian = replace(hamiltonian, x_field=jnp.asarray(hamiltonian.x_field).at[0].set(0.8))

@@ -64,7 +64,8 @@ def test_fourth_order_polynomial_is_extrapolated_exactly():
 
 
 def test_extrapolation_errors_are_right():
-    """Pulls with statistical noise and a fourth order of half its prior width: mean square below 1 + 5 sigma of 400 trials, not far below."""
+    """Pulls with statistical noise and a fourth order of half its prior width: mean square below 1 + 5 sigma of 400 trials, not far
+    below."""
     rng = np.random.default_rng(0)
     pulls = []
     for _ in range(400):

@@ -283,8 +283,12 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _doubts(curve: ThermalCurve) -> str:
-    """A warning for every observable of which the chains disagree."""
+    """A warning for every observable of which the chains disagree, and for temperatures whose sign is lost in noise."""
     lines = ""
+    lost = curve.temperature[curve.diagnostics["trusted"] == 0] if "trusted" in curve.diagnostics else []
+    if len(lost):
+        lines += f"\nThe average sign is not resolved at T = {', '.join(f'{T:.4g}' for T in lost)}: do not trust what stands there. "
+        lines += 'Frustrated magnets at low temperature need method.kind = "variational".'
     for name, estimate in curve.observables.items():
         if estimate.r_hat is not None and (worst := np.nanmax(estimate.r_hat, initial=1.0)) > R_HAT_LIMIT:
             lines += f"\nThe chains disagree about {name} (r_hat up to {worst:.2f}): its errors are too small. Take more samples."

@@ -1,7 +1,7 @@
 """Extrapolation of Trotterised estimates to a vanishing step, with the error that extrapolation itself makes.
 
-Symmetric splitting leaves x(delta) = x_0 + A u + B u^2 + ..., u = (delta/delta_fine)^2. A least-squares fit to the levels u = 1, 4, 16 weighs
-them by their statistical errors; how much B may matter is a prior width, so that the error bar grows where it is not determined.
+Symmetric splitting leaves x(delta) = x_0 + A u + B u^2 + ..., u = (delta/delta_fine)^2. A least-squares fit to the levels u = 1, 4, 16
+weighs them by their statistical errors; how much B may matter is a prior width, so that the error bar grows where it is not determined.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 
 from thermodbm.estimate.statistics import Estimate
 
+
 def extrapolate(levels: Sequence[Estimate], u: np.ndarray, curvature: float, left_over: float | None = None) -> Estimate:
     """Extrapolated value at u = 0 with its error, elementwise for arrays.
 
@@ -17,7 +18,8 @@ def extrapolate(levels: Sequence[Estimate], u: np.ndarray, curvature: float, lef
         levels: estimates at steps of u = (delta/delta_fine)^2, the finest first.
         u: (n_levels,), u[0] = 1.
         curvature: prior width of |B/A|.
-        left_over: given for quantities whose A may cancel (the energy at low temperature), so that B/A has no scale: B is then fitted freely
+        left_over: given for quantities whose A may cancel (the energy at low temperature), so that B/A has no scale: B is then fitted
+        freely
             if there are three levels, and this fraction of what B changed goes into the error, for the next order.
 
     One level is handed back as it is. tau_int, r_hat and n_eff are the finest level's.

@@ -46,8 +46,8 @@ def _slope(of_beta: Callable[[jax.Array], jax.Array], beta: jax.Array) -> jax.Ar
 
 
 def measure_rarely(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
-    """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites) and, on a
-    fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
+    """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites)
+    and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
     lattice = hamiltonian.lattice
 
     def measure(weights: RingWeights, spins: Spins, info: dict) -> dict[str, jax.Array]:

@@ -119,8 +119,9 @@ def _regress(x: np.ndarray, a: float, e: Estimate, c: Estimate) -> np.ndarray:
                 factor = cholesky(covariance, lower=True)
             except np.linalg.LinAlgError:  # exact data to which these hyperparameters give no weight
                 continue
-            weighted = solve_triangular(factor, values, lower=True)
-            gain = solve_triangular(factor, (amplitude**2 * cross + np.outer(constant_wanted, constant_data)).T, lower=True)
+            right = np.column_stack([values, (amplitude**2 * cross + np.outer(constant_wanted, constant_data)).T])
+            weighted, gain = np.split(solve_triangular(factor, right, lower=True, check_finite=False), [1], axis=1)
+            weighted = weighted[:, 0]
             log_likelihood.append(-0.5 * weighted @ weighted - np.log(np.diag(factor)).sum())
             means.append(weighted @ gain)
             variances.append(amplitude**2 * prior + constant_wanted**2 - np.sum(gain**2, 0))

@@ -28,6 +28,8 @@ LEVELS = {True: (1, 2, 4), False: (1,)}
 """Steps in units of the finest: doubling lets the coarse levels share their shapes with the fine ones of other temperatures."""
 SHARES = {True: (0.5, 0.3, 0.2), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
+TRUSTED_SIGN = 5.0
+"""Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
 MIN_SLICES = 8
 """Of the finest level: hot rings are cheap, and each shape must be compiled."""
 CHUNK_SECONDS = 0.5
@@ -39,8 +41,8 @@ INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squar
 CURVATURE = 0.3
 """Fourth-order over second-order Trotter error in units of (d_tau kappa)^2: at most 0.35 on exact rings and 3x3 tori at default steps."""
 LEFT_OVER = {"energy": 10.0, "specific_heat": 20.0}
-"""Sixth-order error over the fourth-order correction, in the same units (there: 4 to 11, and 6 to 18), of what is stationary at low temperature:
-their second order cancels."""
+"""Sixth-order error over the fourth-order correction, in the same units (there: 4 to 11, and 6 to 18), of what is stationary at low
+temperature: their second order cancels."""
 
 
 def commutator_scale(hamiltonian: SpinHamiltonian) -> float:
@@ -114,7 +116,8 @@ def deterministic_method(
                 chains = before[nearest] if nearest == n_slices else ensemble.resize(before[nearest])
             else:
                 chains = ensemble.kernel.init(jax.random.fold_in(key, k), n_local)
-            levels[str(k)] = {"n_slices": n_slices, "chains": chains, "n_sweeps": 0, "block": 1, "series": {}, "rare": {}, "visits": np.zeros(N_SLOTS, int)}
+            nothing = {"n_sweeps": 0, "block": 1, "series": {}, "rare": {}, "visits": np.zeros(N_SLOTS, int)}
+            levels[str(k)] = {"n_slices": n_slices, "chains": chains, **nothing}
         return {"beta": beta, "levels": levels}
 
     def n_thermal(level: int) -> int:
@@ -259,7 +262,9 @@ def _level_estimates(level: State, beta: float, n: int, comm: Comm, only: str | 
     if only:
         return estimates
     seen = level["visits"] > 0
-    pairs = {name: _gather(comm, v[seen] / level["visits"][seen].reshape(-1, *[1] * (v.ndim - 1)), axis=1) for name, v in level["rare"].items()}
+    pairs = {
+        name: _gather(comm, v[seen] / level["visits"][seen].reshape(-1, *[1] * (v.ndim - 1)), axis=1) for name, v in level["rare"].items()
+    }
     pairs = _linearised(pairs)
     estimates |= {name: from_blocks(np.moveaxis(v, 1, -1)) for name, v in pairs.items() if name != "sign"}
     slope, fluctuation = estimates.pop("slope"), estimates["specific_heat"]
@@ -295,7 +300,8 @@ def _point(hamiltonian: SpinHamiltonian, levels: dict, beta: float, comm: Comm) 
     n_measured = sum(x["series"]["energy"].size * x["block"] for x in levels.values()) * comm.size
     diagnostics = {"n_slices": n_slices, "d_tau": beta / (2 * n_slices), "n_samples": n_measured, "average_sign": 1.0}
     if sign is not None:
-        diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error)}
+        trusted = abs(float(sign.mean)) > TRUSTED_SIGN * float(sign.error)
+        diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error), "trusted": float(trusted)}
     return Point(observables, diagnostics, network_record(hamiltonian, beta, n_slices))
 
 
@@ -314,5 +320,7 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
     joined = []
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.items()}
-        joined.append(point._replace(observables={**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates}))
+        joined.append(
+            point._replace(observables={**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates})
+        )
     return joined

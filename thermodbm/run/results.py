@@ -130,7 +130,7 @@ class ThermalCurve:
     def table(self) -> list[list[str]]:
         """Rows of text, headings first: temperature, every scalar observable as 1.2345(6), and what limits their trust."""
         scalars = {name: e for name, e in self.observables.items() if np.ndim(e.mean) == 1}
-        good = {"average_sign": 1.0, "systematic_error": 0.0}
+        good = {"average_sign": 1.0, "trusted": 1.0, "systematic_error": 0.0}
         doubts = {
             n: self.diagnostics[n] for n, value in good.items() if n in self.diagnostics and np.nanmax(np.abs(self.diagnostics[n] - value))
         }

@@ -31,8 +31,8 @@ from thermodbm.run.results import ThermalCurve, check_output, collect
 def start_jax() -> None:
     """Double precision, a compilation cache, and one device per CPU core, over which samplers share out their chains.
 
-    For entry points, before any array. Compiled programs are kept in the user's cache folder (or JAX_COMPILATION_CACHE_DIR): a second run of
-    the same shapes starts at once.
+    For entry points, before any array. Compiled programs are kept in the user's cache folder (or JAX_COMPILATION_CACHE_DIR): a second
+    run of the same shapes starts at once.
     """
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:

@@ -1,8 +1,8 @@
 """Cluster update (Swendsen-Wang): the hidden units of the network decide which spins are joined, and clusters flip as wholes.
 
 A hidden unit whose two spins agree with its coupling joins them with probability 1 - exp(-2|K|) across a bond, 1 - t along imaginary time.
-Joined runs along imaginary time are found by a scan; between runs there are few joints, drawn by jumping from one to the next, so the union-find
-that merges runs into clusters works on a short list.
+Joined runs along imaginary time are found by a scan; between runs there are few joints, drawn by jumping from one to the next, so the
+union-find that merges runs into clusters works on a short list.
 """
 
 import jax

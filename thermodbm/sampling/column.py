@@ -1,9 +1,11 @@
 """Column update: an exact draw of a whole worldline, given its neighbours, by filtering forward and sampling backward in imaginary time.
 
-Given the other sites, site i is a periodic chain of two-state variables with site weights exp(b_l s_l) and kinks of weight t. With s_0 held at
-+1 the filtered ratio q_l = alpha_l(-)/alpha_l(+) obeys q_l = exp(-2 b_l) (t + q_l-1)/(1 + t q_l-1), q_0 = 0; with s_0 = -1 its inverse p_l obeys
-the same with b -> -b. Their normalisations give s_0's odds, ln Z+/Z- = sum_l 2 b_l + ln (1 + t q_l)/(1 + t p_l); the rest is drawn backward.
-The same two filters from both ends give every conditional expectation, which is how `conditional_means` gets rid of most noise.
+Given the other sites, site i is a periodic chain of two-state variables with site weights exp(b_l s_l) and kinks of weight t. With s_0
+held at
++1 the filtered ratio q_l = alpha_l(-)/alpha_l(+) obeys q_l = exp(-2 b_l) (t + q_l-1)/(1 + t q_l-1), q_0 = 0; with s_0 = -1 its inverse
+p_l obeys
+the same with b -> -b. Their normalisations give s_0's odds, ln Z+/Z- = sum_l 2 b_l + ln (1 + t q_l)/(1 + t p_l); the rest is drawn
+backward. The same two filters from both ends give every conditional expectation, which is how `conditional_means` gets rid of most noise.
 """
 
 import jax
@@ -74,8 +76,8 @@ def conditional_means(hamiltonian: SpinHamiltonian, weights: RingWeights, spins:
     """Energy and magnetisations of the ring, every site averaged exactly over its own worldline given the others (Rao-Blackwell).
 
     Returns:
-        energy, magnetization_x, magnetization_z per site, (n_chains,), of the Trotterised state: H is inserted between the half steps of its
-        diagonal part, the symmetric place, as in the local energy <sigma|H|Psi>/<sigma|Psi>.
+        energy, magnetization_x, magnetization_z per site, (n_chains,), of the Trotterised state: H is inserted between the half steps
+        of its diagonal part, the symmetric place, as in the local energy <sigma|H|Psi>/<sigma|Psi>.
     """
     n = hamiltonian.n_sites
     single = jnp.float32

@@ -1,6 +1,7 @@
 """Block Gibbs sampling of the network itself: all hidden units given (v, d), then all (v, d) given the hidden units.
 
-Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), supplement. Slow at low temperature; kept as the reference that the others are held to.
+Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), supplement. Slow at low temperature; kept as the reference that the others are
+held to.
 """
 
 import jax
