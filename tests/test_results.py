@@ -194,7 +194,15 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("mean", "error", "text"),
-    [(-1.271441, 2.3e-4, "-1.2714(2)"), (0.5, 0.0, "0.5"), (np.nan, np.nan, "-"), (1.0, np.nan, "1(?)"), (12345.0, 678.0, "1.23(7)e+04")],
+    [
+        (-1.271441, 2.3e-4, "-1.2714(2)"),
+        (0.5, 0.0, "0.5"),
+        (np.nan, np.nan, "-"),
+        (1.0, np.nan, "1(?)"),
+        (1.0, 5e-324, "1"),
+        (1.0, -1.0, "1(?)"),
+        (12345.0, 678.0, "1.23(7)e+04"),
+    ],
 )
 def test_shorthand(mean, error, text):
     assert shorthand(mean, error) == text

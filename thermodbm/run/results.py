@@ -160,9 +160,11 @@ def shorthand(mean: float, error: float) -> str:
     """
     if not np.isfinite(mean):
         return "-"
-    if error == 0:
+    if not 0 <= error < np.inf:
+        return f"{mean:.4g}(?)"
+    if error <= max(1e-12 * abs(mean), 1e-280):  # as good as exact, and beyond what can be written with all its digits
         return f"{mean:.10g}"
-    return f"{ufloat(mean, error):.1uS}" if np.isfinite(error) else f"{mean:.4g}(?)"
+    return f"{ufloat(mean, error):.1uS}"
 
 
 def collect(points: Sequence[Point | None]) -> dict[str, Any]:
