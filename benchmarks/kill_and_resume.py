@@ -67,7 +67,7 @@ def n_different(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> int:
     return len(a.keys() ^ b.keys()) + sum(not np.array_equal(a[n], b[n], equal_nan=a[n].dtype.kind in "fc") for n in a.keys() & b.keys())
 
 
-def launch(arguments: list[str], directory: Path, ranks: int) -> subprocess.Popen:
+def launch(arguments: list[str], directory: Path, ranks: int = 1) -> subprocess.Popen:
     """`thermodbm ARGUMENTS` in a process group of its own, so that mpirun dies together with its ranks."""
     command = [sys.executable, "-m", "thermodbm", *arguments, "--quiet"]
     if ranks > 1:

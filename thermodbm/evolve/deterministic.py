@@ -26,7 +26,7 @@ STEP = 0.25
 """Default Trotter step in units of the inverse commutator scale: leaves extrapolated energies within 1e-4, extrapolation error included."""
 LEVELS = {True: (1, 2, 4), False: (1,)}
 """Steps in units of the finest: doubling lets the coarse levels share their shapes with the fine ones of other temperatures."""
-SHARES = {True: (0.5, 0.3, 0.2), False: (1.0,)}
+SHARES = {True: (0.65, 0.3, 0.05), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
 TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
@@ -96,7 +96,7 @@ def deterministic_method(
     def chunk(n_slices: int) -> int:
         """Sweeps of one call, a power of two."""
         seconds = SECONDS_PER_SPIN * 2 * n_slices * hamiltonian.n_sites * n_local / mesh.size
-        longest = min(CHUNK_SECONDS / seconds, 256, max(wanted[-1] / 2, 2))
+        longest = min(CHUNK_SECONDS / seconds, 256, max(wanted[0] / 4, 2))
         return max(2, 2 ** int(np.log2(max(longest, 1))))
 
     def runner(n_slices: int) -> tuple[Ensemble, Any]:

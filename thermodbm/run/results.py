@@ -231,7 +231,7 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         values = read_array(dataset, size)
         if values.dtype.kind not in "fiu" or values.shape[:1] != (leading,):
             raise ValueError(f"{dataset.name} should hold {leading} temperatures of numbers")
-        return values
+        return values.astype(float, copy=False)
 
     attributes = file.attrs
     if (found := int(attributes["format_version"])) != FORMAT_VERSION:
@@ -246,8 +246,8 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         observables[name] = estimate
     network = [read_tree(file["network"][f"{t:04d}"], size) if f"{t:04d}" in file["network"] else {} for t in range(n)]
     return ThermalCurve(
-        temperature=array(file["temperature"], n).astype(float),
-        beta=array(file["beta"], n).astype(float),
+        temperature=array(file["temperature"], n),
+        beta=array(file["beta"], n),
         observables=observables,
         diagnostics={name: array(values, n) for name, values in file["diagnostics"].items()},
         network=tuple(flatten_dict(weights, sep="/") for weights in network),
