@@ -10,8 +10,8 @@ from thermodbm.evolve.deterministic import default_d_tau, slices
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
 
-BYTES_PER_SPIN = 16
-"""Of one chain: the spin itself, cluster labels and temporaries of an update."""
+BYTES_PER_SPIN = 512
+"""Of one chain, measured with benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 
