@@ -92,3 +92,12 @@ def test_log_amplitude_is_jittable_and_batched():
 def test_bad_input_is_refused(beta, n_slices):
     with pytest.raises(InputError):
         trotter_network(transverse_field_ising(make_lattice("chain", 3)), beta, n_slices)
+
+
+def test_exchange_models_have_their_network_too():
+    from thermodbm.models import heisenberg
+    from thermodbm.network.exchange import exchange_network
+
+    hamiltonian = heisenberg(make_lattice("chain", 3))
+    for a, b in zip(trotter_network(hamiltonian, 0.5, 1), exchange_network(hamiltonian, 0.5, 1), strict=True):
+        np.testing.assert_array_equal(a, b)

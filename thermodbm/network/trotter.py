@@ -99,10 +99,11 @@ def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) ->
     """The purified thermal state exp(-beta H/2)|Psi_inf> in the symmetric Trotter splitting, with delta = beta/(2 n_slices).
 
     For the transverse-field Ising model: a hidden unit per bond and slice (one more layer for the split first half step), and a deep and a
-    hidden unit per site and slice. Exact for the Trotter product, which differs from the exponential by O(delta^2).
+    hidden unit per site and slice; for models that conserve the magnetisation see `exchange.exchange_network`. Exact for the Trotter
+    product, which differs from the exponential by O(delta^2).
 
     Raises:
-        InputError: for a negative beta, no slices, or a model without an Ising network.
+        InputError: for a negative beta or no slices.
 
     Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), Method I; Carleo, Nomura, Imada, Nat. Commun. 9, 5322 (2018).
 
@@ -115,7 +116,9 @@ def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) ->
     if n_slices < 1:
         raise InputError("n_slices", expected="a positive integer", found=n_slices)
     if hamiltonian.conserves_sz:
-        raise InputError("model.kind", expected="tfim", found=hamiltonian.model)
+        from thermodbm.network.exchange import exchange_network  # built with this module's NetworkBuilder
+
+        return exchange_network(hamiltonian, beta, n_slices)
     builder = NetworkBuilder(hamiltonian.n_sites)
     if beta > 0:
         apply_ising_slices(builder, hamiltonian, beta / (2 * n_slices), n_slices)
