@@ -149,7 +149,7 @@ def deterministic_method(
                 error = float(_extrapolated(hamiltonian, levels, beta, comm, only="energy")["energy"].error)
                 message = f"error {error:.1e}"
                 if sampling.target_error:
-                    enough = min(level["n_sweeps"] / n_thermal(k) for k, level in enumerate(levels.values())) > 2
+                    enough = all(level["n_sweeps"] > 2 * n_thermal(k) for k, level in enumerate(levels.values()))
                     fraction = min(1.0, (sampling.target_error / error) ** 2) if error > 0 else 1.0
                     fraction = fraction if enough else min(fraction, 0.99)
             else:
