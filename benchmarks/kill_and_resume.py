@@ -78,7 +78,7 @@ def launch(arguments: list[str], directory: Path, ranks: int = 1) -> subprocess.
         "JAX_COMPILATION_CACHE_DIR": str(directory / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    settings |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    settings |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
     return subprocess.Popen(command, cwd=directory, env=os.environ | settings, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
 

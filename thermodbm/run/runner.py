@@ -117,20 +117,20 @@ def run(
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
                 curve = _curve(config, method, at)
-            stopping = _any(comm, stop())
-            due = _any(comm, comm.rank == 0 and now - recorded > config.sections["output"]["checkpoint_every"])
+            due = now - recorded > config.sections["output"]["checkpoint_every"]
+            stopping, due = _any(comm, stop(), due)
             if point is not None or stopping or due:
                 record()
                 recorded = time.monotonic()
             if stopping and not curve.finished:
-                _any(comm, True)  # all wait until rank 0 has written
+                _any(comm)  # all wait until rank 0 has written
                 raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
     return curve
 
 
-def _any(comm: Comm, flag: bool) -> bool:
-    """Whether any rank says so."""
-    return flag if comm.size == 1 else bool(comm.sum(jnp.asarray(flag, int)))
+def _any(comm: Comm, *flags: bool) -> list[bool]:
+    """For each flag whether some rank has raised it."""
+    return list(flags) if comm.size == 1 else (np.asarray(comm.sum(jnp.asarray(flags, int))) > 0).tolist()
 
 
 def _curve(config: RunConfig, method: ThermalMethod, at: Checkpoint) -> ThermalCurve:
