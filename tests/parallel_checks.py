@@ -19,7 +19,7 @@ from thermodbm.run.results import ThermalCurve
 BASE = {"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [0.5, 2.0]}}
 METHODS = {
     "deterministic": {
-        "method": {"kind": "deterministic", "sampler": "gibbs", "extrapolate": False, "d_tau": 0.05},
+        "method": {"kind": "deterministic", "sampler": "column", "extrapolate": False, "d_tau": 0.05},
         "sampling": {"n_chains": 8, "n_samples": 16000},
     },
     "variational": {

@@ -123,7 +123,7 @@ def run(
                 record()
                 recorded = time.monotonic()
             if stopping and not curve.finished:
-                _any(comm)  # all wait until rank 0 has written
+                _any(comm, True)  # all wait until rank 0 has written
                 raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
     return curve
 
