@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], set[int]]] = {
 
 def main() -> None:
     directory = Path(tempfile.mkdtemp())
-    (directory / "run.toml").write_text(CONFIGS["deterministic"].replace("n_samples = 100000", "n_samples = 400000"))
+    (directory / "run.toml").write_text(CONFIGS["deterministic"].replace("n_samples = 100000", "n_samples = 200000"))
     references = {}
     for ranks in (1, 2):
         finish(launch(["run", "run.toml", "-o", "reference.h5", "--force"], directory, ranks))

@@ -236,7 +236,7 @@ def test_networks_larger_than_memory_are_refused(change):
 def test_cost_counts_the_slices_that_the_method_sets_up():
     config = parse_config({**BASE, "method": {"d_tau": 0.05, "extrapolate": False}, "temperature": {"beta": [0.01, 1.6, 1.61]}})
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
-    assert cost.n_slices.tolist() == [1, 16, 32] and cost.n_spins.tolist() == [16, 256, 512]
+    assert cost.n_slices.tolist() == [8, 16, 32] and cost.n_spins.tolist() == [128, 256, 512]
     check_memory(cost, available=1e9)
     with pytest.raises(InputError, match="32 slices"):
         check_memory(cost, available=1e3)
