@@ -2,6 +2,8 @@ from pathlib import Path
 
 import jax
 
+collect_ignore = ["parallel_checks.py"]  # run by mpirun
+
 jax.config.update("jax_enable_x64", True)
 # compiled once for all workers, and for the next run
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))

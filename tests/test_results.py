@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch,
     path = tmp_path / "c.h5"
     curve(seed=1).save(path)
 
-    def fail(*arguments):
+    def fail(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
     if broken == "write":
