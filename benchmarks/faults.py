@@ -21,12 +21,21 @@ import numpy as np
 from kill_and_resume import CONFIGS, arrays, finish, launch, n_different
 
 
-def begun(directory: Path, ranks: int = 1) -> subprocess.Popen:
+LARGE = ("sampling.n_chains=20000", "temperature.T=[2.0, 0.2]")
+"""Settings of a run whose second temperature needs memory."""
+
+
+def begun(directory: Path, ranks: int = 1, settings: tuple[str, ...] = ()) -> subprocess.Popen:
     """A run that has finished a temperature and has work left."""
-    process = launch(["run", "run.toml", "-o", "c.h5"], directory, ranks)
+    process = launch(["run", "run.toml", "-o", "c.h5", *sets(settings)], directory, ranks)
     while process.poll() is None and n_finished(directory / "c.h5") < 1:
         time.sleep(0.02)
     return process
+
+
+def sets(settings: tuple[str, ...]) -> list[str]:
+    """As options of the command line."""
+    return [option for setting in settings for option in ("--set", setting)]
 
 
 def n_finished(path: Path) -> int:
@@ -53,15 +62,19 @@ def send(number: int, ranks: int = 1) -> Callable[[Path], tuple[int, str]]:
     return fault
 
 
-def limited(kind: int, limit: Callable[[int], int]) -> Callable[[Path], tuple[int, str]]:
-    """Once a temperature is finished, limit a resource of the process to a function of the size of the result file."""
+def small_files(directory: Path) -> tuple[int, str]:
+    """Once a temperature is finished, allow files of half the size only, as a quota may."""
+    process = begun(directory)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, ((directory / "c.h5").stat().st_size // 2, resource.RLIM_INFINITY))
+    return outcome(process)
 
-    def fault(directory: Path) -> tuple[int, str]:
-        process = begun(directory)
-        resource.prlimit(process.pid, kind, (limit((directory / "c.h5").stat().st_size), resource.RLIM_INFINITY))
-        return outcome(process)
 
-    return fault
+def no_memory(directory: Path) -> tuple[int, str]:
+    """Once a temperature is finished, allow hardly more memory than the process has."""
+    process = begun(directory, settings=LARGE)
+    used = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+    return outcome(process)
 
 
 def full_disk(directory: Path) -> tuple[int, str]:
@@ -109,8 +122,8 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], set[int]]] = {
     "SIGKILL": (send(signal.SIGKILL), {-9}),
     "one of two ranks killed": (send(signal.SIGKILL, ranks=2), {137}),
     "one of two ranks gets SIGTERM": (send(signal.SIGTERM, ranks=2), {75}),
-    "file larger than allowed": (limited(resource.RLIMIT_FSIZE, lambda size: size // 2), {2}),
-    "no memory left": (limited(resource.RLIMIT_AS, lambda size: 1), {3}),
+    "file larger than allowed": (small_files, {2}),
+    "no memory left": (no_memory, {3}),
     "disk full": (full_disk, {2}),
     "file system turns read-only": (read_only, {2}),
 }
@@ -119,10 +132,11 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], set[int]]] = {
 def main() -> None:
     directory = Path(tempfile.mkdtemp())
     (directory / "run.toml").write_text(CONFIGS["deterministic"].replace("n_samples = 100000", "n_samples = 200000"))
+    cases = {name: (2 if "ranks" in name else 1, LARGE if "memory" in name else ()) for name in FAULTS}
     references = {}
-    for ranks in (1, 2):
-        finish(launch(["run", "run.toml", "-o", "reference.h5", "--force"], directory, ranks))
-        references[ranks] = arrays(directory / "reference.h5")
+    for ranks, settings in set(cases.values()):
+        finish(launch(["run", "run.toml", "-o", "reference.h5", "--force", *sets(settings)], directory, ranks))
+        references[ranks, settings] = arrays(directory / "reference.h5")
     print(f"{'fault':32}status  finished  resumed  same  said")
     for name, (fault, expected) in FAULTS.items():
         try:
@@ -130,10 +144,10 @@ def main() -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"{name:32}not tried: {error}")
             continue
-        kept, ranks = n_finished(directory / "c.h5"), 2 if "ranks" in name else 1
-        resumed = launch(["resume", "c.h5"], directory, ranks)
+        kept = n_finished(directory / "c.h5")
+        resumed = launch(["resume", "c.h5"], directory, cases[name][0])
         resumed.communicate()
-        same = resumed.returncode == 0 and not n_different(arrays(directory / "c.h5"), references[ranks])
+        same = resumed.returncode == 0 and not n_different(arrays(directory / "c.h5"), references[cases[name]])
         said = err[max(err.find("thermodbm:"), 0) :][:70]
         verdict = "" if status in expected and "Traceback" not in err and same else "   <-- NOT GOOD"
         print(f"{name:32}{status:6}  {kept:8}  {resumed.returncode:7}  {'yes' if same else 'NO':4}  {said}{verdict}", flush=True)

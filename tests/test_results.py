@@ -1,6 +1,7 @@
 """Curves survive the disk unchanged, and nothing on disk can bring the reader down."""
 
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -94,11 +95,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch,
         raise OSError(28, "No space left on device")
 
     if broken == "write":
-        monkeypatch.setattr(results.Path, "open", fail)
+        opened = Path.open
+        monkeypatch.setattr(Path, "open", lambda file, mode="r", **keywords: fail() if "w" in mode else opened(file, mode=mode, **keywords))
     elif broken == "fsync":
         monkeypatch.setattr(os, "fsync", fail)
     else:
-        monkeypatch.setattr(results.Path, "replace", fail)
+        monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(InputError, match="No space left"):
         curve(seed=2).save(path)
     monkeypatch.undo()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import textwrap
@@ -63,8 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         _fail("Out of memory. What was finished is in the file. Fewer chains, or larger d_tau, need less.", NumericsError.exit_status)
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0][:300] if str(error) else "no reason given"
-        _fail(f"The device gave up: {reason} What was finished is in the file.", NumericsError.exit_status)
+        first = str(error).splitlines()[0] if str(error) else "no reason given"
+        reason = re.sub(r"(\b[^:]+: )\1+", r"\1", first)[:300]  # each layer that an error passes repeats itself
+        _fail(f"The device gave up: {reason.rstrip('. ')}. What was finished is in the file.", NumericsError.exit_status)
 
 
 @app.command()
