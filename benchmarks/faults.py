@@ -20,7 +20,6 @@ import h5py
 import numpy as np
 from kill_and_resume import CONFIGS, arrays, finish, launch, n_different
 
-
 LARGE = ("sampling.n_chains=20000", "temperature.T=[2.0, 0.2]")
 """Settings of a run whose second temperature needs memory."""
 
