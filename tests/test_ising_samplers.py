@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from thermodbm.models import graph, transverse_field_ising
-from thermodbm.sampling.cluster import cluster_kernel, merge, run_heads
+from thermodbm.sampling.cluster import cluster_kernel, run_heads
 from thermodbm.sampling.column import column_kernel, column_means, conditional_means, draw_columns
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.mixed import mixed_kernel
 from thermodbm.sampling.ring import log_weight, ring_weights
+from thermodbm.sampling.union import Joints, append, merge, no_joints
 
 BETA, N_LAYERS = 1.1, 4
 KERNELS = {
@@ -153,14 +154,28 @@ def test_merge_finds_connected_components():
     import networkx as nx
 
     rng = np.random.default_rng(0)
-    for n_edges in (0, 30, 100, 400):
-        edges = rng.integers(0, 200, (n_edges, 2))
-        root = np.asarray(merge(200, *jnp.asarray(edges.T, jnp.int32)))
+    for n_nodes, n_edges in ((200, 0), (200, 30), (200, 100), (200, 400), (9000, 8000)):  # the last fills several blocks
+        edges = rng.integers(0, n_nodes, (n_edges, 2))
+        void = rng.integers(0, n_nodes, (100, 2))
+        a, b = jnp.asarray(np.concatenate([edges, void]).T, jnp.int32)
+        root = np.asarray(merge(n_nodes, Joints(a, b, jnp.int32(n_edges))))
         g = nx.Graph()
-        g.add_nodes_from(range(200))
+        g.add_nodes_from(range(n_nodes))
         g.add_edges_from(edges.tolist())
         for component in nx.connected_components(g):
             assert {int(root[k]) for k in component} == {min(component)}
+
+
+def test_joints_are_appended_in_place_of_void_ones():
+    rng = np.random.default_rng(0)
+    joints, kept = no_joints(60), []
+    for _ in range(4):
+        a, b = rng.integers(0, 99, (2, 3, 4))
+        keep = rng.random((3, 4)) < 0.5
+        joints = append(joints, jnp.asarray(keep), jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
+        kept += list(zip(a[keep], b[keep], strict=True))
+    count = int(joints.count)
+    assert sorted(zip(np.asarray(joints.a)[:count], np.asarray(joints.b)[:count], strict=True)) == sorted(kept)
 
 
 def test_runs_close_around_the_ring():

@@ -1,8 +1,8 @@
 """Cluster update (Swendsen-Wang): the hidden units of the network decide which spins are joined, and clusters flip as wholes.
 
 A hidden unit whose two spins agree with its coupling joins them with probability 1 - exp(-2|K|) across a bond, 1 - t along imaginary time.
-Joined runs along imaginary time are found by a scan; between runs there are few joints, drawn by jumping from one to the next, so the
-union-find that merges runs into clusters works on a short list.
+Joined runs along imaginary time are found by a scan; between runs there are few joints, drawn by jumping from one to the next, so that
+the list from which runs are merged into clusters is short.
 """
 
 import jax
@@ -13,13 +13,10 @@ from jax import lax
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
 from thermodbm.sampling.ring import RingWeights, Spins, random_spins
+from thermodbm.sampling.union import BLOCK, Joints, append, at, merge, no_joints
 
 N_SIGNS = 8
 """Independent sign assignments over which the improved estimators average (the bits of one byte)."""
-
-
-def _at(x: jax.Array, index: jax.Array) -> jax.Array:
-    return x.at[index].get(mode="promise_in_bounds")
 
 
 def run_heads(joined: jax.Array) -> jax.Array:
@@ -38,32 +35,11 @@ def run_heads(joined: jax.Array) -> jax.Array:
     return lax.scan(step, last, (own, joined))[1]
 
 
-def merge(n_nodes: int, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Root of every node when the nodes a[k] and b[k] are joined for all k, (n_nodes,) int32.
-
-    Each joint hooks the larger root onto the smaller and then moves its ends up; ends that meet are done.
-    """
-
-    def hook(state):
-        parent, a, b = state
-        parent = parent.at[jnp.maximum(a, b)].min(jnp.minimum(a, b), mode="promise_in_bounds")
-        for _ in range(2):
-            a, b = _at(parent, a), _at(parent, b)
-        return parent, a, b
-
-    parent = jnp.arange(n_nodes, dtype=jnp.int32)
-    parent, _, _ = lax.while_loop(lambda state: jnp.any(state[1] != state[2]), hook, (parent, a, b))
-    shorten = lambda state: (_at(state[0], state[0]), state[0])  # noqa: E731
-    return lax.while_loop(lambda state: jnp.any(state[0] != state[1]), shorten, shorten((parent, parent)))[0]
-
-
 def _joint_capacity(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> int:
-    """Length of the list of joints, even: its mean plus ten standard deviations at the largest step."""
-    if not len(hamiltonian.bonds):
-        return 2
+    """Joints of a chain for which there is room: their mean plus ten standard deviations at the largest step."""
     p = -np.expm1(-2 * max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max()))
     mean = n_layers * len(hamiltonian.bonds) * p
-    return 2 * int(mean / 2 + 5 * np.sqrt(mean) + 8)
+    return int(mean + 10 * np.sqrt(mean)) + 16
 
 
 def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
@@ -83,39 +59,45 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
     def init(key: jax.Array, n_chains: int) -> Spins:
         return random_spins(key, hamiltonian, n_layers, n_chains)
 
-    def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The two runs that each joint across a bond merges; a joint that is not there joins a run to itself."""
+    def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> Joints:
+        """The runs that hidden units join across bonds, each given by its head."""
         n_chains = spins.shape[-1]
-        key_gap, key_accept = jax.random.split(key)
+        rows = max(1, min(BLOCK // n_chains, capacity))
+        chain = jnp.arange(n_chains, dtype=jnp.int32)
+        flat, total = spins.reshape(-1), n_layers * n_bonds
         p = -jnp.expm1(-2 * jnp.abs(weights.bond))
         p_max = p.max()
-        # successes of a Bernoulli(p_max) trial per (layer, bond) come at geometric distances
-        u = jnp.maximum(uniform(key_gap, (capacity, n_chains)), jnp.float32(2**-25))
-        total = n_layers * n_bonds
-        gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(-p_max)), total).astype(jnp.int32) + 1
-        _, trial = lax.scan(lambda at, gap: (jnp.minimum(at + gap, total),) * 2, jnp.full(n_chains, -1, jnp.int32), gap)
-        inside = trial < total
-        layer, bond = jnp.divmod(jnp.where(inside, trial, 0), n_bonds)
-        thinned = uniform(key_accept, trial.shape) * p_max < p[bond]
-        chain = jnp.arange(n_chains, dtype=jnp.int32)
-        i, j = (((layer * n_sites + end[bond]) * n_chains + chain).reshape(-1) for end in (bond_i, bond_j))
-        flat = spins.reshape(-1)
-        agree = (_at(flat, i) == _at(flat, j)) == (weights.bond > 0)[bond].reshape(-1)
-        a = _at(heads, i)
-        return a, jnp.where(agree & (inside & thinned).reshape(-1), _at(heads, j), a)
+        later = lambda trial, gap: jnp.minimum(trial + gap, total)  # noqa: E731
+
+        def more(state: tuple) -> tuple:
+            k, last, found = state
+            u, thinning = uniform(jax.random.fold_in(key, k), (2, rows, n_chains))
+            # successes of a Bernoulli(p_max) trial per (layer, bond) come at geometric distances
+            gap = jnp.log(jnp.maximum(u, jnp.float32(2**-25))) / jnp.log1p(-p_max)
+            gap = jnp.minimum(jnp.floor(gap), total).astype(jnp.int32) + 1
+            trial = lax.associative_scan(later, gap.at[0].add(last))
+            layer, bond = jnp.divmod(jnp.where(trial < total, trial, 0), n_bonds)
+            i, j = ((layer * n_sites + end[bond]) * n_chains + chain for end in (bond_i, bond_j))
+            agree = (at(flat, i) == at(flat, j)) == (weights.bond > 0)[bond]
+            a, b = at(heads, i), at(heads, j)
+            joined = (trial < total) & (thinning * p_max < p[bond]) & agree & (a != b)
+            return k + 1, trial[-1], append(found, joined, a, b)
+
+        start = (jnp.int32(0), jnp.full(n_chains, -1, jnp.int32), no_joints(capacity * n_chains))
+        return lax.while_loop(lambda state: jnp.any(state[1] < total), more, start)[2]
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         key_time, key_joint, key_flip = jax.random.split(key, 3)
         u = uniform(key_time, spins.shape)
         heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= weights.t[:, None])).reshape(-1)
-        root = merge(spins.size, *joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
-        cluster = _at(root, heads)
+        root = merge(spins.size, joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
+        cluster = at(root, heads)
         if has_field:
             pull = jnp.broadcast_to(weights.field[:, None] * spins, spins.shape).reshape(-1)
             pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
-            return jnp.where(_at(flip, cluster).reshape(spins.shape), -spins, spins), {}
-        signs = _at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
+            return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), {}
+        signs = at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
         square = kubo = 0.0
         for k in range(N_SIGNS):
             flipped = jnp.where((signs >> k) & 1 == 1, -spins, spins)

@@ -1,0 +1,81 @@
+"""Joining nodes into clusters, for lists of joints whose length is known only at run time.
+
+Arrays have static shapes, so a list is a pair of long arrays and a count. It is worked through block by block up to the count, and
+joints that are settled are dropped: the work follows the number of joints that are still open.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BLOCK = 2048
+"""Joints handled at a time: their overhead is small, and their scratch space stays in the cache."""
+_ROWS = 32
+"""Ranks within a block are summed along rows, then across them."""
+
+
+class Joints(NamedTuple):
+    """Nodes a[k] and b[k] are joined, for k < count; what stands behind is void."""
+
+    a: jax.Array  # (size,) int32
+    b: jax.Array  # (size,) int32
+    count: jax.Array  # () int32
+
+
+def no_joints(size: int) -> Joints:
+    """An empty list with room for `size` joints."""
+    return Joints(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.int32), jnp.int32(0))
+
+
+def append(joints: Joints, keep: jax.Array, a: jax.Array, b: jax.Array) -> Joints:
+    """The list with those joints a, b behind it that are to be kept; all three (rows, columns)."""
+    rank = lax.associative_scan(jnp.add, keep.astype(jnp.int32))
+    n_kept = rank[-1]
+    before = jnp.cumsum(n_kept, dtype=jnp.int32) - n_kept
+    place = jnp.where(keep, joints.count + before + rank - 1, joints.a.size)
+    put = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731
+    return Joints(put(joints.a, a), put(joints.b, b), joints.count + n_kept.sum(dtype=jnp.int32))
+
+
+def merge(n_nodes: int, joints: Joints) -> jax.Array:
+    """Root of every node when all joints hold, (n_nodes,) int32.
+
+    Each round hooks the larger end of every joint onto the smaller, then moves its ends up; joints whose ends meet are done.
+    """
+    size = -(-joints.a.size // BLOCK) * BLOCK
+    joints = joints._replace(**{name: jnp.pad(getattr(joints, name), (0, size - joints.a.size)) for name in "ab"})
+    within = jnp.arange(BLOCK, dtype=jnp.int32).reshape(_ROWS, -1)
+
+    def block(joints: Joints, k: jax.Array) -> tuple[jax.Array, ...]:
+        a, b = (lax.dynamic_slice_in_dim(x, k * BLOCK, BLOCK).reshape(_ROWS, -1) for x in joints[:2])
+        return a, b, k * BLOCK + within < joints.count
+
+    def round_of_all(state: tuple[jax.Array, Joints]) -> tuple[jax.Array, Joints]:
+        parent, open_joints = state
+
+        def hook(k: jax.Array, parent: jax.Array) -> jax.Array:
+            a, b, present = block(open_joints, k)
+            a, b = jnp.where(present, a, 0), jnp.where(present, b, 0)
+            return parent.at[jnp.maximum(a, b)].min(jnp.minimum(a, b), mode="promise_in_bounds")
+
+        def climb(k: jax.Array, left: Joints) -> Joints:
+            a, b, present = block(left._replace(count=open_joints.count), k)  # what is left stands before block k
+            for _ in range(2):
+                a, b = at(parent, a), at(parent, b)
+            return append(left, present & (a != b), a, b)
+
+        n_blocks = (open_joints.count + BLOCK - 1) // BLOCK
+        parent = lax.fori_loop(jnp.int32(0), n_blocks, hook, parent)
+        return parent, lax.fori_loop(jnp.int32(0), n_blocks, climb, open_joints._replace(count=jnp.int32(0)))
+
+    parent = jnp.arange(n_nodes, dtype=jnp.int32)
+    parent, _ = lax.while_loop(lambda state: state[1].count > 0, round_of_all, (parent, joints))
+    shorten = lambda state: (at(state[0], state[0]), state[0])  # noqa: E731
+    return lax.while_loop(lambda state: jnp.any(state[0] != state[1]), shorten, shorten((parent, parent)))[0]
+
+
+def at(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[index] for indices that are known to be in range."""
+    return x.at[index].get(mode="promise_in_bounds")
