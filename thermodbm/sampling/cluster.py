@@ -98,10 +98,11 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
             return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), {}
         signs = at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
+        narrow = jnp.int16 if n_sites < 2**15 else jnp.int32
         square = kubo = 0.0
         for k in range(N_SIGNS):
             flipped = jnp.where((signs >> k) & 1 == 1, -spins, spins)
-            magnetisation = flipped.sum(1, dtype=jnp.int32).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
+            magnetisation = flipped.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
             square += (magnetisation**2).mean(0) / N_SIGNS
             kubo += magnetisation.mean(0) ** 2 / N_SIGNS
         return flipped, {"order_parameter_squared": square, "kubo_squared": kubo}
