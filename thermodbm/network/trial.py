@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
-from thermodbm.network.ansatz import PurifiedDBM, Weights, hyperbolic_tables
+from thermodbm.network.ansatz import PurifiedDBM, Weights, grouped_blocks, hyperbolic_tables
 
 Cache = Any
 """Pytree of arrays whose last axis runs over walkers."""
@@ -84,29 +84,19 @@ def _tabulated(module: PurifiedDBM, unravel: Callable, log_amplitude: Callable) 
         w, v = weights(theta), visible.astype(float)
         cosh, sinh, _ = hyperbolic_tables(w, v)
         deep = jnp.exp(w.log_deep)[..., None]
-        return _Tables(cosh, sinh, _grouped_blocks(cosh, deep), w.a[:, None] + w.A @ v, deep)
+        return _Tables(cosh, sinh, grouped_blocks(cosh, deep), w.a[:, None] + w.A @ v, deep)
 
     def propose(move: _Move, tables: _Tables, sign: jax.Array) -> tuple[jax.Array, _Tables]:
         # addition theorem for a field that changes by -2 e W d: no transcendental function per hidden unit
         ch, sh = move.cosh[:, :, None, None], move.sinh[:, :, None, None] * sign
         cosh = tables.cosh * ch - tables.sinh * sh
         sinh = tables.sinh * ch - tables.cosh * sh
-        blocks = _grouped_blocks(cosh, tables.deep)
+        blocks = grouped_blocks(cosh, tables.deep)
         two_body = jnp.exp(move.constant - 2 * sign * (move.linear @ tables.field))
         ratio = two_body * (blocks / tables.blocks).prod(0)
         return ratio, _Tables(cosh, sinh, blocks, tables.field - move.shift[:, None] * sign, tables.deep)
 
     return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
-
-
-def _grouped_blocks(cosh: jax.Array, deep: jax.Array) -> jax.Array:
-    """Block amplitudes multiplied over as many blocks as stay far from the ends of double precision, (groups, n)."""
-    blocks = (cosh.prod(1) * deep).sum(1) if cosh.shape[2] > 1 else cosh[:, :, 0].prod(1)
-    n_blocks, n_hidden = cosh.shape[:2]
-    if n_blocks == 0:  # the two-body factor alone
-        return blocks
-    size = max(k for k in range(1, n_blocks + 1) if k == 1 or (n_blocks % k == 0 and k * n_hidden <= 256))
-    return blocks.reshape(n_blocks // size, size, -1).prod(1)
 
 
 def _generic(unravel: Callable, log_amplitude: Callable, *, holomorphic: bool) -> TrialState:
