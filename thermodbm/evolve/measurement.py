@@ -55,6 +55,36 @@ def energy_observables(hamiltonian: SpinHamiltonian, e_loc: jax.Array, ratios: j
     return found
 
 
+def heat_bath_controls(hamiltonian: SpinHamiltonian) -> Callable[..., jax.Array]:
+    """Functions of a configuration whose mean is exactly zero, because they change sign on average under a heat-bath update.
+
+    A move between v and v' with |Psi(v')/Psi(v)| = r turns a quantity f into its mean over the two, and f - (f + r^2 f')/(1 + r^2)
+    averages to zero in |Psi|^2. With f the terms of H off the diagonal and their own moves this removes the rare large ratios of high
+    temperature; with f = sz_i sz_j, the flip of a spin and its ancilla, and j up to four bonds from i, the fluctuations of free spins.
+
+    Returns:
+        A function of spins (n, n_sites), ratios (n, K) of the terms of H and ratios (n, n_sites) of flips of antiparallel pairs
+        to controls (n, 5), per site. Source: Assaraf and Caffarel, PRL 83, 4682 (1999).
+    """
+    n = hamiltonian.n_sites
+    elements = np.asarray(2 * hamiltonian.xy if hamiltonian.conserves_sz else -hamiltonian.x_field)
+    i, j = hamiltonian.bonds.T
+    bonds = np.zeros((n, n))
+    bonds[i, j] = bonds[j, i] = np.asarray(hamiltonian.zz)
+    powers = [np.linalg.matrix_power(bonds, k) for k in range(1, 5)]
+    reach = jnp.asarray(np.stack([(p - np.diag(np.diag(p))) / (np.abs(p).max() or 1.0) for p in powers]))
+
+    def controls(spins: jax.Array, ratios: jax.Array, pair_ratios: jax.Array) -> jax.Array:
+        square = jnp.abs(ratios) ** 2
+        offdiagonal = (ratios.real * (square - 1) / (square + 1)) @ elements
+        square = jnp.abs(pair_ratios) ** 2
+        s = spins.astype(float)
+        change = s * square / (1 + square)  # half of sz_i less its mean
+        return jnp.concatenate([offdiagonal[:, None], jnp.einsum("ni,kij,nj->nk", change, reach, s)], axis=1) / n
+
+    return controls
+
+
 def empty_tally(values: Values) -> Tally:
     """Nothing counted yet, for observables of the given shapes (n_walkers, ...)."""
     zeros = {name: jnp.zeros_like(v) for name, v in values.items()}
@@ -71,24 +101,34 @@ def add_to_tally(tally: Tally, values: Values) -> Tally:
 
 
 def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL) -> dict[str, Estimate]:
-    """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be."""
+    """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be.
+
+    From plain averages, what the entry "controls" explains is taken off by linear regression among the walkers. Fluctuations are left as
+    they are: they would gain little, and the regression of a square has a bias.
+    """
     samples = {name: s / tally.count for name, s in tally.sums.items()}
     n_walkers = len(samples["energy"]) * comm.size
     mean = {name: x / n_walkers for name, x in comm.sum({name: s.sum(0) for name, s in samples.items()}).items()}
+    controls, mean_controls = samples.pop("controls"), np.asarray(mean.pop("controls"))
     derived, linear = _derived(hamiltonian, beta, mean, samples)
-    spread = comm.sum({name: ((x - mean_x) ** 2).sum(0) for name, (x, mean_x) in linear.items()})
-    squares = comm.sum(tally.squares)
+    flat = {name: (x - mean_x).reshape(len(x), -1) for name, (x, mean_x) in linear.items()}
+    centered = controls - mean_controls
+    gram, cross = comm.sum((centered.T @ centered, {name: centered.T @ x for name, x in flat.items()}))
+    squares, spread = comm.sum((tally.squares, {name: (x**2).sum(0) for name, x in flat.items()}))
+    total, scale = float(n_walkers * tally.count), 1 / (max(n_walkers - 1, 1) * n_walkers)  # from a sum of squares to that of the mean
     found = {}
     for name, value in derived.items():
-        variance = np.asarray(spread[name]) / max(n_walkers - 1, 1) / n_walkers  # of the mean
-        error = np.sqrt(variance)
+        value, variance = np.asarray(value), np.asarray(spread[name]).reshape(np.shape(value)) * scale
         if name not in mean:
-            found[name] = Estimate(np.asarray(value), error)
+            found[name] = Estimate(value, np.sqrt(variance))
             continue
-        single = np.maximum(np.asarray(squares[name]) / (n_walkers * tally.count) - np.asarray(mean[name]) ** 2, 0)
-        total = float(n_walkers * tally.count)
-        n_eff = np.where(variance > 0, single / np.where(variance > 0, variance, 1), total)
-        found[name] = Estimate(np.asarray(value), error, 0.5 * total / np.maximum(n_eff, 1e-300), None, n_eff)
+        slopes = np.linalg.lstsq(np.asarray(gram), np.asarray(cross[name]), rcond=1e-10)[0]
+        explained = np.sum(slopes * np.asarray(cross[name]), 0).reshape(value.shape) * scale
+        left = np.maximum(variance - explained, 0)
+        single = np.maximum(np.asarray(squares[name]) / total - np.asarray(mean[name]) ** 2, 0)
+        n_eff = np.divide(single, left, out=np.full(value.shape, total), where=left > 0)
+        tau_int = 0.5 * np.divide(total * variance, single, out=np.ones(value.shape), where=single > 0)
+        found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.sqrt(left), tau_int, None, n_eff)
     return found
 
 

@@ -24,7 +24,7 @@ from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
 from thermodbm.network.trial import TrialState, trial_state
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
-from thermodbm.sampling.metropolis import BLOCK, hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
 
 MAX_ENUMERATED = 1 << 13
 """Configurations up to symmetry that are summed rather than sampled by default."""
@@ -173,6 +173,7 @@ def variational_method(
     step = evolution_step(simple, trial, options, comm)
     e_loc = local_energy(simple, trial)
     diagonal = measure.diagonal_observables(simple)
+    controls, pair_flips = measure.heat_bath_controls(simple), antiparallel_flips(n)
     moves = metropolis_moves(simple, conserve_sz=conserve_sz)
 
     @jax.jit
@@ -183,7 +184,8 @@ def variational_method(
     @jax.jit
     def values(theta: jax.Array, walkers: jax.Array) -> dict[str, jax.Array]:
         energies, ratios = e_loc(theta, walkers)
-        return {**measure.energy_observables(simple, energies, ratios), **diagonal(walkers[:, :n])}
+        zero_mean = controls(walkers[:, :n], ratios, local_ratios(trial, theta, walkers, pair_flips))
+        return {**measure.energy_observables(simple, energies, ratios), **diagonal(walkers[:, :n]), "controls": zero_mean}
 
     @jax.jit
     def exact_means(theta: jax.Array) -> dict[str, jax.Array]:

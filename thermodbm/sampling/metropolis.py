@@ -56,6 +56,11 @@ def hamiltonian_patterns(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, jax.
     return _patterns([{i: 1} for i in range(n)], 2 * n), -hamiltonian.x_field
 
 
+def antiparallel_flips(n_sites: int) -> np.ndarray:
+    """Patterns (n_sites, V) that flip a spin and its ancilla where they are antiparallel; no symmetry of H forbids them."""
+    return _patterns([{i: 1, n_sites + i: -1} for i in range(n_sites)], 2 * n_sites)
+
+
 def metropolis(
     key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int
 ) -> tuple[jax.Array, jax.Array]:
