@@ -60,7 +60,8 @@ def test_estimates_scatter_as_their_errors_say():
         "controls": controls,
     }
     values = jax.tree.map(np.asarray, values)
-    exact = measure.exact_estimates(hamiltonian, 0.6, {name: np.tensordot(weights, x, 1) for name, x in values.items() if name != "controls"})
+    means = {name: np.tensordot(weights, x, 1) for name, x in values.items()}
+    exact = measure.exact_estimates(hamiltonian, 0.6, {name: x for name, x in means.items() if name != "controls"})
     rng, deviations, errors, shares = np.random.default_rng(0), [], [], []
     for _ in range(400):
         tally = None

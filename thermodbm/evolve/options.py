@@ -14,13 +14,14 @@ class SamplingOptions:
     """[sampling]: how many samples are drawn, and from which seed."""
 
     n_chains: Annotated[int, Field(ge=1, le=10**6)] = 64
-    """Independent Markov chains, over all ranks and devices."""
+    """Independent Markov chains, over all ranks and devices; the variational method has method.n_walkers in their place."""
     n_samples: Annotated[int, Field(ge=1, le=10**12)] = 20_000
     """Samples per temperature, summed over chains (a sample is one sweep of one chain)."""
     target_error: PositiveFloat | None = None
     """If given, sampling goes on until the error of the energy per site is at most this, instead of stopping at n_samples."""
     n_thermal: Annotated[int, Field(ge=0, le=10**12)] | None = None
-    """Sweeps per chain that are discarded at each temperature before measuring; None: a tenth of those measured, at least 30."""
+    """Sweeps per chain that are discarded at each temperature before measuring; None: a tenth of those measured, at least 30. The
+    variational method carries its walkers from step to step and discards none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """Seed of all random numbers: the same seed on the same number of ranks gives the same results, bit for bit."""
 
@@ -55,8 +56,9 @@ class VariationalOptions:
     """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric."""
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
-    beta_0: PositiveFloat = 0.05
-    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for."""
+    beta_0: PositiveFloat | None = None
+    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. None: 0.02
+    when configurations are enumerated, 0.05 when sampled: the error of the start grows as beta_0^2, that of sampling falls with it."""
     noise: PositiveFloat = 0.05
     """Width of the Gaussian weights of the filters at the start, where groups of four cancel."""
     integrator: Literal["bs3", "heun", "rk4"] = "bs3"

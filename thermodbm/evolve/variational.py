@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.evolve import measurement as measure
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size, runge_kutta_step
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
@@ -116,10 +117,21 @@ def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
     return largest or 1.0
 
 
-def infinite_temperature_variance(hamiltonian: SpinHamiltonian) -> float:
-    """Var(H)/N at beta = 0, Tr H^2 / (N 2^N): the initial slope of the energy is minus this."""
-    squares = [np.sum(np.asarray(x) ** 2) for x in (hamiltonian.zz, hamiltonian.x_field, hamiltonian.z_field)]
-    return float(sum(squares) + 2 * np.sum(np.asarray(hamiltonian.xy) ** 2)) / hamiltonian.n_sites
+def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[..., jax.Array]:
+    """A jitted function (theta, rate, visible, log_weight) -> |d Psi/d tau + (H - E) Psi| for d theta/d tau = rate and normalised Psi.
+
+    log_weight (n,) is that by which |Psi|^2 is reweighted: minus the logarithm of the density that the configurations were drawn from.
+    """
+    e_loc = local_energy(hamiltonian, trial)
+
+    @jax.jit
+    def norm(theta: jax.Array, rate: jax.Array, visible: jax.Array, log_weight: jax.Array) -> jax.Array:
+        log_weight = log_weight + 2 * trial.log_amplitude(theta, visible).real
+        weights = jnp.exp(log_weight - comm.sum(jnp.max(log_weight)) / comm.size)
+        system, info = center(trial.log_derivs(theta, visible), e_loc(theta, visible)[0], weights, comm)
+        return jnp.sqrt(residual(system, -rate, info.variance, comm) * info.variance)
+
+    return norm
 
 
 def variational_method(
@@ -133,11 +145,13 @@ def variational_method(
     """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
 
     The specific heat is beta^2 Var(e_loc)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The residual
-    r^2 of each step is logged; its effect on the energy per site, the integral of Var r^2/N over beta, is the `systematic_error`.
+    r^2 of each step is logged. The `systematic_error` of the energy per site is its effect, the integral of Var r^2/N over beta, plus
+    2 D sqrt(Var)/N, the most by which states a distance D apart differ. D joins, as independent errors, those of the analytic start, of
+    the integrator, and of the rates, which n samples leave uncertain by r sqrt(Var P/n); it cannot know of a start that the user gives.
 
     Args:
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
-            all real, or all complex and holomorphic. It starts at `params`, which describe the state at options.beta_0 over the largest
+            all real, or all complex and holomorphic. It starts at `params`, which describe the state at beta_0 over the largest
             coupling. By default `default_module`, at the analytic state.
 
     Raises:
@@ -159,18 +173,20 @@ def variational_method(
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
         return start_params(key, module, couplings, options.noise, positive=positive)
 
-    example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
+    example = params or initial_params(jax.random.key(0), 0.05 / scale)
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
     exact_sum = _all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
-    shift, tolerance = (1e-5, 2e-4) if sampled else (1e-7, 3e-5)
+    shift, tolerance, beta_0 = (1e-5, 2e-4, 0.05) if sampled else (1e-7, 3e-5, 0.02)
     options = replace(
         options, diag_shift=shift if options.diag_shift is None else options.diag_shift, tolerance=options.tolerance or tolerance
     )
+    beta_0 = (options.beta_0 or beta_0) / scale
     n_walkers = _walkers_per_rank(options, n_params, comm)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
 
     step = evolution_step(simple, trial, options, comm)
+    start_rate_error = rate_error(simple, trial, comm)
     e_loc = local_energy(simple, trial)
     diagonal = measure.diagonal_observables(simple)
     controls, pair_flips = measure.heat_bath_controls(simple), antiparallel_flips(n)
@@ -195,12 +211,26 @@ def variational_method(
         all_values = {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
         return {name: jnp.tensordot(weights, x, 1) for name, x in all_values.items()}
 
+    def start_error(key: jax.Array, beta: float) -> float:
+        """Distance of the start from the exact state: that of its motion with beta from imaginary time, which grows linearly from 0."""
+        if custom or rotated:  # nothing is known of the start, or it is exact
+            return 0.0
+        theta, less, more = (ravel_pytree(initial_params(jax.random.fold_in(key, 0), x * beta))[0] for x in (1.0, 0.999, 1.001))
+        if sampled:  # the root of |Psi| has more of the rare configurations where the start is wrong
+            walkers = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 2), comm.rank), n_walkers, n)
+            walkers, _ = move(jax.random.fold_in(key, 3), theta / 2, walkers)
+            log_weight = -2 * trial.log_amplitude(theta / 2, walkers).real
+        else:
+            walkers, log_weight = exact_sum.visible, jnp.log(exact_sum.multiplicity)
+        return float(beta / 4 * start_rate_error(theta, (more - less) / (1e-3 * beta), walkers, log_weight))
+
     def start_at(key: jax.Array, beta: float) -> State:
         state = {
             "theta": ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0],
             "beta": 0.0 if rotated else beta,
             "step": 0.35 * beta / 2,
-            "path": dict(_INFINITE_TEMPERATURE, variance=infinite_temperature_variance(hamiltonian)),
+            "path": dict(_INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
+            "distance": start_error(key, beta),
             "residual": 0.0,
             "acceptance": 1.0,
             "n_steps": 0,
@@ -238,8 +268,10 @@ def variational_method(
             state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
             return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
         tableau = TABLEAUS[options.integrator]
+        noise = n * done.variance * done.residual * n_params / (n_walkers * comm.size) if sampled else 0.0  # of a linear regression
         state |= {
             "theta": done.theta,
+            "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * noise)),
             "beta": beta if h == rest else at + 2 * h,
             "step": max(
                 state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)
@@ -278,7 +310,7 @@ def variational_method(
         }
         diagnostics = {
             "residual": state["residual"],
-            "systematic_error": path["systematic"],
+            "systematic_error": path["systematic"] + 2 * state["distance"] * np.sqrt(path["variance"] / n),
             "acceptance": state["acceptance"],
             "parameters": float(n_params),
             "n_steps": float(state["n_steps"]),
@@ -289,7 +321,7 @@ def variational_method(
         }
         return {**state, "path": path}, Info(1.0, f"r^2 {state['residual']:.1e}", Point(observables, diagnostics, network))
 
-    return ThermalMethod(init=lambda key: start_at(key, options.beta_0 / scale), advance=advance)
+    return ThermalMethod(init=lambda key: start_at(key, beta_0), advance=advance)
 
 
 class _ExactSum(NamedTuple):
