@@ -67,7 +67,8 @@ def report(name: str, temperatures: np.ndarray, points: list[Point], known: dict
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=200_000, help="per temperature")
+    parser.add_argument("--samples", type=int, default=200_000, help="per temperature, where no error is aimed at")
+    parser.add_argument("--target-error", type=float, default=3e-4, help="of the energy of chain16 and square4x4")
     parser.add_argument("--only", nargs="+", default=["chain16", "square4x4", "j1j2", "chain128", "square8x8", "square32x32"])
     arguments = parser.parse_args()
     plan = SamplingOptions(n_chains=64, n_samples=arguments.samples)
@@ -82,7 +83,9 @@ def main() -> None:
         start = time.perf_counter()
         if name in small:
             hamiltonian, temperatures = small[name]
-            report(name, temperatures, sample(hamiltonian, temperatures, plan), exact_curve(hamiltonian, 1 / temperatures), {})
+            aimed = SamplingOptions(n_chains=256, target_error=arguments.target_error)
+            points = sample(hamiltonian, temperatures, plan if name == "j1j2" else aimed)
+            report(name, temperatures, points, exact_curve(hamiltonian, 1 / temperatures), {})
         elif name == "chain128":
             temperatures = np.array(list(INFINITE_CHAIN))
             known = dict(zip(("energy", "specific_heat", "susceptibility"), np.array(list(INFINITE_CHAIN.values())).T, strict=True))
