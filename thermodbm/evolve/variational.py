@@ -177,7 +177,8 @@ def variational_method(
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
     exact_sum = _all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
-    shift, tolerance, beta_0 = (1e-5, 2e-4, 0.05) if sampled else (1e-7, 3e-5, 0.02)
+    tolerance, beta_0 = (2e-4, 0.05) if sampled else (3e-5, 0.02)
+    shift = 1e-5 if sampled and conserve_sz else 1e-7
     options = replace(
         options, diag_shift=shift if options.diag_shift is None else options.diag_shift, tolerance=options.tolerance or tolerance
     )
