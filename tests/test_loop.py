@@ -12,7 +12,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
 from thermodbm.network.exchange import gate_elements
-from thermodbm.sampling.loop import loop_kernel, loop_params, regime
+from thermodbm.sampling.loop import draw_graphs, loop_kernel, loop_params, regime
 from thermodbm.sampling.loop_labels import (
     DIAGONAL,
     FROZEN,
@@ -20,7 +20,7 @@ from thermodbm.sampling.loop_labels import (
     VERTICAL,
     PlaquetteRing,
     label_clusters,
-    label_loops,
+    n_labels,
     plaquette_ring,
 )
 
@@ -174,7 +174,7 @@ def test_labels_are_the_connected_components(frozen):
     more = (FROZEN,) if frozen else ()
     kinds = {"a": (VERTICAL, DIAGONAL, *more), "b": (VERTICAL, HORIZONTAL, *more), "c": (DIAGONAL, HORIZONTAL, *more)}
     graphs = random_graphs(ring, spins, kinds)
-    labels = np.asarray((label_clusters if frozen else label_loops)(ring, jnp.asarray(spins), jnp.asarray(graphs)))
+    labels = np.asarray(label_clusters(ring, jnp.asarray(graphs), frozen=frozen))
     cells = np.arange(ring.n_cells).reshape(ring.shape)
     for chain in range(len(spins)):
         joined = nx.Graph()
@@ -188,22 +188,22 @@ def test_labels_are_the_connected_components(frozen):
                 FROZEN: [(lower[0], lower[1]), (lower[0], upper[0]), (lower[0], upper[1])],
             }[int(graphs[chain, layer, pair])]
             joined.add_edges_from((int(i), int(j)) for i, j in edges)
-        for component in nx.connected_components(joined):
-            assert (labels[chain].ravel()[list(component)] == min(component)).all()
+        found = labels[chain].ravel()
+        components = [sorted(component) for component in nx.connected_components(joined)]
+        assert all((found[component] == found[component[0]]).all() for component in components)
+        assert len(set(found)) == len(components) and found.max() < n_labels(graphs)
+        crossing = [component for component in components if component[0] < 2 * ring.shape[2]]
+        assert all(found[component[0]] == component[0] + chain * 2 * ring.shape[2] for component in crossing)
 
 
-def test_a_wide_word_labels_what_a_narrow_one_does():
-    """Above 2^16 cells pointers and labels need 64 bits."""
-    h = heisenberg(make_lattice("square", (32, 32)))
-    ring = plaquette_ring(h.n_sites, h.bonds, 12)
-    assert ring.n_cells > 1 << 16
-    kernel, params = loop_kernel(h, ring), loop_params(h, ring, 2.0)
-    step, spins = jax.jit(kernel.step), kernel.init(jax.random.key(0), 1)
-    for key in jax.random.split(jax.random.key(1), 4):
-        spins, info = step(key, params, spins)
-    loops = label_loops(ring, spins, info["graphs"])
-    assert (loops == label_clusters(ring, spins, info["graphs"])).all()
-    assert len(np.unique(loops)) > 100
+def test_what_has_no_weight_is_never_drawn(monkeypatch):
+    """Not even by the largest random number: diagonal graphs of an antiferromagnet would have no finite score."""
+    h = heisenberg(CHAIN)
+    ring = plaquette_ring(h.n_sites, h.bonds, 4)
+    spins = loop_kernel(h, ring).init(jax.random.key(0), 8)
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.full(shape, jnp.iinfo(dtype).max, dtype))
+    graphs = draw_graphs(jax.random.key(1), ring, loop_params(h, ring, 1.0), spins, regime(h))
+    assert set(np.unique(graphs)) <= {VERTICAL, HORIZONTAL}
 
 
 def test_new_temperatures_do_not_recompile():

@@ -81,7 +81,7 @@ def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
         if with_field or frustrated:
             squares = moments.sum(-1) ** 2
         else:  # clusters are independent; one that crosses layer 0 has its label there
-            labels = info["labels"][:, 0].reshape(len(first), -1)
+            labels = info["labels"][:, 0].reshape(first.shape) - np.arange(len(first), dtype=np.int32)[:, None] * first.shape[1]
             add = jax.vmap(lambda label, x: jnp.zeros(x.shape).at[:, label].add(x, mode="promise_in_bounds"))
             squares = (add(labels, moments) ** 2).sum(-1)
         values |= {name: squares[:, k] / n for k, name in enumerate(patterns)}

@@ -12,6 +12,7 @@ and the excess is frozen.
 Source: H. G. Evertz, Adv. Phys. 52, 1 (2003), sections 3 and 4; N. Kawashima, J. Stat. Phys. 82, 131 (1996).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,10 +30,10 @@ from thermodbm.sampling.loop_labels import (
     VERTICAL,
     PlaquetteRing,
     label_clusters,
-    label_loops,
+    n_labels,
     take,
-    take_each,
 )
+from thermodbm.sampling.union import at
 
 
 class GraphWeights(NamedTuple):
@@ -132,8 +133,9 @@ def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKer
     def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         key_graph, key_flip = jax.random.split(key)
         graphs = draw_graphs(key_graph, ring, params, spins, graphs_needed)
-        labels = (label_clusters if graphs_needed.frozen else label_loops)(ring, spins, graphs)
-        flips = _heat_bath_flips(key_flip, ring, params, spins, labels) if with_field else _random_flips(key_flip, labels)
+        labels = label_clusters(ring, graphs, frozen=graphs_needed.frozen)
+        draw_flips = partial(_heat_bath_flips, ring=ring, params=params, spins=spins) if with_field else _random_flips
+        flips = draw_flips(key_flip, graphs, labels)
         return jnp.where(flips, -spins, spins), {"graphs": graphs, "labels": labels}
 
     return SamplerKernel(init, step)
@@ -149,9 +151,10 @@ def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: 
 
     def threshold(part: jax.Array, whole: jax.Array) -> jax.Array:
         share = jnp.where(whole > 0, part / whole, 0.0)
-        return jnp.tile(jnp.minimum(jnp.round(share * 2.0**32), 2.0**32 - 1).astype(jnp.uint32), (n_steps, 1))
+        return jnp.tile(jnp.round(share * 2.0**31).astype(jnp.uint32), (n_steps, 1))
 
-    bits = jax.vmap(lambda k: jax.random.bits(k, (n_layers, n_pairs), jnp.uint32))(jax.random.split(key, n_chains))
+    # 31 bits: a share of one is more than any of them, and what has no weight is never drawn
+    bits = jax.vmap(lambda k: jax.random.bits(k, (n_layers, n_pairs), jnp.uint32))(jax.random.split(key, n_chains)) >> 1
 
     def choose(first: int, second: int, w_first: jax.Array, w_second: jax.Array, whole: jax.Array) -> jax.Array:
         other = jnp.int8(second)
@@ -164,17 +167,16 @@ def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: 
     return jnp.where(parallel, choose(VERTICAL, DIAGONAL, v, x, a), antiparallel)
 
 
-def _random_flips(key: jax.Array, labels: jax.Array) -> jax.Array:
+def _random_flips(key: jax.Array, graphs: jax.Array, labels: jax.Array) -> jax.Array:
     """A fair coin for every label; coins lie 32 to a word."""
-    n_chains, n_cells = len(labels), labels[0].size
-    words = jax.random.bits(key, (n_chains, -(-n_cells // 32)), jnp.uint32)
-    return (take_each(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
+    words = jax.random.bits(key, (-(-n_labels(graphs) // 32),), jnp.uint32)
+    return (at(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
 
 
-def _heat_bath_flips(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array, labels: jax.Array) -> jax.Array:
+def _heat_bath_flips(
+    key: jax.Array, graphs: jax.Array, labels: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array
+) -> jax.Array:
     """Flip each loop with probability 1/(1 + exp(2 phi)), where phi is the sum of field * spin over its cells."""
-    n_chains = len(spins)
     phi = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins
-    add = jax.vmap(lambda label, x: jnp.zeros(ring.n_cells).at[label.reshape(-1)].add(x.reshape(-1), mode="promise_in_bounds"))
-    flips = jax.random.uniform(key, (n_chains, ring.n_cells)) < jax.nn.sigmoid(-2 * add(labels, phi))
-    return take_each(flips, labels)
+    phi = jnp.zeros(n_labels(graphs)).at[labels].add(phi, mode="promise_in_bounds")
+    return at(jax.random.uniform(key, phi.shape) < jax.nn.sigmoid(-2 * phi), labels)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.network.exchange import trotter_step
+from thermodbm.sampling.union import BLOCK, Joints, at, merge
 
 VERTICAL, HORIZONTAL, DIAGONAL, FROZEN = range(4)
 """How a plaquette joins its legs: along each worldline, below and above, across, or all four."""
@@ -69,73 +70,90 @@ def take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
     return jax.vmap(_take, in_axes=(0, None))(cells, numbers)
 
 
-def take_each(cells: jax.Array, numbers: jax.Array) -> jax.Array:
-    """cells[chain, numbers[chain]] of (n_chains, ...) with the cells flattened."""
-    return jax.vmap(_take)(cells, numbers)
-
-
 def _take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
     return cells.reshape(-1).at[numbers].get(mode="promise_in_bounds")
 
 
-def label_loops(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax.Array:
-    """The lowest cell number on each cell's loop, (n_chains, n_layers, 2, n_pairs) int32, when no plaquette is frozen.
+def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> jax.Array:
+    """A number for each cell, equal on the cells of a loop or cluster, (n_chains, n_layers, 2, n_pairs) int32.
 
-    Following up spins upward and down spins downward, every loop is a cycle of a permutation (horizontal joins are between opposite
-    spins). Pointers of length 1, 2, 4, ... along the cycles take the lowest number: log2(n_cells) rounds.
+    Numbers are below `n_labels(graphs)`. A cluster that crosses layer 0 has the number of its lowest cell there, counted through all
+    chains. Stretches of a worldline between two graphs that are not vertical are numbered as wholes, and those graphs, which are few,
+    join them.
 
     Args:
-        spins: +-1, (n_chains, n_layers, 2, n_pairs).
-        graphs: VERTICAL, HORIZONTAL or DIAGONAL for each plaquette, (n_chains, n_layers, n_pairs).
+        graphs: graph of each plaquette, (n_chains, n_layers, n_pairs).
+        frozen: whether FROZEN occurs among them.
     """
-    half = 16 if ring.n_cells <= 1 << 16 else 32  # label and pointer share a word: one gather instead of two
-    word = jnp.uint32 if half == 16 else jnp.uint64
-    cells = np.arange(ring.n_cells).reshape(ring.shape)
-    beside = cells[:, ::-1]
-    beside_down = beside.reshape(-1)[ring.down]
-    above = {VERTICAL: ring.up, HORIZONTAL: beside, DIAGONAL: ring.up[:, ::-1]}
-    below = {VERTICAL: ring.down, HORIZONTAL: ring.up.reshape(-1)[beside_down], DIAGONAL: beside_down}
+    n_chains, n_layers, n_pairs = graphs.shape
+    n_first = n_chains * 2 * n_pairs
+    turns = graphs != VERTICAL
+    in_layer = jax.lax.associative_scan(jnp.add, turns.astype(jnp.int32), axis=2)
+    per_layer = in_layer[:, :, -1]
+    until = jnp.cumsum(per_layer.reshape(-1), dtype=jnp.int32)
+    n_turns = until[-1]
+    rank = (until.reshape(per_layer.shape) - per_layer)[:, :, None] + in_layer - 1  # the turns are counted through all chains
+    rank = jax.lax.optimization_barrier(rank)
+    outgoing = _after_turn(rank, n_turns, n_first)
 
-    def follow(graph: jax.Array, targets: dict[int, np.ndarray]) -> jax.Array:
-        vertical, horizontal, diagonal = (jnp.asarray(targets[g], word) for g in (VERTICAL, HORIZONTAL, DIAGONAL))
-        return jnp.where(graph == VERTICAL, vertical, jnp.where(graph == HORIZONTAL, horizontal, diagonal))
+    def up(stretch: jax.Array, layer: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        turns, outgoing, below = layer
+        out = jnp.where(turns, jnp.stack([outgoing, outgoing + 1]), stretch)
+        return at(out.reshape(-1, n_chains), below).reshape(stretch.shape), stretch
 
-    on_cells = jnp.broadcast_to(graphs[:, :, None], spins.shape)
-    pointer = jnp.where(spins > 0, follow(on_cells, above), follow(take(on_cells, ring.down), below))
-    low = word((1 << half) - 1)
+    # chains are innermost here: what moves is whole rows of them
+    start = jnp.arange(n_first, dtype=jnp.int32).reshape(n_chains, 2, n_pairs).transpose(1, 2, 0)
+    below = np.roll(ring.down, -1, axis=0).reshape(n_layers, -1) % (2 * n_pairs)
+    layers = (jnp.transpose(turns, (1, 2, 0)), jnp.transpose(outgoing, (1, 2, 0)), jnp.asarray(below, jnp.int32))
+    last, stretches = jax.lax.scan(up, start, layers)  # (n_layers, 2, n_pairs, n_chains)
 
-    def double(_: int, words: jax.Array) -> jax.Array:
-        ahead = take_each(words, (words & low).astype(jnp.int32))
-        return jnp.minimum(words & ~low, ahead & ~low) | (ahead & low)
+    blocks = -(-graphs.size // BLOCK)
+    number = jnp.arange(graphs.size, dtype=jnp.int32).reshape(graphs.shape)
+    turn = jnp.zeros(blocks * BLOCK, jnp.int32).at[jnp.where(turns, rank, blocks * BLOCK)].set(number, mode="drop")
+    flat, kinds = stretches.reshape(-1), graphs.reshape(-1)
+    per_turn = 3 if frozen else 2
 
-    # testing for convergence would cost more than the rounds it saves
-    words = jax.lax.fori_loop(0, (ring.n_cells - 1).bit_length(), double, (jnp.asarray(cells, word) << half) | pointer)
-    return (words >> half).astype(jnp.int32)
+    def joints_of_turns(k: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        listed = k * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
+        plaquette = jax.lax.dynamic_slice_in_dim(turn, k * BLOCK, BLOCK)
+        chain, rest = jnp.divmod(plaquette, n_layers * n_pairs)
+        layer, pair = jnp.divmod(rest, n_pairs)
+        lower = (2 * layer * n_pairs + pair) * n_chains + chain
+        in_0, in_1, kind = at(flat, lower), at(flat, lower + n_pairs * n_chains), at(kinds, plaquette)
+        out_0 = _after_turn(listed, n_turns, n_first)
+        a = [in_0, jnp.where(kind == DIAGONAL, in_1, out_0 + 1)]
+        b = [jnp.where(kind == DIAGONAL, out_0 + 1, in_1), out_0]
+        if frozen:
+            a, b = [*a, in_0], [*b, jnp.where(kind == FROZEN, out_0, in_0)]
+        here = n_first + k * per_turn * BLOCK
+        put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
+            x, jnp.where(listed < n_turns, jnp.stack(new), 0).reshape(-1), here, 0
+        )
+        return put(ends[0], a), put(ends[1], b)
+
+    n_blocks = (n_turns + BLOCK - 1) // BLOCK
+    room = jnp.zeros(per_turn * blocks * BLOCK, jnp.int32)
+    closed = tuple(jnp.concatenate([x.reshape(-1), room]) for x in (last, start))  # the last layer joins the first
+    joints = Joints(*jax.lax.fori_loop(jnp.int32(0), n_blocks, joints_of_turns, closed), n_first + n_blocks * per_turn * BLOCK)
+    root = merge(n_labels(graphs), joints, n_first + 2 * (_mask(n_turns) + 1))
+    return jnp.moveaxis(at(root, stretches), -1, 0)
 
 
-def label_clusters(ring: PlaquetteRing, spins: jax.Array, graphs: jax.Array) -> jax.Array:
-    """The lowest cell number in each cell's cluster, (n_chains, n_layers, 2, n_pairs) int32, for any graphs.
+def n_labels(graphs: jax.Array) -> int:
+    """A bound on the numbers that `label_clusters` gives."""
+    n_chains, _, n_pairs = graphs.shape
+    return 2 * n_chains * n_pairs + 2 * (1 << (graphs.size - 1).bit_length())
 
-    First loops, on which frozen plaquettes follow the worldlines; then the loops that meet at a frozen plaquette are merged, the higher
-    label hooking on to the lower one, until none that meet differ.
+
+def _after_turn(rank: jax.Array, n_turns: jax.Array, n_first: int) -> jax.Array:
+    """Number of the first of the two stretches that begin at a turn.
+
+    Ranks are scattered over the next power of two: where numbers grew along a loop, trees of joints would be as deep as it is long.
     """
-    frozen = graphs == FROZEN
-    kept = spins[:, :, 0] == take(spins, ring.up[:, 0])
-    along = jnp.where(kept, VERTICAL, DIAGONAL).astype(graphs.dtype)
-    identity = jnp.arange(ring.n_cells, dtype=jnp.int32)
-    hook = jax.vmap(lambda high, low: identity.at[high.reshape(-1)].min(low.reshape(-1), mode="promise_in_bounds"))
+    scattered = (rank.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)).astype(jnp.int32) & _mask(n_turns)
+    return n_first + 2 * scattered
 
-    def meeting(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        sides = jnp.where(frozen[:, :, None], labels, labels[:, :, :1])
-        return sides.max(2), sides.min(2)
 
-    def merge(labels: jax.Array) -> jax.Array:
-        parent = hook(*meeting(labels))
-        parent = take_each(parent, take_each(parent, parent))
-        return take_each(parent, labels)
-
-    def unfinished(labels: jax.Array) -> jax.Array:
-        high, low = meeting(labels)
-        return jnp.any(high != low)
-
-    return jax.lax.while_loop(unfinished, merge, label_loops(ring, spins, jnp.where(frozen, along, graphs)))
+def _mask(n_turns: jax.Array) -> jax.Array:
+    """Ones below the first power of two that is not less than n_turns."""
+    return (jnp.int32(1) << (32 - jax.lax.clz(jnp.maximum(n_turns - 1, 0)))) - 1

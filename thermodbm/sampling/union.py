@@ -39,8 +39,8 @@ def append(joints: Joints, keep: jax.Array, a: jax.Array, b: jax.Array) -> Joint
     return Joints(put(joints.a, a), put(joints.b, b), joints.count + n_kept.sum(dtype=jnp.int32))
 
 
-def merge(n_nodes: int, joints: Joints) -> jax.Array:
-    """Root of every node when all joints hold, (n_nodes,) int32.
+def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -> jax.Array:
+    """Root of every node when all joints hold, the lowest of its cluster, (n_nodes,) int32; of the first n_used, if that is given.
 
     Each round hooks the larger end of every joint onto the smaller, then moves its ends up; joints whose ends meet are done.
     """
@@ -70,10 +70,17 @@ def merge(n_nodes: int, joints: Joints) -> jax.Array:
         parent = lax.fori_loop(jnp.int32(0), n_blocks, hook, parent)
         return parent, lax.fori_loop(jnp.int32(0), n_blocks, climb, open_joints._replace(count=jnp.int32(0)))
 
-    parent = jnp.arange(n_nodes, dtype=jnp.int32)
+    def shorten(k: jax.Array, parent: jax.Array) -> jax.Array:
+        """Point a block at its roots; those of the blocks before it are found already."""
+        up = lambda state: (at(parent, state[0]), state[0])  # noqa: E731
+        own = lax.dynamic_slice_in_dim(parent, k * BLOCK, BLOCK)
+        own, _ = lax.while_loop(lambda state: jnp.any(state[0] != state[1]), up, up((own, own)))
+        return lax.dynamic_update_slice_in_dim(parent, own, k * BLOCK, 0)
+
+    parent = jnp.arange(-(-n_nodes // BLOCK) * BLOCK, dtype=jnp.int32)
     parent, _ = lax.while_loop(lambda state: state[1].count > 0, round_of_all, (parent, joints))
-    shorten = lambda state: (at(state[0], state[0]), state[0])  # noqa: E731
-    return lax.while_loop(lambda state: jnp.any(state[0] != state[1]), shorten, shorten((parent, parent)))[0]
+    n_used = jnp.int32(n_nodes if n_used is None else n_used)
+    return lax.fori_loop(jnp.int32(0), (n_used + BLOCK - 1) // BLOCK, shorten, parent)[:n_nodes]
 
 
 def at(x: jax.Array, index: jax.Array) -> jax.Array:
