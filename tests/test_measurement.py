@@ -60,8 +60,7 @@ def test_estimates_scatter_as_their_errors_say():
         "controls": controls,
     }
     values = jax.tree.map(np.asarray, values)
-    means = {name: np.tensordot(weights, x, 1) for name, x in values.items()}
-    exact = measure.exact_estimates(hamiltonian, 0.6, {name: x for name, x in means.items() if name != "controls"})
+    exact = measure.exact_estimates(hamiltonian, 0.6, weights, {name: x for name, x in values.items() if name != "controls"})
     rng, deviations, errors, shares = np.random.default_rng(0), [], [], []
     for _ in range(400):
         tally = None

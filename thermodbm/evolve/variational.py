@@ -205,12 +205,10 @@ def variational_method(
         return {**measure.energy_observables(simple, energies, ratios), **diagonal(walkers[:, :n]), "controls": zero_mean}
 
     @jax.jit
-    def exact_means(theta: jax.Array) -> dict[str, jax.Array]:
+    def exact_values(theta: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         log_weight = 2 * trial.log_amplitude(theta, exact_sum.visible).real + jnp.log(exact_sum.multiplicity)
-        weights = jax.nn.softmax(log_weight)
         energies, ratios = e_loc(theta, exact_sum.visible)
-        all_values = {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
-        return {name: jnp.tensordot(weights, x, 1) for name, x in all_values.items()}
+        return jax.nn.softmax(log_weight), {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
 
     def start_error(key: jax.Array, beta: float) -> float:
         """Distance of the start from the exact state: that of its motion with beta from imaginary time, which grows linearly from 0."""
@@ -284,7 +282,7 @@ def variational_method(
         return state, Info(0.9 * state["beta"] / beta, f"beta {state['beta']:.4g}, r^2 {state['residual']:.1e}", None)
 
     def observe_exactly(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        return finish(state, beta, measure.exact_estimates(simple, beta, exact_means(state["theta"])))
+        return finish(state, beta, measure.exact_estimates(simple, beta, *exact_values(state["theta"]), state["distance"]))
 
     def observe_sampled(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         state = dict(state)
@@ -303,7 +301,8 @@ def variational_method(
     def finish(state: State, beta: float, estimates: dict[str, Estimate]) -> tuple[State, Info]:
         e, c = estimates["energy"], estimates["specific_heat"]
         path = _extend(state["path"], beta, e.mean, e.error, c.mean / beta**2, state["residual"])
-        log_z, log_z_error = path["log_z"], np.sqrt(path["log_z_variance"])
+        systematic = path["systematic"] + 2 * state["distance"] * np.sqrt(path["variance"] / n)
+        log_z, log_z_error = path["log_z"], np.hypot(np.sqrt(path["log_z_variance"]), beta * systematic)
         observables = {
             **estimates,
             "entropy": Estimate(log_z + beta * e.mean, np.hypot(log_z_error, beta * e.error)),
@@ -311,7 +310,7 @@ def variational_method(
         }
         diagnostics = {
             "residual": state["residual"],
-            "systematic_error": path["systematic"] + 2 * state["distance"] * np.sqrt(path["variance"] / n),
+            "systematic_error": systematic,
             "acceptance": state["acceptance"],
             "parameters": float(n_params),
             "n_steps": float(state["n_steps"]),
