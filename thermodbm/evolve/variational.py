@@ -15,6 +15,7 @@ from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.evolve import measurement as measure
+from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size, runge_kutta_step
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
@@ -24,11 +25,9 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
 from thermodbm.network.trial import TrialState, trial_state
-from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
+from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
 
-MAX_ENUMERATED = 1 << 13
-"""Configurations up to symmetry that are summed rather than sampled by default."""
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
 MIN_STEP = 1e-8
@@ -175,7 +174,7 @@ def variational_method(
 
     example = params or initial_params(jax.random.key(0), 0.05 / scale)
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
-    exact_sum = _all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
+    exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
     tolerance, beta_0 = (2e-4, 0.05) if sampled else (3e-5, 0.02)
     shift = 1e-5 if sampled and conserve_sz else 1e-7
@@ -322,38 +321,6 @@ def variational_method(
         return {**state, "path": path}, Info(1.0, f"r^2 {state['residual']:.1e}", Point(observables, diagnostics, network))
 
     return ThermalMethod(init=lambda key: start_at(key, beta_0), advance=advance)
-
-
-class _ExactSum(NamedTuple):
-    """All configurations, one of each orbit under the symmetries of the trial state that H shares."""
-
-    visible: jax.Array  # (n, V)
-    multiplicity: jax.Array  # (n,)
-    sites: np.ndarray  # (n_operations, n_sites)
-    flip: bool
-
-    def diagonal(self, observables: Callable) -> dict[str, jax.Array]:
-        """Diagonal observables averaged over each orbit."""
-        spins = self.visible[:, : self.sites.shape[1]]
-        images = jnp.concatenate([sign * spins[:, p] for p in self.sites for sign in ((1, -1) if self.flip else (1,))])
-        return jax.tree.map(lambda x: x.reshape(-1, len(spins), *x.shape[1:]).mean(0), observables(images))
-
-
-def _all_configurations(
-    hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool
-) -> _ExactSum | None:
-    """What to sum over, or None where it is sampled."""
-    n = hamiltonian.n_sites
-    keep = symmetric and options.translations
-    group = symmetry_group(hamiltonian, translations=keep, point_group=symmetric and options.point_group, exchange=False)
-    sites, flip = group.perm[:, :n], symmetric and spin_flip_symmetric(hamiltonian)
-    few = n_configurations(n, conserve_sz=conserve_sz) / (len(sites) * (1 + flip)) <= MAX_ENUMERATED
-    if not (few if options.enumerate is None else options.enumerate):
-        return None
-    visible, multiplicity = enumerate_configurations(n, sites, flip=flip, conserve_sz=conserve_sz)
-    padding = -len(visible) % BLOCK if len(visible) > BLOCK else 0  # the blocks of `local_ratios` are full
-    visible = np.concatenate([visible, np.repeat(visible[:1], padding, 0)])
-    return _ExactSum(jnp.asarray(visible), jnp.asarray(np.concatenate([multiplicity, np.zeros(padding)])), sites, flip)
 
 
 def _walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) -> int:

@@ -1,0 +1,47 @@
+"""Sums over all configurations of spins and ancillas, up to symmetry, in place of samples."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.evolve.options import VariationalOptions
+from thermodbm.models import SpinHamiltonian
+from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+from thermodbm.sampling.configurations import enumerate_configurations, n_configurations
+from thermodbm.sampling.metropolis import BLOCK
+
+MAX_ENUMERATED = 1 << 13
+"""Configurations up to symmetry that are summed rather than sampled by default."""
+
+
+class ExactSum(NamedTuple):
+    """All configurations, one of each orbit under the symmetries of the trial state that H shares."""
+
+    visible: jax.Array  # (n, V)
+    multiplicity: jax.Array  # (n,)
+    sites: np.ndarray  # (n_operations, n_sites)
+    flip: bool
+
+    def diagonal(self, observables: Callable) -> dict[str, jax.Array]:
+        """Diagonal observables averaged over each orbit."""
+        spins = self.visible[:, : self.sites.shape[1]]
+        images = jnp.concatenate([sign * spins[:, p] for p in self.sites for sign in ((1, -1) if self.flip else (1,))])
+        return jax.tree.map(lambda x: x.reshape(-1, len(spins), *x.shape[1:]).mean(0), observables(images))
+
+
+def all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool) -> ExactSum | None:
+    """What to sum over, or None where it is sampled."""
+    n = hamiltonian.n_sites
+    keep = symmetric and options.translations
+    group = symmetry_group(hamiltonian, translations=keep, point_group=symmetric and options.point_group, exchange=False)
+    sites, flip = group.perm[:, :n], symmetric and spin_flip_symmetric(hamiltonian)
+    few = n_configurations(n, conserve_sz=conserve_sz) / (len(sites) * (1 + flip)) <= MAX_ENUMERATED
+    if not (few if options.enumerate is None else options.enumerate):
+        return None
+    visible, multiplicity = enumerate_configurations(n, sites, flip=flip, conserve_sz=conserve_sz)
+    padding = -len(visible) % BLOCK if len(visible) > BLOCK else 0  # the blocks of `local_ratios` are full
+    visible = np.concatenate([visible, np.repeat(visible[:1], padding, 0)])
+    return ExactSum(jnp.asarray(visible), jnp.asarray(np.concatenate([multiplicity, np.zeros(padding)])), sites, flip)
