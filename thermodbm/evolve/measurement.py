@@ -102,6 +102,7 @@ def add_to_tally(tally: Tally, values: Values) -> Tally:
 
 def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL) -> dict[str, Estimate]:
     """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be.
+    There is no r_hat: walkers number thousands and each gives few samples.
 
     From plain averages, what the entry "controls" explains is taken off by linear regression among the walkers. Fluctuations are left as
     they are: they would gain little, and the regression of a square has a bias.
