@@ -16,7 +16,7 @@ BETAS = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 CASES = {
     "tfim": (transverse_field_ising(make_lattice("chain", 6)), {}, 1e-4),
     "heisenberg": (heisenberg(make_lattice("chain", 8)), {}, 1e-3),
-    "j1j2": (j1j2(make_lattice("square", (2, 4)), J2=0.5), {"point_group": False, "alpha": 8, "diag_shift": 1e-8}, 1e-3),
+    "j1j2": (j1j2(make_lattice("square", (2, 4)), J2=0.5), {"alpha": 16, "solver": "pinv"}, 1e-3),
 }
 
 
