@@ -143,11 +143,13 @@ def variational_method(
 ) -> ThermalMethod:
     """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
 
-    The susceptibility is given where the magnetisation is conserved; the Kubo response of other models is no average over one imaginary
-    time. The specific heat is beta^2 Var(e_loc)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way.
-    The residual r^2 of each step is logged. The `systematic_error` of the energy per site is its effect, the integral of Var r^2/N over beta, plus
-    2 D sqrt(Var)/N, the most by which states a distance D apart differ. D joins, as independent errors, those of the analytic start, of
-    the integrator, and of the rates, which n samples leave uncertain by r sqrt(Var P/n); it cannot know of a start that the user gives.
+    The specific heat is beta^2 Var(e_loc)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The
+    susceptibility is given where the magnetisation is conserved: no equal-time average is the Kubo response of other models.
+
+    The residual r^2 of each step is logged. The `systematic_error` of the energy per site is its effect, the integral of Var r^2/N over
+    beta, plus 2 D sqrt(Var)/N, the most by which states a small distance D apart differ. D joins, as independent errors, those of the
+    analytic start, of the integrator, and of the rates, which n samples leave uncertain by r sqrt(Var P/n); it cannot know of a start
+    that the user gives.
 
     Args:
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
