@@ -156,7 +156,7 @@ def test_merge_finds_connected_components():
     rng = np.random.default_rng(0)
     for n_nodes, n_edges in ((200, 0), (200, 30), (200, 100), (200, 400), (9000, 8000)):  # the last fills several blocks
         edges = rng.integers(0, n_nodes, (n_edges, 2))
-        void = rng.integers(0, n_nodes, (100, 2))
+        void = rng.integers(0, n_nodes, (no_joints(n_edges + 1).a.size - n_edges, 2))
         a, b = jnp.asarray(np.concatenate([edges, void]).T, jnp.int32)
         root = np.asarray(merge(n_nodes, Joints(a, b, jnp.int32(n_edges))))
         g = nx.Graph()

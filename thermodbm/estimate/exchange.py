@@ -36,7 +36,7 @@ from thermodbm.sampling.loop import (
     spins_of_layer,
     straight_worldlines,
 )
-from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, plaquette_ring, take
+from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
@@ -81,7 +81,8 @@ def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
         if with_field or frustrated:
             squares = moments.sum(-1) ** 2
         else:  # clusters are independent; one that crosses layer 0 has its label there
-            labels = info["labels"][:, 0].reshape(first.shape) - np.arange(len(first), dtype=np.int32)[:, None] * first.shape[1]
+            within_group = np.arange(len(first), dtype=np.int32) % chains_together(ring, len(first))
+            labels = info["labels"][:, 0].reshape(first.shape) - within_group[:, None] * first.shape[1]
             add = jax.vmap(lambda label, x: jnp.zeros(x.shape).at[:, label].add(x, mode="promise_in_bounds"))
             squares = (add(labels, moments) ** 2).sum(-1)
         values |= {name: squares[:, k] / n for k, name in enumerate(patterns)}

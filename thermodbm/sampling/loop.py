@@ -12,7 +12,6 @@ and the excess is frozen.
 Source: H. G. Evertz, Adv. Phys. 52, 1 (2003), sections 3 and 4; N. Kawashima, J. Stat. Phys. 82, 131 (1996).
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,6 +28,7 @@ from thermodbm.sampling.loop_labels import (
     HORIZONTAL,
     VERTICAL,
     PlaquetteRing,
+    chains_together,
     label_clusters,
     n_labels,
     take,
@@ -116,8 +116,8 @@ def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKer
     """The loop update on a ring; chains are the first axis. Which bonds freeze and whether there is a field is fixed here.
 
     The state is the spins, (n_chains, n_layers, 2, n_pairs) int8 +-1. The step's info holds the graphs through which they moved,
-    (n_chains, n_layers, n_pairs), and the labels, equal on the cells of a loop or cluster and shaped like the spins. Carry it through
-    a scan even where it is not needed: otherwise XLA computes the graphs anew for each of their uses.
+    (n_chains, n_layers, n_pairs), and the labels of `label_clusters` for groups of `chains_together`, shaped like the spins. Carry it
+    through a scan even where it is not needed: otherwise XLA computes the graphs anew for each of their uses.
 
     Raises:
         InputError: for a model that does not conserve the magnetisation.
@@ -130,13 +130,20 @@ def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKer
     def init(key: jax.Array, n_chains: int) -> jax.Array:
         return straight_worldlines(ring, jax.random.rademacher(key, (n_chains, ring.n_sites), jnp.int8))
 
+    def flip(key: jax.Array, params: LoopParams, spins: jax.Array, graphs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        labels = label_clusters(ring, graphs, frozen=graphs_needed.frozen)
+        field = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins if with_field else None
+        return jnp.where(_draw_flips(key, n_labels(graphs), labels, field), -spins, spins), labels
+
     def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         key_graph, key_flip = jax.random.split(key)
         graphs = draw_graphs(key_graph, ring, params, spins, graphs_needed)
-        labels = label_clusters(ring, graphs, frozen=graphs_needed.frozen)
-        draw_flips = partial(_heat_bath_flips, ring=ring, params=params, spins=spins) if with_field else _random_flips
-        flips = draw_flips(key_flip, graphs, labels)
-        return jnp.where(flips, -spins, spins), {"graphs": graphs, "labels": labels}
+        n_groups = len(spins) // chains_together(ring, len(spins))
+        grouped = jax.tree.map(lambda x: x.reshape(n_groups, -1, *x.shape[1:]), (spins, graphs))
+        keys = jax.random.split(key_flip, n_groups)
+        done = jax.lax.map(lambda group: flip(group[0], params, *group[1]), (keys, grouped))
+        spins, labels = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), done)
+        return spins, {"graphs": graphs, "labels": labels}
 
     return SamplerKernel(init, step)
 
@@ -167,16 +174,10 @@ def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: 
     return jnp.where(parallel, choose(VERTICAL, DIAGONAL, v, x, a), antiparallel)
 
 
-def _random_flips(key: jax.Array, graphs: jax.Array, labels: jax.Array) -> jax.Array:
-    """A fair coin for every label; coins lie 32 to a word."""
-    words = jax.random.bits(key, (-(-n_labels(graphs) // 32),), jnp.uint32)
-    return (at(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
-
-
-def _heat_bath_flips(
-    key: jax.Array, graphs: jax.Array, labels: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array
-) -> jax.Array:
-    """Flip each loop with probability 1/(1 + exp(2 phi)), where phi is the sum of field * spin over its cells."""
-    phi = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins
-    phi = jnp.zeros(n_labels(graphs)).at[labels].add(phi, mode="promise_in_bounds")
+def _draw_flips(key: jax.Array, n_labels: int, labels: jax.Array, field: jax.Array | None) -> jax.Array:
+    """Whether each cell's loop is flipped: a fair coin, or probability 1/(1 + exp(2 phi)) with phi the sum of the loop's field * spin."""
+    if field is None:  # coins lie 32 to a word
+        words = jax.random.bits(key, (-(-n_labels // 32),), jnp.uint32)
+        return (at(words, labels >> 5) >> (labels & 31).astype(jnp.uint32)) & 1 == 1
+    phi = jnp.zeros(n_labels).at[labels].add(field, mode="promise_in_bounds")
     return at(jax.random.uniform(key, phi.shape) < jax.nn.sigmoid(-2 * phi), labels)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.network.exchange import trotter_step
-from thermodbm.sampling.union import BLOCK, Joints, at, merge
+from thermodbm.sampling.union import BLOCK, Joints, at, merge, no_joints
 
 VERTICAL, HORIZONTAL, DIAGONAL, FROZEN = range(4)
 """How a plaquette joins its legs: along each worldline, below and above, across, or all four."""
@@ -86,63 +86,68 @@ def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> j
         frozen: whether FROZEN occurs among them.
     """
     n_chains, n_layers, n_pairs = graphs.shape
-    n_first = n_chains * 2 * n_pairs
-    turns = graphs != VERTICAL
-    in_layer = jax.lax.associative_scan(jnp.add, turns.astype(jnp.int32), axis=2)
-    per_layer = in_layer[:, :, -1]
-    until = jnp.cumsum(per_layer.reshape(-1), dtype=jnp.int32)
-    n_turns = until[-1]
-    rank = (until.reshape(per_layer.shape) - per_layer)[:, :, None] + in_layer - 1  # the turns are counted through all chains
-    rank = jax.lax.optimization_barrier(rank)
-    outgoing = _after_turn(rank, n_turns, n_first)
+    in_layer = n_pairs * n_chains
+    n_first = 2 * in_layer
+    kinds = graphs.transpose(1, 2, 0)  # chains innermost: what moves is whole rows of them
+    turns = kinds != VERTICAL
+    # turns are counted up each column of plaquettes, one column after the other
+    in_column = turns.sum(0, dtype=jnp.int32)
+    of_chain, first_rank = jax.lax.scan(lambda before, n: (before + n, before), jnp.zeros(n_chains, jnp.int32), in_column)
+    until = jnp.cumsum(of_chain, dtype=jnp.int32)
+    n_turns, first_rank = until[-1], first_rank + until - of_chain
 
-    def up(stretch: jax.Array, layer: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        turns, outgoing, below = layer
+    def up(carry: tuple[jax.Array, jax.Array], layer: tuple[jax.Array, jax.Array]) -> tuple[tuple, tuple]:
+        (stretch, rank), (turns, below) = carry, layer
+        outgoing = _after_turn(rank, n_turns, n_first)
         out = jnp.where(turns, jnp.stack([outgoing, outgoing + 1]), stretch)
-        return at(out.reshape(-1, n_chains), below).reshape(stretch.shape), stretch
+        return (at(out.reshape(-1, n_chains), below).reshape(stretch.shape), rank + turns), (stretch, rank)
 
-    # chains are innermost here: what moves is whole rows of them
     start = jnp.arange(n_first, dtype=jnp.int32).reshape(n_chains, 2, n_pairs).transpose(1, 2, 0)
     below = np.roll(ring.down, -1, axis=0).reshape(n_layers, -1) % (2 * n_pairs)
-    layers = (jnp.transpose(turns, (1, 2, 0)), jnp.transpose(outgoing, (1, 2, 0)), jnp.asarray(below, jnp.int32))
-    last, stretches = jax.lax.scan(up, start, layers)  # (n_layers, 2, n_pairs, n_chains)
+    (last, _), (stretches, rank) = jax.lax.scan(up, (start, first_rank), (turns, jnp.asarray(below, jnp.int32)))
 
     blocks = -(-graphs.size // BLOCK)
-    number = jnp.arange(graphs.size, dtype=jnp.int32).reshape(graphs.shape)
+    number = jnp.arange(graphs.size, dtype=jnp.int32).reshape(turns.shape)
     turn = jnp.zeros(blocks * BLOCK, jnp.int32).at[jnp.where(turns, rank, blocks * BLOCK)].set(number, mode="drop")
-    flat, kinds = stretches.reshape(-1), graphs.reshape(-1)
+    flat, kinds = stretches.reshape(-1), kinds.reshape(-1)
     per_turn = 3 if frozen else 2
 
     def joints_of_turns(k: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         listed = k * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
         plaquette = jax.lax.dynamic_slice_in_dim(turn, k * BLOCK, BLOCK)
-        chain, rest = jnp.divmod(plaquette, n_layers * n_pairs)
-        layer, pair = jnp.divmod(rest, n_pairs)
-        lower = (2 * layer * n_pairs + pair) * n_chains + chain
-        in_0, in_1, kind = at(flat, lower), at(flat, lower + n_pairs * n_chains), at(kinds, plaquette)
+        lower = plaquette + plaquette // in_layer * in_layer  # there are two cells to a plaquette
+        in_0, in_1, kind = at(flat, lower), at(flat, lower + in_layer), at(kinds, plaquette)
         out_0 = _after_turn(listed, n_turns, n_first)
         a = [in_0, jnp.where(kind == DIAGONAL, in_1, out_0 + 1)]
         b = [jnp.where(kind == DIAGONAL, out_0 + 1, in_1), out_0]
         if frozen:
             a, b = [*a, in_0], [*b, jnp.where(kind == FROZEN, out_0, in_0)]
-        here = n_first + k * per_turn * BLOCK
-        put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
-            x, jnp.where(listed < n_turns, jnp.stack(new), 0).reshape(-1), here, 0
-        )
-        return put(ends[0], a), put(ends[1], b)
+        a, b = (jnp.where(listed < n_turns, jnp.stack(x), 0) for x in (a, b))
+        return _put(ends[0], a, k * per_turn * BLOCK), _put(ends[1], b, k * per_turn * BLOCK)
 
     n_blocks = (n_turns + BLOCK - 1) // BLOCK
-    room = jnp.zeros(per_turn * blocks * BLOCK, jnp.int32)
-    closed = tuple(jnp.concatenate([x.reshape(-1), room]) for x in (last, start))  # the last layer joins the first
-    joints = Joints(*jax.lax.fori_loop(jnp.int32(0), n_blocks, joints_of_turns, closed), n_first + n_blocks * per_turn * BLOCK)
+    n_joints = n_blocks * per_turn * BLOCK
+    a, b, _ = no_joints(n_first + per_turn * blocks * BLOCK)
+    a, b = jax.lax.fori_loop(jnp.int32(0), n_blocks, joints_of_turns, (a, b))
+    joints = Joints(_put(a, last, n_joints), _put(b, start, n_joints), n_joints + n_first)  # the last layer joins the first
     root = merge(n_labels(graphs), joints, n_first + 2 * (_mask(n_turns) + 1))
     return jnp.moveaxis(at(root, stretches), -1, 0)
+
+
+def chains_together(ring: PlaquetteRing, n_chains: int) -> int:
+    """How many of the chains are best labelled at once: at least eight, which fill a vector, then as many as fit into the cache."""
+    most = max(8, (1 << 16) // ring.n_cells)
+    return max(k for k in range(1, min(most, n_chains) + 1) if n_chains % k == 0)
 
 
 def n_labels(graphs: jax.Array) -> int:
     """A bound on the numbers that `label_clusters` gives."""
     n_chains, _, n_pairs = graphs.shape
     return 2 * n_chains * n_pairs + 2 * (1 << (graphs.size - 1).bit_length())
+
+
+def _put(x: jax.Array, new: jax.Array, place: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, new.reshape(-1), place, 0)
 
 
 def _after_turn(rank: jax.Array, n_turns: jax.Array, n_first: int) -> jax.Array:

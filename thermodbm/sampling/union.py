@@ -25,8 +25,9 @@ class Joints(NamedTuple):
 
 
 def no_joints(size: int) -> Joints:
-    """An empty list with room for `size` joints."""
-    return Joints(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.int32), jnp.int32(0))
+    """An empty list with room for `size` joints or more."""
+    room = jnp.zeros(-(-size // BLOCK) * BLOCK, jnp.int32)
+    return Joints(room, room, jnp.int32(0))
 
 
 def append(joints: Joints, keep: jax.Array, a: jax.Array, b: jax.Array) -> Joints:
@@ -42,10 +43,9 @@ def append(joints: Joints, keep: jax.Array, a: jax.Array, b: jax.Array) -> Joint
 def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -> jax.Array:
     """Root of every node when all joints hold, the lowest of its cluster, (n_nodes,) int32; of the first n_used, if that is given.
 
-    Each round hooks the larger end of every joint onto the smaller, then moves its ends up; joints whose ends meet are done.
+    The room of the list is in whole blocks, as `no_joints` makes it. Each round hooks the larger end of every joint onto the smaller, then
+    moves its ends up; joints whose ends meet are done.
     """
-    size = -(-joints.a.size // BLOCK) * BLOCK
-    joints = joints._replace(**{name: jnp.pad(getattr(joints, name), (0, size - joints.a.size)) for name in "ab"})
     within = jnp.arange(BLOCK, dtype=jnp.int32).reshape(_ROWS, -1)
 
     def block(joints: Joints, k: jax.Array) -> tuple[jax.Array, ...]:
