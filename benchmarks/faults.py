@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], set[int]]] = {
     "one of two ranks killed": (send(signal.SIGKILL, ranks=2), {137}),
     "one of two ranks gets SIGTERM": (send(signal.SIGTERM, ranks=2), {75}),
     "file larger than allowed": (small_files, {2}),
-    "no memory left": (no_memory, {3}),
+    "no memory left": (no_memory, {3, -6}),
     "disk full": (full_disk, {2}),
     "file system turns read-only": (read_only, {2}),
 }

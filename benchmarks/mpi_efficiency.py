@@ -26,7 +26,7 @@ METHODS = {
     "deterministic": {
         "method": {"kind": "deterministic", "extrapolate": False, "d_tau": 0.05},
         "temperature": {"beta": [4.0]},
-        "sampling": {"n_chains": 64, "n_samples": 10**9},
+        "sampling": {"n_chains": 256, "n_samples": 10**9},
     },
     "variational": {
         "method": {"kind": "variational", "enumerate": False, "n_walkers": 2048, "solver": "cholesky", "max_distance": 0.02},
