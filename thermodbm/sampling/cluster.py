@@ -13,7 +13,7 @@ from jax import lax
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
 from thermodbm.sampling.ring import RingWeights, Spins, random_spins
-from thermodbm.sampling.union import BLOCK, Joints, append, at, merge, no_joints
+from thermodbm.sampling.union import Joints, append, at, block_length, merge, no_joints
 
 N_SIGNS = 8
 """Independent sign assignments over which the improved estimators average (the bits of one byte)."""
@@ -62,7 +62,7 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
     def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> Joints:
         """The runs that hidden units join across bonds, each given by its head."""
         n_chains = spins.shape[-1]
-        rows = max(1, min(BLOCK // n_chains, capacity))
+        rows = max(1, min(block_length() // n_chains, capacity))
         chain = jnp.arange(n_chains, dtype=jnp.int32)
         flat, total = spins.reshape(-1), n_layers * n_bonds
         p = -jnp.expm1(-2 * jnp.abs(weights.bond))

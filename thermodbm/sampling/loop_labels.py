@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.network.exchange import trotter_step
-from thermodbm.sampling.union import BLOCK, Joints, at, merge, no_joints
+from thermodbm.sampling.union import Joints, at, block_length, merge, no_joints
 
 VERTICAL, HORIZONTAL, DIAGONAL, FROZEN = range(4)
 """How a plaquette joins its legs: along each worldline, below and above, across, or all four."""
@@ -106,15 +106,16 @@ def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> j
     below = np.roll(ring.down, -1, axis=0).reshape(n_layers, -1) % (2 * n_pairs)
     (last, _), (stretches, rank) = jax.lax.scan(up, (start, first_rank), (turns, jnp.asarray(below, jnp.int32)))
 
-    blocks = -(-graphs.size // BLOCK)
+    length = block_length()
+    blocks = -(-graphs.size // length)
     number = jnp.arange(graphs.size, dtype=jnp.int32).reshape(turns.shape)
-    turn = jnp.zeros(blocks * BLOCK, jnp.int32).at[jnp.where(turns, rank, blocks * BLOCK)].set(number, mode="drop")
+    turn = jnp.zeros(blocks * length, jnp.int32).at[jnp.where(turns, rank, blocks * length)].set(number, mode="drop")
     flat, kinds = stretches.reshape(-1), kinds.reshape(-1)
     per_turn = 3 if frozen else 2
 
     def joints_of_turns(k: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        listed = k * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
-        plaquette = jax.lax.dynamic_slice_in_dim(turn, k * BLOCK, BLOCK)
+        listed = k * length + jnp.arange(length, dtype=jnp.int32)
+        plaquette = jax.lax.dynamic_slice_in_dim(turn, k * length, length)
         lower = plaquette + plaquette // in_layer * in_layer  # there are two cells to a plaquette
         in_0, in_1, kind = at(flat, lower), at(flat, lower + in_layer), at(kinds, plaquette)
         out_0 = _after_turn(listed, n_turns, n_first)
@@ -123,11 +124,11 @@ def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> j
         if frozen:
             a, b = [*a, in_0], [*b, jnp.where(kind == FROZEN, out_0, in_0)]
         a, b = (jnp.where(listed < n_turns, jnp.stack(x), 0) for x in (a, b))
-        return _put(ends[0], a, k * per_turn * BLOCK), _put(ends[1], b, k * per_turn * BLOCK)
+        return _put(ends[0], a, k * per_turn * length), _put(ends[1], b, k * per_turn * length)
 
-    n_blocks = (n_turns + BLOCK - 1) // BLOCK
-    n_joints = n_blocks * per_turn * BLOCK
-    a, b, _ = no_joints(n_first + per_turn * blocks * BLOCK)
+    n_blocks = (n_turns + length - 1) // length
+    n_joints = n_blocks * per_turn * length
+    a, b, _ = no_joints(n_first + per_turn * blocks * length)
     a, b = jax.lax.fori_loop(jnp.int32(0), n_blocks, joints_of_turns, (a, b))
     joints = Joints(_put(a, last, n_joints), _put(b, start, n_joints), n_joints + n_first)  # the last layer joins the first
     root = merge(n_labels(graphs), joints, n_first + 2 * (_mask(n_turns) + 1))
@@ -135,8 +136,8 @@ def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> j
 
 
 def chains_together(ring: PlaquetteRing, n_chains: int) -> int:
-    """How many of the chains are best labelled at once: at least eight, which fill a vector, then as many as fit into the cache."""
-    most = max(8, (1 << 16) // ring.n_cells)
+    """How many of the chains are best labelled at once: on CPUs at least eight, which fill a vector, then as many as fit into the cache."""
+    most = max(8, (1 << 16) // ring.n_cells) if jax.default_backend() == "cpu" else n_chains
     return max(k for k in range(1, min(most, n_chains) + 1) if n_chains % k == 0)
 
 

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BLOCK = 2048
-"""Joints handled at a time: their overhead is small, and their scratch space stays in the cache."""
 _ROWS = 32
 """Ranks within a block are summed along rows, then across them."""
+
+
+def block_length() -> int:
+    """Joints handled at a time: few on CPUs, where their scratch space stays in the cache; many where every block is a launch."""
+    return 1 << (11 if jax.default_backend() == "cpu" else 18)
 
 
 class Joints(NamedTuple):
@@ -26,7 +29,7 @@ class Joints(NamedTuple):
 
 def no_joints(size: int) -> Joints:
     """An empty list with room for `size` joints or more."""
-    room = jnp.zeros(-(-size // BLOCK) * BLOCK, jnp.int32)
+    room = jnp.zeros(-(-size // block_length()) * block_length(), jnp.int32)
     return Joints(room, room, jnp.int32(0))
 
 
@@ -46,11 +49,12 @@ def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -
     The room of the list is in whole blocks, as `no_joints` makes it. Each round hooks the larger end of every joint onto the smaller, then
     moves its ends up; joints whose ends meet are done.
     """
-    within = jnp.arange(BLOCK, dtype=jnp.int32).reshape(_ROWS, -1)
+    length = block_length()
+    within = jnp.arange(length, dtype=jnp.int32).reshape(_ROWS, -1)
 
     def block(joints: Joints, k: jax.Array) -> tuple[jax.Array, ...]:
-        a, b = (lax.dynamic_slice_in_dim(x, k * BLOCK, BLOCK).reshape(_ROWS, -1) for x in joints[:2])
-        return a, b, k * BLOCK + within < joints.count
+        a, b = (lax.dynamic_slice_in_dim(x, k * length, length).reshape(_ROWS, -1) for x in joints[:2])
+        return a, b, k * length + within < joints.count
 
     def round_of_all(state: tuple[jax.Array, Joints]) -> tuple[jax.Array, Joints]:
         parent, open_joints = state
@@ -66,21 +70,21 @@ def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -
                 a, b = at(parent, a), at(parent, b)
             return append(left, present & (a != b), a, b)
 
-        n_blocks = (open_joints.count + BLOCK - 1) // BLOCK
+        n_blocks = (open_joints.count + length - 1) // length
         parent = lax.fori_loop(jnp.int32(0), n_blocks, hook, parent)
         return parent, lax.fori_loop(jnp.int32(0), n_blocks, climb, open_joints._replace(count=jnp.int32(0)))
 
     def shorten(k: jax.Array, parent: jax.Array) -> jax.Array:
         """Point a block at its roots; those of the blocks before it are found already."""
         up = lambda state: (at(parent, state[0]), state[0])  # noqa: E731
-        own = lax.dynamic_slice_in_dim(parent, k * BLOCK, BLOCK)
+        own = lax.dynamic_slice_in_dim(parent, k * length, length)
         own, _ = lax.while_loop(lambda state: jnp.any(state[0] != state[1]), up, up((own, own)))
-        return lax.dynamic_update_slice_in_dim(parent, own, k * BLOCK, 0)
+        return lax.dynamic_update_slice_in_dim(parent, own, k * length, 0)
 
-    parent = jnp.arange(-(-n_nodes // BLOCK) * BLOCK, dtype=jnp.int32)
+    parent = jnp.arange(-(-n_nodes // length) * length, dtype=jnp.int32)
     parent, _ = lax.while_loop(lambda state: state[1].count > 0, round_of_all, (parent, joints))
     n_used = jnp.int32(n_nodes if n_used is None else n_used)
-    return lax.fori_loop(jnp.int32(0), (n_used + BLOCK - 1) // BLOCK, shorten, parent)[:n_nodes]
+    return lax.fori_loop(jnp.int32(0), (n_used + length - 1) // length, shorten, parent)[:n_nodes]
 
 
 def at(x: jax.Array, index: jax.Array) -> jax.Array:
