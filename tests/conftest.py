@@ -1,4 +1,7 @@
+import os
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker has a core: threads of small solves would wait for each other
 
 import jax
 
