@@ -11,7 +11,7 @@ from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.ring import RingWeights, Spins
 
 N_COLUMN = 2
-"""Column updates per cluster update; error * sqrt(CPU time) is flat around it (benchmarks/tfim_samplers.py)."""
+"""Column updates per cluster update; error * sqrt(CPU time) is flat around it."""
 
 
 def mixed_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
