@@ -19,6 +19,7 @@ from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size, runge_kutta_step
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
+from thermodbm.evolve.path import INFINITE_TEMPERATURE, extend
 from thermodbm.evolve.sr import Centered, SRInfo, center, metric_norm, residual, solve
 from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
 from thermodbm.models import SpinHamiltonian
@@ -230,7 +231,7 @@ def variational_method(
             "theta": ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0],
             "beta": 0.0 if rotated else beta,
             "step": 0.35 * beta / 2,
-            "path": dict(_INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
+            "path": dict(INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
             "distance": start_error(key, beta),
             "residual": 0.0,
             "acceptance": 1.0,
@@ -277,7 +278,7 @@ def variational_method(
             "step": max(
                 state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)
             ),
-            "path": _extend(state["path"], at, done.energy, done.energy_error if sampled else 0.0, done.variance, done.residual),
+            "path": extend(state["path"], at, done.energy, done.energy_error if sampled else 0.0, done.variance, done.residual),
             "residual": float(done.residual),
             "n_steps": state["n_steps"] + 1,
         }
@@ -302,7 +303,7 @@ def variational_method(
 
     def finish(state: State, beta: float, estimates: dict[str, Estimate]) -> tuple[State, Info]:
         e, c = estimates["energy"], estimates["specific_heat"]
-        path = _extend(state["path"], beta, e.mean, e.error, c.mean / beta**2, state["residual"])
+        path = extend(state["path"], beta, e.mean, e.error, c.mean / beta**2, state["residual"])
         systematic = path["systematic"] + 2 * state["distance"] * np.sqrt(path["variance"] / n)
         log_z, log_z_error = path["log_z"], np.hypot(np.sqrt(path["log_z_variance"]), beta * systematic)
         observables = {
@@ -330,31 +331,3 @@ def _walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) ->
     total = options.n_walkers or max(4096, min(16 * n_params, 16384))
     per_rank = -(-total // comm.size)
     return per_rank if per_rank <= BLOCK else -(-per_rank // BLOCK) * BLOCK
-
-
-_INFINITE_TEMPERATURE = {
-    "beta": 0.0,
-    "log_z": float(np.log(2)),
-    "log_z_variance": 0.0,
-    "energy": 0.0,
-    "energy_error": 0.0,
-    "residual": 0.0,
-    "systematic": 0.0,
-}
-"""Where the integrals along the way begin, per site: energy and its slope -variance are those of a traceless H."""
-
-
-def _extend(path: State, beta: float, energy: float, energy_error: float, variance: float, residual: float) -> State:
-    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule; effect of r^2 on e by the trapezoidal one."""
-    d = beta - path["beta"]
-    area = d * (path["energy"] + energy) / 2 - d**2 * (path["variance"] - variance) / 12
-    return {
-        "beta": float(beta),
-        "log_z": float(path["log_z"] - area),
-        "log_z_variance": float(path["log_z_variance"] + d**2 / 2 * (path["energy_error"] ** 2 + energy_error**2)),
-        "energy": float(energy),
-        "energy_error": float(energy_error),
-        "variance": float(variance),
-        "residual": float(residual),
-        "systematic": float(path["systematic"] + d * (path["residual"] * path["variance"] + residual * variance) / 2),
-    }

@@ -67,11 +67,7 @@ def plaquette_ring(n_sites: int, bonds: np.ndarray, n_steps: int) -> PlaquetteRi
 
 def take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
     """cells[chain, numbers], the same for all chains, of (n_chains, ...) with the cells flattened."""
-    return jax.vmap(_take, in_axes=(0, None))(cells, numbers)
-
-
-def _take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
-    return cells.reshape(-1).at[numbers].get(mode="promise_in_bounds")
+    return jax.vmap(lambda own: at(own.reshape(-1), numbers))(cells)
 
 
 def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> jax.Array:
