@@ -50,10 +50,11 @@ class VariationalOptions:
     """Deep units in each block of ansatz = "dbm", summed over exactly; a block has as many hidden units plus one."""
     translations: bool = True
     """Sum filters over the translations that leave the couplings unchanged."""
-    point_group: bool = True
-    """Sum filters over rotations and reflections that leave the couplings unchanged."""
-    exchange: bool = True
-    """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric."""
+    point_group: bool = False
+    """Sum filters over rotations and reflections that leave the couplings unchanged: fewer parameters for as many hidden units, which
+    follow less well."""
+    exchange: bool = False
+    """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric; as point_group."""
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
     beta_0: PositiveFloat | None = None
@@ -75,7 +76,7 @@ class VariationalOptions:
     S. minsr: as cholesky, by a matrix as large as the number of samples. auto: minsr when samples are fewer than parameters, cg for more
     than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
-    """Added to the diagonal of S in units in which that is one; None: 1e-5 for sampled models that conserve the magnetisation, whose
+    """Added to the diagonal of S in units in which that is one; None: 1e-6 for sampled models that conserve the magnetisation, whose
     rare configurations make S noisy at high temperature, else 1e-7. More costs accuracy: the Ising ring of 16 spins with 4096 walkers
     ends at r^2 = .004, .005 and .2 for 1e-7, 1e-5 and 1e-3."""
     cutoff: PositiveFloat = 1e-10

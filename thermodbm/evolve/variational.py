@@ -31,6 +31,11 @@ from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, hamiltonian
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
+MIN_POWER, MIN_COUNT = 1.0, 0.5
+"""The evolution draws from |Psi|^power and reweights, so that rare configurations, by which parameters move at high temperature, are
+seen; the least power from 1 to 2 is taken at which this share of the samples counts."""
+N_SETTLE = 8
+"""Rounds of `n_sweeps` before samples of another law are used."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
 
@@ -44,7 +49,8 @@ class Step(NamedTuple):
     energy_error: jax.Array
     variance: jax.Array  # Var(H)/N = -de/dbeta of the exact evolution
     residual: jax.Array  # r^2
-    overlap: jax.Array  # share of the samples that still count in the last stage
+    count: jax.Array  # effective number of samples, of all ranks
+    overlap: jax.Array  # share of them that still count in the last stage
 
 
 def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> PurifiedDBM:
@@ -69,23 +75,22 @@ def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[j
 
 
 def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm) -> Callable[..., Step]:
-    """A jitted function (theta, visible (n, V), h, multiplicity (n,) or None) -> `Step` of size h in tau.
+    """A jitted function (theta, visible (n, V), h, power, multiplicity (n,)) -> `Step` of size h in tau.
 
-    All stages are evaluated on the same configurations, reweighted by |Psi|^2, so that the error of the step is seen through the noise.
-    With multiplicities the configurations are all there are; without, they are samples of |Psi(theta)|^2.
+    All stages are evaluated on the same configurations, reweighted to |Psi|^2, so that the error of the step is seen through the noise.
+    The configurations are samples of |Psi(theta)|^power, each counted so many times; all there are have power 0.
     """
     e_loc, n = local_energy(hamiltonian, trial), hamiltonian.n_sites
 
-    def step(theta: jax.Array, visible: jax.Array, h: jax.Array, multiplicity: jax.Array | None) -> Step:
-        def log_weight(theta: jax.Array) -> jax.Array:
-            return 2 * trial.log_amplitude(theta, visible).real
+    def step(theta: jax.Array, visible: jax.Array, h: jax.Array, power: jax.Array, multiplicity: jax.Array) -> Step:
+        def log_modulus(theta: jax.Array) -> jax.Array:
+            return trial.log_amplitude(theta, visible).real
 
-        reference = log_weight(theta)
-        if multiplicity is not None:
-            reference = jnp.max(reference) - jnp.log(multiplicity)
+        log_density = power * log_modulus(theta) - jnp.log(multiplicity)
+        log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
         def centered(theta: jax.Array, energies: jax.Array) -> tuple[Centered, SRInfo]:
-            weights = jnp.exp(log_weight(theta) - reference)
+            weights = jnp.exp(2 * log_modulus(theta) - log_density)
             return center(trial.log_derivs(theta, visible), energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
 
         def rate(theta: jax.Array) -> tuple[jax.Array, SRInfo]:
@@ -103,10 +108,16 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
             energy_error=jnp.sqrt(first.variance / first.n_eff) / n,
             variance=first.variance / n,
             residual=first.residual,
+            count=first.n_eff,
             overlap=last.n_eff / first.n_eff,
         )
 
     return jax.jit(step)
+
+
+def common_maximum(log_weight: jax.Array, comm: Comm) -> jax.Array:
+    """A number that all ranks agree on and that keeps the exponential of what is left from overflow."""
+    return comm.sum(jnp.max(log_weight)) / comm.size
 
 
 def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
@@ -127,7 +138,7 @@ def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> C
     @jax.jit
     def norm(theta: jax.Array, rate: jax.Array, visible: jax.Array, log_weight: jax.Array) -> jax.Array:
         log_weight = log_weight + 2 * trial.log_amplitude(theta, visible).real
-        weights = jnp.exp(log_weight - comm.sum(jnp.max(log_weight)) / comm.size)
+        weights = jnp.exp(log_weight - common_maximum(log_weight, comm))
         system, info = center(trial.log_derivs(theta, visible), e_loc(theta, visible)[0], weights, comm)
         return jnp.sqrt(residual(system, -rate, info.variance, comm) * info.variance)
 
@@ -181,12 +192,13 @@ def variational_method(
     exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
     tolerance, beta_0 = (2e-4, 0.05) if sampled else (3e-5, 0.02)
-    shift = 1e-5 if sampled and conserve_sz else 1e-7
+    shift = 1e-6 if sampled and conserve_sz else 1e-7
     options = replace(
         options, diag_shift=shift if options.diag_shift is None else options.diag_shift, tolerance=options.tolerance or tolerance
     )
     beta_0 = (options.beta_0 or beta_0) / scale
     n_walkers = _walkers_per_rank(options, n_params, comm)
+    ones = jnp.ones(n_walkers)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
 
     step = evolution_step(simple, trial, options, comm)
@@ -197,9 +209,15 @@ def variational_method(
     moves = metropolis_moves(simple, conserve_sz=conserve_sz)
 
     @jax.jit
-    def move(key: jax.Array, theta: jax.Array, walkers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        walkers, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, walkers, moves, options.n_sweeps * 2 * n)
+    def move(key: jax.Array, theta: jax.Array, walkers: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
+        n_moves = options.n_sweeps * 2 * n
+        walkers, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, walkers, moves, n_moves, power)
         return walkers, comm.sum(accepted) / comm.size
+
+    def settle(key: jax.Array, theta: jax.Array, walkers: jax.Array, power: float) -> jax.Array:
+        for k in range(N_SETTLE):
+            walkers, _ = move(jax.random.fold_in(key, k), theta, walkers, power)
+        return walkers
 
     @jax.jit
     def values(theta: jax.Array, walkers: jax.Array) -> dict[str, jax.Array]:
@@ -213,15 +231,18 @@ def variational_method(
         energies, ratios = e_loc(theta, exact_sum.visible)
         return jax.nn.softmax(log_weight), {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
 
+    def first_walkers(key: jax.Array, theta: jax.Array) -> jax.Array:
+        walkers = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 1), comm.rank), n_walkers, n)
+        return settle(jax.random.fold_in(key, 2), theta, walkers, MIN_POWER)
+
     def start_error(key: jax.Array, beta: float) -> float:
         """Distance of the start from the exact state: that of its motion with beta from imaginary time, which grows linearly from 0."""
         if custom or rotated:  # nothing is known of the start, or it is exact
             return 0.0
         theta, less, more = (ravel_pytree(initial_params(jax.random.fold_in(key, 0), x * beta))[0] for x in (1.0, 0.999, 1.001))
-        if sampled:  # the root of |Psi| has more of the rare configurations where the start is wrong
-            walkers = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 2), comm.rank), n_walkers, n)
-            walkers, _ = move(jax.random.fold_in(key, 3), theta / 2, walkers)
-            log_weight = -2 * trial.log_amplitude(theta / 2, walkers).real
+        if sampled:
+            walkers = first_walkers(key, theta)
+            log_weight = -MIN_POWER * trial.log_amplitude(theta, walkers).real
         else:
             walkers, log_weight = exact_sum.visible, jnp.log(exact_sum.multiplicity)
         return float(beta / 4 * start_rate_error(theta, (more - less) / (1e-3 * beta), walkers, log_weight))
@@ -239,7 +260,7 @@ def variational_method(
             "n_rejected": 0,
         }
         if sampled:
-            state["walkers"] = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 1), comm.rank), n_walkers, n)
+            state |= {"walkers": first_walkers(key, state["theta"]), "power": MIN_POWER}
         return state
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
@@ -254,7 +275,7 @@ def variational_method(
     def integrate(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         state, at = dict(state), state["beta"]
         if sampled:
-            state["walkers"], accepted = move(key, state["theta"], state["walkers"])
+            state["walkers"], accepted = move(key, state["theta"], state["walkers"], state["power"])
             state["acceptance"] = float(accepted)
         limit = options.max_distance / np.sqrt(max(n * state["path"]["variance"], 1e-12))
         h = min(state["step"], limit, np.inf if rotated else 0.35 * at / 2)
@@ -262,15 +283,18 @@ def variational_method(
         h = rest if rest <= h else min(h, rest / 2) if rest < 2 * h else h
         if h < MIN_STEP * beta and rest > MIN_STEP * beta:
             raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
-        visible, multiplicity = (state["walkers"], None) if sampled else exact_sum[:2]
-        done = jax.device_get(step(state["theta"], visible, h, multiplicity))
+        configurations = (state["walkers"], h, state["power"], ones) if sampled else (exact_sum.visible, h, 0.0, exact_sum.multiplicity)
+        done = jax.device_get(step(state["theta"], *configurations))
         finite = np.isfinite(done.theta).all() and np.isfinite(done.energy)
         good = finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
         if not good:
             state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
             return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
         tableau = TABLEAUS[options.integrator]
-        noise = n * done.variance * done.residual * n_params / (n_walkers * comm.size) if sampled else 0.0  # of a linear regression
+        noise = n * done.variance * done.residual * n_params / done.count if sampled else 0.0  # of a linear regression
+        if sampled:
+            less = done.count / (n_walkers * comm.size) > MIN_COUNT
+            state["power"] = min(2.0, max(MIN_POWER, state["power"] + (-0.05 if less else 0.1)))
         state |= {
             "theta": done.theta,
             "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * noise)),
@@ -289,15 +313,16 @@ def variational_method(
 
     def observe_sampled(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         state = dict(state)
-        state["walkers"], accepted = move(key, state["theta"], state["walkers"])
-        found = values(state["theta"], state["walkers"])
+        samples = state.pop("samples") if "samples" in state else settle(jax.random.fold_in(key, 0), state["theta"], state["walkers"], 2.0)
+        samples, accepted = move(jax.random.fold_in(key, N_SETTLE), state["theta"], samples, 2.0)
+        found = values(state["theta"], samples)
         tally = measure.add_to_tally(measure.Tally(**state.pop("tally")) if "tally" in state else measure.empty_tally(found), found)
         estimates = measure.walker_estimates(simple, beta, tally, comm)
         error = float(estimates["energy"].error)
         done = error <= sampling.target_error if sampling.target_error else tally.count >= n_rounds
         if done:
             return finish(state, beta, estimates)
-        state |= {"tally": tally._asdict(), "acceptance": float(accepted)}
+        state |= {"tally": tally._asdict(), "samples": samples, "acceptance": float(accepted)}
         share = (sampling.target_error / error) ** 2 if sampling.target_error else int(tally.count) / n_rounds
         return state, Info(0.9 + 0.1 * share, f"error {error:.1e}", None)
 

@@ -1,4 +1,4 @@
-"""Metropolis sampling of |Psi(sigma, sigma')|^2 by many walkers that share each random choice of a move, and local ratios."""
+"""Metropolis sampling of a power of |Psi(sigma, sigma')| by many walkers that share each random choice of a move, and local ratios."""
 
 from typing import NamedTuple
 
@@ -62,15 +62,16 @@ def antiparallel_flips(n_sites: int) -> np.ndarray:
 
 
 def metropolis(
-    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int
+    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int, power: jax.Array | float = 2.0
 ) -> tuple[jax.Array, jax.Array]:
     """Every walker attempts `n_steps` moves, chosen at random but the same for all; new configurations and acceptance.
 
-    Walkers share no other random number, and given the moves each one has |Psi|^2 as its stationary law, so that their samples are
+    Walkers share no other random number, and given the moves each one has |Psi|^power as its stationary law, so that their samples are
     uncorrelated. Kinds of moves are equally likely.
 
     Args:
         visible: (n_walkers, V) int8 +-1; the number of walkers is a multiple of `BLOCK` or less than it.
+        power: 2 for samples of the state; less makes rare configurations more frequent.
 
     Returns:
         visible (n_walkers, V), and the share of accepted moves among those that were not void.
@@ -88,7 +89,7 @@ def metropolis(
         pattern = patterns[k]
         sign, valid = _match(pattern, support[k], v)
         ratio, moved = trial.propose(jax.tree.map(lambda x: x[k], prepared), cache, sign)
-        likely = jax.random.uniform(key, sign.shape) < ratio.real**2 + ratio.imag**2
+        likely = jax.random.uniform(key, sign.shape) < (ratio.real**2 + ratio.imag**2) ** (power / 2)
         # a product: anything less would be fused into the tables' update and done again for each of their entries
         accept = jnp.ones(2) @ jnp.stack([valid, likely]).astype(float) > 1.5
         cache = jax.tree.map(lambda new, old: jnp.where(accept, new, old) if new.shape[-1] == accept.size else old, moved, cache)
