@@ -57,16 +57,15 @@ class VariationalOptions:
     """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric; as point_group."""
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
-    beta_0: PositiveFloat | None = None
-    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. None: 0.02
-    when configurations are enumerated, 0.05 when sampled: the start's error grows as beta_0^2, but the noise of rare configurations
-    falls."""
-    noise: PositiveFloat = 0.05
-    """Width of the Gaussian weights of the filters at the start, where groups of four cancel."""
+    beta_0: PositiveFloat = 0.02
+    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. The distance
+    of the start from the exact state grows as beta_0^2."""
+    noise: PositiveFloat = 0.03
+    """Width of the Gaussian weights of the filters at the start, where groups of four cancel up to its eighth power."""
     integrator: Literal["bs3", "heun", "rk4"] = "bs3"
     """Bogacki-Shampine 3(2) or Heun with adaptive steps, or fourth-order Runge-Kutta with steps of max_distance."""
     tolerance: PositiveFloat | None = None
-    """Error of one step, as the distance of normalised states (the S norm); None: 3e-5 when configurations are enumerated, 2e-4 when
+    """Error of one step, as the distance of normalised states (the S norm); None: 3e-5 when configurations are enumerated, 1e-4 when
     sampled."""
     max_distance: PositiveFloat = 0.2
     """Largest distance of normalised states that one step covers: the step in tau times the spread of the energy; bounds every

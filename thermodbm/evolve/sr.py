@@ -92,7 +92,7 @@ def precondition(derivs: jax.Array, force: jax.Array, options: VariationalOption
     if kind in ("cg", "minsr"):  # the latter needs a force of the form O* e
         apply = lambda x: comm.sum(scaled.conj().T @ (scaled @ x)) + _shift(options) * x  # noqa: E731
         return scale * cg(apply, force, tol=1e-6, maxiter=1000)[0]
-    qgt = comm.sum(scaled.conj().T @ scaled)
+    qgt = comm.sum(_gram(scaled.conj().T))
     if kind == "cholesky":
         return scale * cho_solve(cho_factor(qgt + _shift(options) * jnp.eye(len(force)), lower=True), force)
     values, vectors = jnp.linalg.eigh(qgt)
@@ -120,15 +120,25 @@ def _choose(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> s
     return "cholesky" if options.diag_shift else "pinv"
 
 
+def _gram(rows: jax.Array) -> jax.Array:
+    """rows rows*, by three real products: several times faster than one of complex numbers."""
+    if not jnp.iscomplexobj(rows):
+        return rows @ rows.T
+    x, y = rows.real, rows.imag
+    yx = y @ x.T
+    return jax.lax.complex(x @ x.T + y @ y.T, yx - yx.T)
+
+
 def _min_sr(derivs: jax.Array, e: jax.Array, shift: float, comm: Comm) -> jax.Array:
     """O* (O O* + shift)^-1 e, with the samples of all ranks gathered by a sum of zero-padded arrays."""
-    n = len(e)
-    everyone = (jnp.zeros((comm.size * n, *x.shape[1:]), x.dtype) for x in (derivs, e))
-    derivs, e = comm.sum(
-        tuple(jax.lax.dynamic_update_slice_in_dim(zeros, x, comm.rank * n, 0) for zeros, x in zip(everyone, (derivs, e), strict=True))
-    )
-    gram = derivs @ derivs.conj().T + shift * jnp.eye(len(e))
-    return derivs.conj().T @ cho_solve(cho_factor(gram, lower=True), e)
+    if comm.size > 1:
+        n = len(e)
+        everyone = (jnp.zeros((comm.size * n, *x.shape[1:]), x.dtype) for x in (derivs, e))
+        derivs, e = comm.sum(
+            tuple(jax.lax.dynamic_update_slice_in_dim(zeros, x, comm.rank * n, 0) for zeros, x in zip(everyone, (derivs, e), strict=True))
+        )
+    left = cho_solve(cho_factor(_gram(derivs) + shift * jnp.eye(len(e)), lower=True), e)
+    return (left.conj() @ derivs).conj()
 
 
 def residual(centered: Centered, direction: jax.Array, variance: jax.Array, comm: Comm = SERIAL) -> jax.Array:

@@ -187,16 +187,17 @@ def variational_method(
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
         return start_params(key, module, couplings, options.noise, positive=positive)
 
-    example = params or initial_params(jax.random.key(0), 0.05 / scale)
+    example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
     trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
     exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
-    tolerance, beta_0 = (2e-4, 0.05) if sampled else (3e-5, 0.02)
     shift = 1e-6 if sampled and conserve_sz else 1e-7
     options = replace(
-        options, diag_shift=shift if options.diag_shift is None else options.diag_shift, tolerance=options.tolerance or tolerance
+        options,
+        diag_shift=shift if options.diag_shift is None else options.diag_shift,
+        tolerance=options.tolerance or (1e-4 if sampled else 3e-5),
     )
-    beta_0 = (options.beta_0 or beta_0) / scale
+    beta_0 = options.beta_0 / scale
     n_walkers = _walkers_per_rank(options, n_params, comm)
     ones = jnp.ones(n_walkers)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
