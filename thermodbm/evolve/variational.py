@@ -48,7 +48,8 @@ class Step(NamedTuple):
     energy: jax.Array
     energy_error: jax.Array
     variance: jax.Array  # Var(H)/N = -de/dbeta of the exact evolution
-    residual: jax.Array  # r^2
+    residual: jax.Array  # r^2 of the rate that the last step ended with, on configurations that it has not seen
+    rate: jax.Array  # (P,) d theta/d tau of the last stage, for the next step to try
     count: jax.Array  # effective number of samples, of all ranks
     overlap: jax.Array  # share of them that still count in the last stage
 
@@ -75,14 +76,18 @@ def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[j
 
 
 def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm) -> Callable[..., Step]:
-    """A jitted function (theta, visible (n, V), h, power, multiplicity (n,)) -> `Step` of size h in tau.
+    """A jitted function (theta, visible (n, V), h, power, multiplicity (n,), rate (P,)) -> `Step` of size h in tau.
 
     All stages are evaluated on the same configurations, reweighted to |Psi|^2, so that the error of the step is seen through the noise.
-    The configurations are samples of |Psi(theta)|^power, each counted so many times; all there are have power 0.
+    The configurations are samples of |Psi(theta)|^power, each counted so many times; all there are have power 0. The given rate is that
+    of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on new samples tells what
+    the parameters miss, and what they took for the rule that was chance. NaN where there is none.
     """
     e_loc, n = local_energy(hamiltonian, trial), hamiltonian.n_sites
 
-    def step(theta: jax.Array, visible: jax.Array, h: jax.Array, power: jax.Array, multiplicity: jax.Array) -> Step:
+    def step(
+        theta: jax.Array, visible: jax.Array, h: jax.Array, power: jax.Array, multiplicity: jax.Array, previous: jax.Array
+    ) -> Step:
         def log_modulus(theta: jax.Array) -> jax.Array:
             return trial.log_amplitude(theta, visible).real
 
@@ -93,23 +98,24 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
             weights = jnp.exp(2 * log_modulus(theta) - log_density)
             return center(trial.log_derivs(theta, visible), energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
 
-        def rate(theta: jax.Array) -> tuple[jax.Array, SRInfo]:
+        def rate(theta: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             system, info = centered(theta, e_loc(theta, visible)[0])
-            direction = solve(system, options, comm)
-            return -direction, info._replace(residual=residual(system, direction, info.variance, comm))
+            k = -solve(system, options, comm)
+            return k, (k, info.n_eff)
 
-        new, error, infos = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
-        metric, _ = centered(theta, jnp.zeros(len(visible)))
-        first, last = jax.tree.map(lambda x: x[0], infos), jax.tree.map(lambda x: x[-1], infos)
+        new, error, (rates, counts) = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
+        system, first = centered(theta, e_loc(theta, visible)[0])
+        known = jnp.where(jnp.isfinite(previous).all(), previous, rates[0])
         return Step(
             theta=new,
-            error=metric_norm(metric, error, comm),
+            error=metric_norm(system, error, comm),
             energy=first.energy / n,
             energy_error=jnp.sqrt(first.variance / first.n_eff) / n,
             variance=first.variance / n,
-            residual=first.residual,
+            residual=jnp.minimum(residual(system, -known, first.variance, comm), 1.0),
+            rate=rates[-1],
             count=first.n_eff,
-            overlap=last.n_eff / first.n_eff,
+            overlap=counts[-1] / first.n_eff,
         )
 
     return jax.jit(step)
@@ -188,7 +194,8 @@ def variational_method(
         return start_params(key, module, couplings, options.noise, positive=positive)
 
     example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
-    trial, n_params = trial_state(module, example), ravel_pytree(example)[0].size
+    trial, flat = trial_state(module, example), ravel_pytree(example)[0]
+    n_params = flat.size
     exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
     shift = 1e-6 if sampled and conserve_sz else 1e-7
@@ -254,6 +261,7 @@ def variational_method(
             "beta": 0.0 if rotated else beta,
             "step": 0.35 * beta / 2,
             "path": dict(INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
+            "rate": np.full(n_params, np.nan, flat.dtype),
             "distance": start_error(key, beta),
             "residual": 0.0,
             "acceptance": 1.0,
@@ -285,20 +293,21 @@ def variational_method(
         if h < MIN_STEP * beta and rest > MIN_STEP * beta:
             raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
         configurations = (state["walkers"], h, state["power"], ones) if sampled else (exact_sum.visible, h, 0.0, exact_sum.multiplicity)
-        done = jax.device_get(step(state["theta"], *configurations))
+        done = jax.device_get(step(state["theta"], *configurations, state["rate"]))
         finite = np.isfinite(done.theta).all() and np.isfinite(done.energy)
         good = finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
         if not good:
             state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
             return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
         tableau = TABLEAUS[options.integrator]
-        noise = n * done.variance * done.residual * n_params / done.count if sampled else 0.0  # of a linear regression
+        missed = n * done.variance * done.residual if sampled else 0.0
         if sampled:
             less = done.count / (n_walkers * comm.size) > MIN_COUNT
             state["power"] = min(2.0, max(MIN_POWER, state["power"] + (-0.05 if less else 0.1)))
         state |= {
             "theta": done.theta,
-            "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * noise)),
+            "rate": done.rate,
+            "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * missed)),
             "beta": beta if h == rest else at + 2 * h,
             "step": max(
                 state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)
