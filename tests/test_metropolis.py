@@ -38,22 +38,22 @@ def random_trial(hamiltonian, module=None, seed=0):
     return trial_state(module, unravel(theta)), theta
 
 
-@pytest.mark.parametrize("own_module", [False, True])
+@pytest.mark.parametrize(("own_module", "power"), [(False, 2.0), (True, 2.0), (False, 1.0)])
 @pytest.mark.parametrize(
     "hamiltonian",
     [transverse_field_ising(graph(3, [(0, 1), (1, 2)]), J=[1.0, -0.7], h=0.2), xxz(graph(3, [(0, 1), (1, 2)]), J=[1.0, -0.7], delta=0.5)],
     ids=["tfim", "xxz"],
 )
-def test_histogram_of_walkers_is_the_enumerated_distribution(hamiltonian, own_module):
+def test_histogram_of_walkers_is_the_enumerated_distribution(hamiltonian, own_module, power):
     """4096 independent walkers after 500 moves, chi^2 over all 64 or 20 configurations at a false alarm rate of 1e-4."""
     conserve = hamiltonian.conserves_sz
     trial, theta = random_trial(hamiltonian, Plain() if own_module else None)
     moves = metropolis_moves(hamiltonian, conserve_sz=conserve)
     walkers = random_configurations(jax.random.key(1), 4096, 3)
-    walkers, acceptance = jax.jit(lambda k, w: metropolis(k, trial, theta, w, moves, 500))(jax.random.key(2), walkers)
+    walkers, acceptance = jax.jit(lambda k, w: metropolis(k, trial, theta, w, moves, 500, power))(jax.random.key(2), walkers)
     configurations, ones = enumerate_configurations(3, IDENTITY, flip=False, conserve_sz=conserve)
     assert (ones == 1).all() and len(ones) == n_configurations(3, conserve_sz=conserve)
-    p = np.exp(2 * np.asarray(trial.log_amplitude(theta, configurations)).real)
+    p = np.exp(power * np.asarray(trial.log_amplitude(theta, configurations)).real)
     expected = 4096 * p / p.sum()
     seen = (np.asarray(walkers)[:, None] == configurations[None]).all(-1).sum(0)
     assert seen.sum() == 4096

@@ -77,6 +77,19 @@ def test_sampled_evolution_agrees_within_its_errors():
     assert 1e-4 < energy.error < 1e-3 and 0.3 < energy.tau_int < 5
 
 
+def test_few_walkers_are_owned_up_to():
+    """With fewer samples than it takes, parameters learn chance: the error of the energy says so, at 4 errors, for each of three seeds."""
+    hamiltonian, betas = heisenberg(RING), np.array([0.5, 2.0])
+    method = variational_method(hamiltonian, VariationalOptions(enumerate=False, n_walkers=256), SamplingOptions(n_samples=20_000))
+    exact = exact_curve(hamiltonian, betas)["energy"]
+    for seed in range(3):
+        points, _ = run(method, betas, key=seed)
+        for point, e in zip(points, exact, strict=True):
+            energy = point.observables["energy"]
+            assert abs(energy.mean - e) < 4 * np.hypot(energy.error, point.diagnostics["systematic_error"])
+            assert point.diagnostics["residual"] > 0
+
+
 def test_a_resumed_run_goes_on_bit_for_bit():
     hamiltonian, betas = heisenberg(RING), np.array([0.2, 0.4])
     options = VariationalOptions(enumerate=False, alpha=1, n_walkers=64, tolerance=1e-2)

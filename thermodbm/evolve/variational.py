@@ -71,8 +71,8 @@ def variational_method(
 
     The residual r^2 of each step is logged. The `systematic_error` of the energy per site is its effect, the integral of Var r^2/N over
     beta, plus 2 D sqrt(Var)/N, the most by which states a small distance D apart differ. D joins, as independent errors, those of the
-    analytic start, of the integrator, and of the rates, which n samples leave uncertain by r sqrt(Var P/n); it cannot know of a start
-    that the user gives.
+    analytic start, of the integrator, and of sampled rates, r sqrt(Var) each; it cannot know of a start that the user gives. Sampled
+    steps draw from |Psi|^p and reweight, and measure r^2 on configurations that the rate has not seen.
 
     Args:
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
