@@ -148,33 +148,34 @@ def variational_method(
         walkers = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 1), comm.rank), n_walkers, n)
         return settle(jax.random.fold_in(key, 2), theta, walkers, MIN_POWER)
 
-    def start_error(key: jax.Array, beta: float) -> float:
+    def start_error(key: jax.Array, beta: float, walkers: jax.Array | None) -> float:
         """Distance of the start from the exact state: that of its motion with beta from imaginary time, which grows linearly from 0."""
         if custom or rotated:  # nothing is known of the start, or it is exact
             return 0.0
         theta, less, more = (ravel_pytree(initial_params(jax.random.fold_in(key, 0), x * beta))[0] for x in (1.0, 0.999, 1.001))
         if sampled:
-            walkers = first_walkers(key, theta)
-            log_weight = -MIN_POWER * trial.log_amplitude(theta, walkers).real
+            visible, log_weight = walkers, -MIN_POWER * trial.log_amplitude(theta, walkers).real
         else:
-            walkers, log_weight = exact_sum.visible, jnp.log(exact_sum.multiplicity)
-        return float(beta / 4 * start_rate_error(theta, (more - less) / (1e-3 * beta), walkers, log_weight))
+            visible, log_weight = exact_sum.visible, jnp.log(exact_sum.multiplicity)
+        return float(beta / 4 * start_rate_error(theta, (more - less) / (1e-3 * beta), visible, log_weight))
 
     def start_at(key: jax.Array, beta: float) -> State:
+        theta = ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0]
+        walkers = first_walkers(key, theta) if sampled else None
         state = {
-            "theta": ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0],
+            "theta": theta,
             "beta": 0.0 if rotated else beta,
             "step": 0.35 * beta / 2,
             "path": dict(INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
             "rate": np.full(n_params, np.nan, flat.dtype),
-            "distance": start_error(key, beta),
+            "distance": start_error(key, beta, walkers),
             "residual": 0.0,
             "acceptance": 1.0,
             "n_steps": 0,
             "n_rejected": 0,
         }
         if sampled:
-            state |= {"walkers": first_walkers(key, state["theta"]), "power": MIN_POWER}
+            state |= {"walkers": walkers, "power": MIN_POWER}
         return state
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
@@ -211,7 +212,7 @@ def variational_method(
             state["power"] = min(2.0, max(MIN_POWER, state["power"] + (-0.05 if less else 0.1)))
         state |= {
             "theta": done.theta,
-            "rate": done.rate,
+            "rate": done.rate if sampled else state["rate"],
             "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * missed)),
             "beta": beta if h == rest else at + 2 * h,
             "step": max(
