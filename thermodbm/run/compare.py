@@ -9,8 +9,8 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.run.results import ThermalCurve
 
-ROUNDING = 1e-10
-"""Relative size of rounding errors: two exact results need not agree further than this."""
+ROUNDING = 1e-7
+"""Relative size of rounding errors, single precision where samplers use it: two exact results need not agree further than this."""
 
 
 @dataclass(frozen=True, eq=False)
