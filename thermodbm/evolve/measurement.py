@@ -100,12 +100,15 @@ def add_to_tally(tally: Tally, values: Values) -> Tally:
     )
 
 
-def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL) -> dict[str, Estimate]:
+def walker_estimates(
+    hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL, distance: float = 0.0
+) -> dict[str, Estimate]:
     """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be.
     There is no r_hat: walkers number thousands and each gives few samples.
 
     From plain averages, what the entry "controls" explains is taken off by linear regression among the walkers. Fluctuations are left as
-    they are: they would gain little, and the regression of a square has a bias.
+    they are: they would gain little, and the regression of a square has a bias. A state that is off by `distance` adds
+    2 distance sqrt(Var) to every error but the energy's, whose systematic error is told apart.
     """
     samples = {name: s / tally.count for name, s in tally.sums.items()}
     n_walkers = len(samples["energy"]) * comm.size
@@ -120,8 +123,9 @@ def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, co
     found = {}
     for name, value in derived.items():
         value, variance = np.asarray(value), np.asarray(spread[name]).reshape(np.shape(value)) * scale
+        off = 0.0 if name == "energy" else 2 * distance * np.sqrt(total * variance)
         if name not in mean:
-            found[name] = Estimate(value, np.sqrt(variance))
+            found[name] = Estimate(value, np.hypot(np.sqrt(variance), off))
             continue
         slopes = np.linalg.lstsq(np.asarray(gram), np.asarray(cross[name]), rcond=1e-10)[0]
         explained = np.sum(slopes * np.asarray(cross[name]), 0).reshape(value.shape) * scale
@@ -129,7 +133,7 @@ def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, co
         single = np.maximum(np.asarray(squares[name]) / total - np.asarray(mean[name]) ** 2, 0)
         n_eff = np.divide(single, left, out=np.full(value.shape, total), where=left > 0)
         tau_int = 0.5 * np.divide(total * variance, single, out=np.ones(value.shape), where=single > 0)
-        found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.sqrt(left), tau_int, None, n_eff)
+        found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.hypot(np.sqrt(left), off), tau_int, None, n_eff)
     return found
 
 

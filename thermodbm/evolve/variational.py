@@ -233,7 +233,7 @@ def variational_method(
         samples, accepted = move(jax.random.fold_in(key, N_SETTLE), state["theta"], samples, 2.0)
         found = values(state["theta"], samples)
         tally = measure.add_to_tally(measure.Tally(**state.pop("tally")) if "tally" in state else measure.empty_tally(found), found)
-        estimates = measure.walker_estimates(simple, beta, tally, comm)
+        estimates = measure.walker_estimates(simple, beta, tally, comm, state["distance"])
         error = float(estimates["energy"].error)
         done = error <= sampling.target_error if sampling.target_error else tally.count >= n_rounds
         if done:
