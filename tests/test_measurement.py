@@ -77,3 +77,11 @@ def test_estimates_scatter_as_their_errors_say():
     assert (np.abs(np.mean(deviations, 0)) < 0.2 * error).all() and (np.abs(np.std(deviations, 0) / error - 1) < 0.15).all()
     n_eff, tau_int = np.mean(shares, 0)
     assert n_eff > 2 * 512 and tau_int == pytest.approx(0.5, rel=0.1)
+    # a state that is off by a distance: 2 distance sqrt(Var) in every error but the energy's, as with all configurations
+    off, certain = (
+        measure.walker_estimates(hamiltonian, 0.6, tally, distance=0.1),
+        measure.exact_estimates(hamiltonian, 0.6, weights, {k: x for k, x in values.items() if k != "controls"}, 0.1),
+    )
+    for name in ("energy", "susceptibility", "correlation_zz", "magnetization_z"):  # the square of e_loc has rare large values
+        added = np.sqrt(off[name].error ** 2 - estimates[name].error ** 2)
+        np.testing.assert_allclose(added, 0 if name == "energy" else certain[name].error, rtol=0.5, atol=1e-9)
