@@ -42,8 +42,9 @@ class DeterministicOptions:
 class VariationalOptions:
     """[method] with kind = "variational": the network's weights follow imaginary time by stochastic reconfiguration."""
 
-    ansatz: Literal["auto", "jastrow", "rbm", "dbm"] = "auto"
-    """Two-body factor alone, times a restricted Boltzmann machine, or times blocks with deep units; auto: rbm."""
+    ansatz: Literal["auto", "jastrow", "rbm", "dbm", "pairs"] = "auto"
+    """jastrow: two-body factor alone; rbm: times a restricted Boltzmann machine; dbm: times blocks with deep units; pairs: rbm plus a sum over
+    pairings of defects, for at most 24 spins with exchange in more than one dimension; auto: rbm."""
     alpha: Annotated[int, Field(ge=1, le=1000)] = 4
     """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours."""
     layers: Annotated[int, Field(ge=0, le=6)] = 2

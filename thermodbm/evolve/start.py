@@ -8,7 +8,12 @@ import numpy as np
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.composition import Superposition
+from thermodbm.network.permanent import site_pair_orbits
 from thermodbm.network.symmetry import pair_orbits, site_orbits
+
+SHARE = 0.1
+"""Share of the second of two terms at the start."""
 
 
 def remove_signs(hamiltonian: SpinHamiltonian) -> SpinHamiltonian:
@@ -32,31 +37,44 @@ def remove_signs(hamiltonian: SpinHamiltonian) -> SpinHamiltonian:
     return dataclasses.replace(hamiltonian, xy=hamiltonian.xy * signs[i] * signs[j])
 
 
-def high_temperature_couplings(hamiltonian: SpinHamiltonian, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def pair_amplitudes(hamiltonian: SpinHamiltonian, beta: float) -> np.ndarray:
+    """The amplitude a_ij, (n_sites, n_sites), of a pair of defects at small tau = beta/2: -2 tau xy_ij on bonds, and tau^2/2 sum_k
+    (2 xy_ik)(2 xy_kj) elsewhere.
+
+    A defect is a site whose spin and ancilla, opposite at infinite temperature, are both up or both down: exchange makes one of each.
+    """
+    exchange, (i, j) = np.zeros((hamiltonian.n_sites,) * 2), hamiltonian.bonds.T
+    exchange[i, j] = exchange[j, i] = -beta * np.asarray(hamiltonian.xy)
+    amplitude = np.where(exchange != 0, exchange, exchange @ exchange / 2)
+    np.fill_diagonal(amplitude, 0)
+    return amplitude
+
+
+def raise_to_floor(amplitude: np.ndarray, share: float) -> tuple[np.ndarray, float]:
+    """Amplitudes less in modulus than this share of the largest, and the diagonal, put to it, so that no configuration is cut off; and it."""
+    largest = amplitude.flat[np.abs(amplitude).argmax()]
+    floor = share * (largest if largest else 1.0)
+    return np.where(np.abs(amplitude) > abs(floor), amplitude, floor), floor
+
+
+def high_temperature_couplings(hamiltonian: SpinHamiltonian, beta: float, *, defects: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """One- and two-body couplings a (V,) and A (V, V) of exp(-tau H)|Psi_inf> at small tau = beta/2.
 
     * Diagonal part of H: -tau zz and tau z_field, shared equally by spins and ancillas. With the transverse field, tanh(tau x_i) for a
       parallel pair (sigma_i, sigma'_i), this is the network of one symmetric Trotter slice with its deep units summed.
-    * Exchange: a pair of defects (sigma_i = sigma'_i up, sigma_j = sigma'_j down) has the amplitude a_ij = -2 tau xy_ij on bonds and
-      tau^2/2 sum_k (2 xy_ik)(2 xy_kj) elsewhere, or a fifth of the largest where that is more in modulus, so that no configuration is cut
-      off; several pairs get the product of their factors. Keeping the spins costs tau^2/2 (2 xy)^2 per antiparallel bond.
+    * Exchange: keeping the spins costs tau^2/2 (2 xy)^2 per antiparallel bond. A pair of defects has `pair_amplitudes`, or a fifth of the
+      largest where that is more in modulus; several get the product of the factors of all pairs. Without `defects` all this is left out.
     """
     tau, n = beta / 2, hamiltonian.n_sites
     zz, xy, x_field, z_field = (np.asarray(x, float) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
-    layer, across, exchange = np.zeros((n, n), complex), np.zeros((n, n), complex), np.zeros((n, n))
+    layer, across = np.zeros((n, n), complex), np.zeros((n, n), complex)
     for (i, j), z, x in zip(hamiltonian.bonds.tolist(), zz, xy, strict=True):
         layer[i, j] = layer[j, i] = -(tau * z + tau**2 * x**2) / 2
-        exchange[i, j] = exchange[j, i] = -2 * tau * x
-    if hamiltonian.conserves_sz:
-        amplitude = np.where(exchange != 0, exchange, exchange @ exchange / 2)
-        np.fill_diagonal(amplitude, 0)
-        largest = amplitude.flat[np.abs(amplitude).argmax()]
-        floor = 0.2 * (largest if largest else 1.0)
-        amplitude = np.where(np.abs(amplitude) > abs(floor), amplitude, floor)
-        defects = -np.log(amplitude / floor + 0j) / 4  # of m_i m_j with m = (sigma + sigma')/2
-        np.fill_diagonal(defects, 0)
-        layer, across = layer + defects, defects + np.eye(n) * np.log(floor + 0j) / 4
-    else:
+    if hamiltonian.conserves_sz and defects:
+        amplitude, floor = raise_to_floor(pair_amplitudes(hamiltonian, beta), 0.2)
+        factors = -np.log(amplitude / floor + 0j) / 4  # of m_i m_j with m = (sigma + sigma')/2
+        layer, across = layer + factors, factors + np.eye(n) * np.log(floor + 0j) / 4
+    elif not hamiltonian.conserves_sz:
         parallel = np.tanh(tau * x_field)
         across = np.diag(np.log(np.where(np.abs(parallel) > 1e-6, parallel, 1e-6) + 0j) / 2)
     a = tau / 2 * np.concatenate([z_field, -z_field])
@@ -71,6 +89,23 @@ def rotated_couplings(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, np.ndar
     n = hamiltonian.n_sites
     zero, across = np.zeros((n, n)), np.eye(n) * 0.25j * np.pi
     return np.zeros(2 * n, complex), np.block([[zero, across], [across, zero]])
+
+
+def pair_start_params(key: jax.Array, module: Superposition, hamiltonian: SpinHamiltonian, beta: float, noise: float, *, positive: bool) -> dict:
+    """Parameters of `module`, the sum of a permanent of pairs times a two-body factor and of a deep Boltzmann machine, at small beta.
+
+    Both terms describe the thermal state. Where spins and ancillas are opposite, the second has the share `SHARE` of the first.
+    """
+    (permanent, two_body), network = module.terms[0].factors, module.terms[1]
+    classes = site_pair_orbits(permanent.group)
+    amplitude, _ = raise_to_floor(pair_amplitudes(hamiltonian, beta), 0.02)
+    pairs = {"amplitudes": np.array([amplitude[classes == c].mean() for c in range(classes.max() + 1)], complex)}
+    bare, full = (high_temperature_couplings(hamiltonian, beta, defects=x) for x in (False, True))
+    first = {"factors_0": pairs, "factors_1": start_params(key, two_body, bare, noise, positive=positive)}
+    second = start_params(key, network, full, noise, positive=positive)
+    opposite = np.repeat([1, -1], hamiltonian.n_sites)
+    excess = network.apply({"params": second}, opposite) - module.terms[0].apply({"params": first}, opposite)
+    return {"log_share": np.log(SHARE) - np.atleast_1d(excess), "terms_0": first, "terms_1": second}
 
 
 def start_params(key: jax.Array, module: PurifiedDBM, couplings: tuple[np.ndarray, np.ndarray], noise: float, *, positive: bool) -> dict:

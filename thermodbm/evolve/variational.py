@@ -18,10 +18,12 @@ from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.path import INFINITE_TEMPERATURE, extend
-from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
+from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, remove_signs, rotated_couplings, start_params
 from thermodbm.evolve.step import evolution_step, local_energy, rate_error
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.composition import Product, Superposition
+from thermodbm.network.permanent import PairPermanent
 from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
 from thermodbm.network.trial import trial_state
 from thermodbm.sampling.configurations import random_configurations
@@ -34,18 +36,32 @@ MIN_POWER, MIN_COUNT = 1.0, 0.5
 seen; the least power from 1 to 2 is taken at which this share of the samples counts."""
 N_SETTLE = 8
 """Rounds of `n_sweeps` before samples of another law are used."""
+MAX_PAIRED = 24
+"""Sites up to which permanents, whose cost doubles with every two sites, are offered."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
 
 
-def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> PurifiedDBM:
-    """The trial state that `options` ask for, with the symmetries of the couplings."""
+def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
+    """The trial state that `options` ask for, with the symmetries of the couplings.
+
+    Raises:
+        InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites.
+    """
     exchange = options.exchange and options.start == "trotter"
     group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
     n_deep = options.layers if options.ansatz == "dbm" else 0
     per_filter = (n_deep + 1) * len(group.perm)
     fours = 0 if options.ansatz == "jastrow" else -(-options.alpha * 2 * hamiltonian.n_sites // (4 * per_filter))
-    return PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=spin_flip_symmetric(hamiltonian))
+    even = spin_flip_symmetric(hamiltonian)
+    network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
+    if options.ansatz != "pairs":
+        return network
+    if not hamiltonian.conserves_sz or options.start == "rotated" or not 2 <= hamiltonian.n_sites <= MAX_PAIRED:
+        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
+        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
+        raise InputError("method.ansatz", expected=expected, found=found)
+    return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
 
 
 def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
@@ -95,6 +111,8 @@ def variational_method(
     module = module or default_module(simple, options)
 
     def initial_params(key: jax.Array, beta: float) -> dict:
+        if isinstance(module, Superposition):
+            return pair_start_params(key, module, simple, beta, options.noise, positive=positive)
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
         return start_params(key, module, couplings, options.noise, positive=positive)
 

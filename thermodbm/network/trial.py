@@ -5,6 +5,8 @@ e = +-1, and is void elsewhere. Flips, exchanges and joint flips are all of this
 """
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,8 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
 from thermodbm.network.ansatz import PurifiedDBM, Weights, grouped_blocks, hyperbolic_tables
+from thermodbm.network.composition import Product, Superposition, log_sum
+from thermodbm.network.permanent import PairPermanent, pair_log_derivs, pair_permanent
 
 Cache = Any
 """Pytree of arrays whose last axis runs over walkers."""
@@ -48,11 +52,16 @@ class _Tables(NamedTuple):
 
 
 def trial_state(module: nn.Module, params: dict) -> TrialState:
-    """The trial state of a Flax module: with hyperbolic tables for `PurifiedDBM`, by full evaluation for any other.
+    """The trial state of a Flax module: with hyperbolic tables for `PurifiedDBM`, in the way of its parts for a `Product` or a
+    `Superposition`, by full evaluation for any other.
 
     Raises:
         InputError: if the module mixes real and complex parameters.
     """
+    if isinstance(module, Product):
+        return _product(*_parts(module.factors, "factors", params), ravel_pytree(params)[1])
+    if isinstance(module, Superposition):
+        return _superposition(*_parts(module.terms, "terms", params), ravel_pytree(params)[1])
     theta, unravel = ravel_pytree(params)
     kinds = {jnp.iscomplexobj(x) for x in jax.tree.leaves(params)}
     if len(kinds) != 1:
@@ -63,6 +72,8 @@ def trial_state(module: nn.Module, params: dict) -> TrialState:
 
     if isinstance(module, PurifiedDBM):
         return _tabulated(module, unravel, log_amplitude)
+    if isinstance(module, PairPermanent):
+        return _permanent(module, unravel)
     return _generic(unravel, log_amplitude, holomorphic=jnp.iscomplexobj(theta))
 
 
@@ -95,6 +106,91 @@ def _tabulated(module: PurifiedDBM, unravel: Callable, log_amplitude: Callable) 
         two_body = jnp.exp(move.constant - 2 * sign * (move.linear @ tables.field))
         ratio = two_body * (blocks / tables.blocks).prod(0)
         return ratio, _Tables(cosh, sinh, blocks, tables.field - move.shift[:, None] * sign, tables.deep)
+
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+
+
+def _permanent(module: PairPermanent, unravel: Callable) -> TrialState:
+    def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return jnp.log(pair_permanent(theta, module.group, visible.T))
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return pair_log_derivs(theta, module.group, visible.T)
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(patterns), jnp.broadcast_to(theta, (len(patterns), len(theta)))
+
+    def cache(theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
+        return {"visible": visible, "permanent": pair_permanent(theta, module.group, visible)}
+
+    def propose(move: tuple[jax.Array, jax.Array], cache: dict[str, jax.Array], sign: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        pattern, theta = move
+        visible = cache["visible"] - (2 * pattern[:, None] * sign).astype(cache["visible"].dtype)
+        moved = pair_permanent(theta, module.group, visible)
+        return moved / cache["permanent"], {"visible": visible, "permanent": moved}
+
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+
+
+def _parts(modules: tuple[nn.Module, ...], name: str, params: dict) -> tuple[list[TrialState], Callable[[jax.Array], list[jax.Array]]]:
+    """The trial states of the parts of a module, and what cuts the last of a flat vector of parameters into theirs."""
+    trees = [params.get(f"{name}_{k}", {}) for k in range(len(modules))]
+    trials = [trial_state(module, tree) for module, tree in zip(modules, trees, strict=True)]
+    ends = np.cumsum([0] + [ravel_pytree(tree)[0].size for tree in trees])
+    return trials, lambda theta: [theta[len(theta) - ends[-1] + low : len(theta) - ends[-1] + high] for low, high in pairwise(ends)]
+
+
+def _product(trials: list[TrialState], cut: Callable, unravel: Callable) -> TrialState:
+    def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return sum(trial.log_amplitude(x, visible) for trial, x in zip(trials, cut(theta), strict=True))
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return jnp.concatenate([trial.log_derivs(x, visible) for trial, x in zip(trials, cut(theta), strict=True)], axis=1)
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> list:
+        return [trial.moves(x, patterns) for trial, x in zip(trials, cut(theta), strict=True)]
+
+    def cache(theta: jax.Array, visible: jax.Array) -> list:
+        return [trial.cache(x, visible) for trial, x in zip(trials, cut(theta), strict=True)]
+
+    def propose(move: list, cache: list, sign: jax.Array) -> tuple[jax.Array, list]:
+        ratios, moved = zip(*(trial.propose(m, c, sign) for trial, m, c in zip(trials, move, cache, strict=True)), strict=True)
+        return reduce(jnp.multiply, ratios), list(moved)
+
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+
+
+def _superposition(trials: list[TrialState], cut: Callable, unravel: Callable) -> TrialState:
+    n_share = len(trials) - 1  # the first of the parameters
+
+    def log_terms(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return jnp.stack([trial.log_amplitude(x, visible) for trial, x in zip(trials, cut(theta), strict=True)])
+
+    def shares(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        """Each term's share of Psi, (C, n); they add up to one."""
+        terms = log_terms(theta, visible)
+        return jnp.exp(terms.at[1:].add(theta[:n_share, None]) - log_sum(terms, theta[:n_share]))
+
+    def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return log_sum(log_terms(theta, visible), theta[:n_share])
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        share = shares(theta, visible)[..., None]
+        derivs = [s * trial.log_derivs(x, visible) for s, trial, x in zip(share, trials, cut(theta), strict=True)]
+        return jnp.concatenate([share[1:, :, 0].T, *derivs], axis=1)
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> list:
+        return [trial.moves(x, patterns) for trial, x in zip(trials, cut(theta), strict=True)]
+
+    def cache(theta: jax.Array, visible: jax.Array) -> tuple[jax.Array, list]:
+        return shares(theta, visible.T), [trial.cache(x, visible) for trial, x in zip(trials, cut(theta), strict=True)]
+
+    def propose(move: list, cache: tuple[jax.Array, list], sign: jax.Array) -> tuple[jax.Array, tuple[jax.Array, list]]:
+        share, caches = cache
+        ratios, moved = zip(*(trial.propose(m, c, sign) for trial, m, c in zip(trials, move, caches, strict=True)), strict=True)
+        terms = share * jnp.stack(ratios)
+        ratio = terms.sum(0)
+        return ratio, (terms / ratio, list(moved))
 
     return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
 
