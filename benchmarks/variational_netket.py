@@ -60,9 +60,8 @@ def with_thermodbm(symmetric: bool) -> dict[str, float]:
     from jax.flatten_util import ravel_pytree
 
     from thermodbm.evolve.options import VariationalOptions
-    from thermodbm.evolve.sr import sr_direction
     from thermodbm.evolve.start import high_temperature_couplings, start_params
-    from thermodbm.evolve.step import local_energy
+    from thermodbm.evolve.step import local_energy, natural_direction
     from thermodbm.models import make_lattice, transverse_field_ising
     from thermodbm.network.ansatz import PurifiedDBM
     from thermodbm.network.symmetry import symmetry_group
@@ -87,7 +86,7 @@ def with_thermodbm(symmetric: bool) -> dict[str, float]:
 
         walkers, samples = jax.lax.scan(sweep, walkers, jax.random.split(key, SAMPLES // CHAINS))
         samples = samples.reshape(SAMPLES, 2 * N)
-        direction, info = sr_direction(trial.log_derivs(theta, samples), e_loc(theta, samples)[0], options)
+        direction, info = natural_direction(trial, theta, samples, e_loc(theta, samples)[0], jnp.ones(SAMPLES), options)
         return theta - 0.001 * direction, walkers, info
 
     walkers = random_configurations(jax.random.key(1), CHAINS, N)

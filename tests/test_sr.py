@@ -3,10 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from thermodbm.comm import Comm
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import center, metric_norm, scale_by_sr, sr_direction
+from thermodbm.evolve.step import natural_direction
+from thermodbm.models import graph, make_lattice, transverse_field_ising
+from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.symmetry import symmetry_group
+from thermodbm.network.trial import trial_state
 
 
 def sample(n, n_params, real=False, seed=0):
@@ -46,18 +52,42 @@ def test_shift_acts_where_the_diagonal_of_S_is_one():
     derivs = derivs * jnp.array([1e-2, 1.0, 10.0, 1e2])
     S, F = dense(derivs, e_loc, np.ones(50), False)
     expected = np.linalg.solve(S + 0.01 * np.diag(np.diag(S)), F)
-    for solver in ("cholesky", "cg", "minsr"):
+    for solver in ("cholesky", "cg"):
         direction, _ = sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=0.01))
         np.testing.assert_allclose(direction, expected, rtol=1e-4)
 
 
-def test_min_sr_and_cholesky_agree_when_samples_are_few():
+def test_min_sr_shifts_by_the_mean_diagonal_of_S():
+    """Samples fewer than parameters: the automatic choice. Written as S^-1 F it has the same shift for all parameters."""
     derivs, e_loc, weights = sample(12, 40)
-    found = [
-        sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=1e-3), weights=weights)[0]
-        for solver in ("auto", "cholesky")
-    ]
-    np.testing.assert_allclose(*found, rtol=1e-7)
+    derivs = derivs * jnp.linspace(0.1, 3, 40)
+    S, F = dense(derivs, e_loc, weights, False)
+    expected = np.linalg.solve(S + 1e-3 * np.trace(S) / 40 * np.eye(40), F)
+    for solver in ("auto", "minsr"):
+        found, _ = sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=1e-3), weights=weights)
+        np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("n_deep", "even"), [(0, True), (0, False), (2, False)])
+def test_kernel_gives_what_log_derivatives_give(n_deep, even):
+    """A network without symmetries: O O* and the direction, without O."""
+    group = symmetry_group(transverse_field_ising(graph(3, [(0, 1), (1, 2)]), [1.0, -0.6]), exchange=False)
+    module = PurifiedDBM(group, 8, n_deep + 1, n_deep, even=even)
+    theta, unravel = ravel_pytree(module.init(jax.random.key(0), np.ones((1, 6), np.int8))["params"])
+    theta = theta + 0.3 * jax.random.normal(jax.random.key(1), theta.shape, complex)
+    trial = trial_state(module, unravel(theta))
+    visible = jax.random.rademacher(jax.random.key(2), (20, 6), np.int8)
+    _, e_loc, weights = sample(20, 1)
+    derivs, options = trial.log_derivs(theta, visible), VariationalOptions(diag_shift=1e-3)
+    assert derivs.shape[1] > 20
+    np.testing.assert_allclose(trial.kernel(theta, visible), derivs @ derivs.conj().T, rtol=1e-10, atol=1e-12)
+    found, info = natural_direction(trial, theta, visible, e_loc, weights, options)
+    plain = natural_direction(trial._replace(kernel=None), theta, visible, e_loc, weights, options)
+    np.testing.assert_allclose(found, plain[0], rtol=1e-6)
+    for x, y in zip(info, plain[1], strict=True):
+        assert float(x) == pytest.approx(float(y), rel=1e-6)
+    ring = symmetry_group(transverse_field_ising(make_lattice("chain", 3)), exchange=False)
+    assert trial_state(PurifiedDBM(ring, 0), PurifiedDBM(ring, 0).init(jax.random.key(0), visible)["params"]).kernel is None
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "pinv", "cg"])

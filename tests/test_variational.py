@@ -7,7 +7,7 @@ from scipy.linalg import expm
 
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.start import high_temperature_couplings, remove_signs, rotated_couplings, start_params
+from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, remove_signs, rotated_couplings, start_params
 from thermodbm.evolve.variational import default_module, variational_method
 from thermodbm.exact import exact_curve
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
@@ -61,6 +61,40 @@ def test_enumerated_evolution_follows_the_exact_curve(hamiltonian):
     assert points[-1].diagnostics["residual"] < 0.05
     systematic = np.array([p.diagnostics["systematic_error"] for p in points])
     assert (np.abs([p.observables["energy"].mean for p in points] - exact["energy"]) < 3 * systematic).all()
+
+
+def test_pairings_of_defects_follow_better_than_a_network():
+    """Summed over all configurations: with fewer parameters, r^2 is much smaller at high temperature, where defects are few."""
+    hamiltonian, betas = heisenberg(make_lattice("square", (2, 3))), np.array([0.3, 0.7])
+    exact = exact_curve(hamiltonian, betas)["energy"]
+    error, residual, n_params = {}, {}, {}
+    for ansatz, alpha in (("pairs", 1), ("rbm", 3)):
+        points, _ = run(variational_method(hamiltonian, VariationalOptions(ansatz=ansatz, alpha=alpha), SamplingOptions()), betas)
+        error[ansatz] = np.abs([p.observables["energy"].mean for p in points] - exact)
+        residual[ansatz], n_params[ansatz] = points[0].diagnostics["residual"], points[0].diagnostics["parameters"]
+    assert n_params["pairs"] < n_params["rbm"] and residual["pairs"] < residual["rbm"] / 5
+    assert (error["pairs"] < 2e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("hamiltonian", "start"),
+    [(transverse_field_ising(RING), "trotter"), (heisenberg(RING), "rotated"), (heisenberg(make_lattice("chain", 26)), "trotter")],
+    ids=["no conservation", "rotated", "large"],
+)
+def test_pairings_of_defects_have_limits(hamiltonian, start):
+    with pytest.raises(InputError, match="ansatz = pairs"):
+        default_module(hamiltonian, VariationalOptions(ansatz="pairs", start=start))
+
+
+def test_sampled_pairs_agree_within_their_errors():
+    hamiltonian, betas = heisenberg(make_lattice("square", (2, 3))), np.array([0.5])
+    options = VariationalOptions(ansatz="pairs", enumerate=False, alpha=1, n_walkers=2048)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions(n_samples=20_000)), betas)
+    exact = exact_curve(hamiltonian, betas)
+    for name in ("energy", "specific_heat", "susceptibility", "correlation_zz"):
+        for k, point in enumerate(points):
+            estimate = point.observables[name]
+            assert (np.abs(estimate.mean - exact[name][k]) < 4 * np.hypot(estimate.error, point.diagnostics["systematic_error"])).all(), (name, k)
 
 
 def test_sampled_evolution_agrees_within_its_errors():
@@ -155,13 +189,24 @@ def test_the_two_body_factor_alone_serves_at_high_temperature():
     assert deviations(points, exact_curve(hamiltonian, betas), "energy").max() < 5e-3
 
 
-@pytest.mark.parametrize("hamiltonian", [transverse_field_ising(RING, J=-0.7, gamma=[1, 1, -1, 0.5]), heisenberg(RING), j1j2(RING, J2=0.4)])
-def test_start_is_the_thermal_state(hamiltonian):
+@pytest.mark.parametrize(
+    ("hamiltonian", "ansatz"),
+    [
+        (transverse_field_ising(RING, J=-0.7, gamma=[1, 1, -1, 0.5]), "rbm"),
+        (heisenberg(RING), "rbm"),
+        (j1j2(RING, J2=0.4), "rbm"),
+        (heisenberg(RING, h=0.6), "pairs"),
+        (j1j2(RING, J2=0.4), "pairs"),
+    ],
+)
+def test_start_is_the_thermal_state(hamiltonian, ansatz):
     """Energy of the start against the dense state: off by less than 1 percent at beta_0 = 0.05."""
     hamiltonian = remove_signs(hamiltonian)
-    options = VariationalOptions()
-    module = default_module(hamiltonian, options)
-    params = start_params(jax.random.key(0), module, high_temperature_couplings(hamiltonian, 0.05), 0.02, positive=False)
+    module, key = default_module(hamiltonian, VariationalOptions(ansatz=ansatz)), jax.random.key(0)
+    if ansatz == "pairs":
+        params = pair_start_params(key, module, hamiltonian, 0.05, 0.02, positive=False)
+    else:
+        params = start_params(key, module, high_temperature_couplings(hamiltonian, 0.05), 0.02, positive=False)
     spins, H = all_configurations(4), dense_hamiltonian(hamiltonian)
     v = np.concatenate([np.repeat(spins, 16, 0), -np.tile(spins, (16, 1))], 1)
     psi = np.exp(np.asarray(module.apply({"params": params}, v))).reshape(16, 16)

@@ -73,7 +73,7 @@ class VariationalOptions:
     integrator's steps, which are also at most 0.35 tau."""
     solver: Literal["auto", "cholesky", "pinv", "cg", "minsr"] = "auto"
     """How S^-1 F is solved. cholesky: S + diag_shift. pinv: without the eigenvalues of S below cutoff. cg: as cholesky, without building
-    S. minsr: as cholesky, by a matrix as large as the number of samples. auto: minsr when samples are fewer than parameters, cg for more
+    S. minsr: by a matrix as large as the number of samples; the shift is in units of the mean diagonal element of S. auto: minsr when samples are fewer than parameters, cg for more
     than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
     """Added to the diagonal of S in units in which that is one; None: 1e-6 for sampled models that conserve the magnetisation, whose

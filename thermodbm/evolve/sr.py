@@ -6,6 +6,7 @@ Imaginary time is then d theta/d tau = -direction. With real parameters S and F 
 4558 (1998); Chen and Heyl, Nat. Phys. 20, 1476 (2024) for the form with a matrix as large as the number of samples.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax.scipy.sparse.linalg import cg
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.evolve.options import VariationalOptions
+from thermodbm.network.ansatz import gram
 
 
 class SRInfo(NamedTuple):
@@ -78,9 +80,8 @@ def sr_direction(
 def solve(centered: Centered, options: VariationalOptions, comm: Comm = SERIAL) -> jax.Array:
     """S^-1 F, regularised in units in which the diagonal of S is one; `VariationalOptions.solver` says how."""
     derivs, e = centered
-    if _choose(options, *derivs.shape, comm) == "minsr":
-        scale = _scale(derivs, comm)
-        return scale * _min_sr(derivs * scale, e, _shift(options), comm)
+    if choose_solver(options, *derivs.shape, comm) == "minsr":
+        return _min_sr(derivs, e, options, comm)
     return precondition(derivs, comm.sum(derivs.conj().T @ e), options, comm)
 
 
@@ -88,11 +89,11 @@ def precondition(derivs: jax.Array, force: jax.Array, options: VariationalOption
     """S^-1 force for any force (P,), with S = O* O of centred log-derivatives (n, P)."""
     scale = _scale(derivs, comm)
     scaled, force = derivs * scale, force * scale
-    kind = _choose(options, *derivs.shape, comm)
+    kind = choose_solver(options, *derivs.shape, comm)
     if kind in ("cg", "minsr"):  # the latter needs a force of the form O* e
         apply = lambda x: comm.sum(scaled.conj().T @ (scaled @ x)) + _shift(options) * x  # noqa: E731
         return scale * cg(apply, force, tol=1e-6, maxiter=1000)[0]
-    qgt = comm.sum(_gram(scaled.conj().T))
+    qgt = comm.sum(gram(scaled.conj().T))
     if kind == "cholesky":
         return scale * cho_solve(cho_factor(qgt + _shift(options) * jnp.eye(len(force)), lower=True), force)
     values, vectors = jnp.linalg.eigh(qgt)
@@ -110,7 +111,8 @@ def _shift(options: VariationalOptions) -> float:
     return options.diag_shift or options.cutoff
 
 
-def _choose(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> str:
+def choose_solver(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> str:
+    """The solver for n samples on each rank; see `VariationalOptions.solver`."""
     if options.solver != "auto":
         return options.solver
     if n * comm.size < n_params:
@@ -120,16 +122,7 @@ def _choose(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> s
     return "cholesky" if options.diag_shift else "pinv"
 
 
-def _gram(rows: jax.Array) -> jax.Array:
-    """rows rows*, by three real products: several times faster than one of complex numbers."""
-    if not jnp.iscomplexobj(rows):
-        return rows @ rows.T
-    x, y = rows.real, rows.imag
-    yx = y @ x.T
-    return jax.lax.complex(x @ x.T + y @ y.T, yx - yx.T)
-
-
-def _min_sr(derivs: jax.Array, e: jax.Array, shift: float, comm: Comm) -> jax.Array:
+def _min_sr(derivs: jax.Array, e: jax.Array, options: VariationalOptions, comm: Comm) -> jax.Array:
     """O* (O O* + shift)^-1 e, with the samples of all ranks gathered by a sum of zero-padded arrays."""
     if comm.size > 1:
         n = len(e)
@@ -137,8 +130,42 @@ def _min_sr(derivs: jax.Array, e: jax.Array, shift: float, comm: Comm) -> jax.Ar
         derivs, e = comm.sum(
             tuple(jax.lax.dynamic_update_slice_in_dim(zeros, x, comm.rank * n, 0) for zeros, x in zip(everyone, (derivs, e), strict=True))
         )
-    left = cho_solve(cho_factor(_gram(derivs) + shift * jnp.eye(len(e)), lower=True), e)
+    left, _ = _solve_kernel(gram(derivs), e, derivs.shape[1], options)
     return (left.conj() @ derivs).conj()
+
+
+def _solve_kernel(kernel: jax.Array, e: jax.Array, n_params: int, options: VariationalOptions) -> tuple[jax.Array, jax.Array]:
+    """(O O* + shift)^-1 e and the shift, which is in units of the mean diagonal element of S."""
+    shift = _shift(options) * jnp.trace(kernel).real / n_params + 1e-30
+    return cho_solve(cho_factor(kernel + shift * jnp.eye(len(e)), lower=True), e), shift
+
+
+def direction_by_kernel(
+    kernel: jax.Array,
+    pull_back: Callable[[jax.Array], jax.Array],
+    n_params: int,
+    e_loc: jax.Array,
+    options: VariationalOptions,
+    weights: jax.Array,
+) -> tuple[jax.Array, SRInfo]:
+    """What `sr_direction` gives with solver = "minsr" for complex parameters, without the log-derivatives O.
+
+    Args:
+        kernel: O O*, (n, n).
+        pull_back: x (n,) -> sum_s x_s O_s (P,).
+    """
+    p = weights / weights.sum()
+    root = jnp.sqrt(p)
+    mean_e = p @ e_loc
+    e = root * (e_loc - mean_e)
+    mean = jax.lax.complex(kernel.real @ p, kernel.imag @ p)
+    centered = root[:, None] * root * (kernel - mean[:, None] - mean.conj() + p @ mean)
+    left, shift = _solve_kernel(centered, e, n_params, options)
+    x = (root * left).conj()
+    direction = pull_back(x - p * x.sum()).conj()
+    variance = jnp.sum(jnp.abs(e) ** 2)
+    rest = shift**2 * jnp.sum(jnp.abs(left) ** 2)  # e - O direction = shift left
+    return direction, SRInfo(mean_e.real, variance, rest / jnp.maximum(variance, 1e-30), 1 / jnp.sum(p**2))
 
 
 def residual(centered: Centered, direction: jax.Array, variance: jax.Array, comm: Comm = SERIAL) -> jax.Array:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thermodbm.comm import Comm
+from thermodbm.comm import SERIAL, Comm
 from thermodbm.evolve.integrators import TABLEAUS, runge_kutta_step
 from thermodbm.evolve.options import VariationalOptions
-from thermodbm.evolve.sr import Centered, SRInfo, center, metric_norm, residual, solve
+from thermodbm.evolve.sr import SRInfo, center, choose_solver, direction_by_kernel, metric_norm, residual, sr_direction
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trial import TrialState
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios
@@ -57,17 +57,15 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         log_density = power * log_modulus(theta) - jnp.log(multiplicity)
         log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
-        def centered(theta: jax.Array, energies: jax.Array) -> tuple[Centered, SRInfo]:
-            weights = jnp.exp(2 * log_modulus(theta) - log_density)
-            return center(trial.log_derivs(theta, visible), energies, weights, comm, real_params=not jnp.iscomplexobj(theta))
-
         def rate(theta: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            system, info = centered(theta, e_loc(theta, visible)[0])
-            k = -solve(system, options, comm)
-            return k, (k, info.n_eff)
+            weights = jnp.exp(2 * log_modulus(theta) - log_density)
+            direction, info = natural_direction(trial, theta, visible, e_loc(theta, visible)[0], weights, options, comm)
+            return -direction, (-direction, info.n_eff)
 
         new, error, (rates, counts) = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
-        system, first = centered(theta, e_loc(theta, visible)[0])
+        weights = jnp.exp(2 * log_modulus(theta) - log_density)
+        derivs, real_params = trial.log_derivs(theta, visible), not jnp.iscomplexobj(theta)
+        system, first = center(derivs, e_loc(theta, visible)[0], weights, comm, real_params=real_params)
         known = jnp.where(jnp.isfinite(previous).all(), previous, rates[0])
         return Step(
             theta=new,
@@ -82,6 +80,25 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         )
 
     return jax.jit(step)
+
+
+def natural_direction(
+    trial: TrialState,
+    theta: jax.Array,
+    visible: jax.Array,
+    energies: jax.Array,
+    weights: jax.Array,
+    options: VariationalOptions,
+    comm: Comm = SERIAL,
+) -> tuple[jax.Array, SRInfo]:
+    """S^-1 F of a trial state from configurations (n, V), their local energies and weights (n,): by its kernel O O* where it has one, and
+    all samples are here and fewer than the parameters, else by its log-derivatives O."""
+    if trial.kernel is not None and comm.size == 1 and choose_solver(options, len(visible), len(theta), comm) == "minsr":
+        _, pull_back = jax.vjp(lambda t: trial.log_amplitude(t, visible), theta)
+        kernel = trial.kernel(theta, visible)
+        return direction_by_kernel(kernel, lambda x: pull_back(x)[0], len(theta), energies, options, weights)
+    derivs = trial.log_derivs(theta, visible)
+    return sr_direction(derivs, energies, options, comm, weights=weights, real_params=not jnp.iscomplexobj(theta))
 
 
 def common_maximum(log_weight: jax.Array, comm: Comm) -> jax.Array:

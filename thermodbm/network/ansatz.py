@@ -84,6 +84,23 @@ class PurifiedDBM(nn.Module):
             a, A, jnp.repeat(offset, n_group, axis=0), W.reshape(f * n_group, m, n_visible), jnp.repeat(log_deep, n_group, axis=0)
         )
 
+    def kernel(self, visible: jax.Array) -> jax.Array:
+        """O O*, (n, n), of visible units (n, V), without symmetries: O_s of W is the outer product of <h> and v, that of A is v v.
+
+        (V + blocks) n^2 operations in place of n^2 times the number of parameters.
+        """
+        v = visible.astype(float)
+        n, overlap = len(v), v @ v.T
+        tanh, deep_weight = _mean_hidden(self.weights(), v)
+        hidden = (tanh * deep_weight[..., None, :]).sum(-1).reshape(n, -1)
+        # W alone, or with b; A alone, or with a
+        kernel = (overlap + (not self.even)) * gram(hidden) + (overlap**2 - v.shape[1]) / 2 + (0 if self.even else overlap)
+        if self.n_deep:
+            derivs = self.log_derivs(visible)
+            deep = ["W_deep"] if self.even else ["W_deep", "c"]
+            kernel = kernel + gram(jnp.concatenate([derivs[name].reshape(n, -1) for name in deep], axis=1))
+        return kernel
+
     def log_derivs(self, visible: jax.Array) -> dict[str, jax.Array]:
         """d ln Psi / d theta in the shapes of the parameters, each (n, ...), of visible units (n, V)."""
         group, f, m, k = self.group, self.n_filters, self.n_hidden, self.n_deep
@@ -111,6 +128,15 @@ class PurifiedDBM(nn.Module):
             if k:
                 derivs["c"] = deep_weight.sum(2) @ deep_configurations(k).astype(float)
         return derivs
+
+
+def gram(rows: jax.Array) -> jax.Array:
+    """rows rows*, by three real products: several times faster than one of complex numbers."""
+    if not jnp.iscomplexobj(rows):
+        return rows @ rows.T
+    x, y = rows.real, rows.imag
+    yx = y @ x.T
+    return jax.lax.complex(x @ x.T + y @ y.T, yx - yx.T)
 
 
 def deep_configurations(k: int) -> np.ndarray:

@@ -119,12 +119,12 @@ def pair_log_derivs(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Ar
 
 
 def _in_blocks(apply: Callable[[Defects], jax.Array], visible: jax.Array) -> jax.Array:
-    """`apply`, (n, ...), to blocks of visible units (V, n), with no more rows than an even number that holds all defects of the block."""
+    """`apply`, (n, ...), to blocks of visible units (V, n), with fewer rows where all defects of the block fit into these."""
 
     def block(visible: jax.Array) -> jax.Array:
         defects = find_defects(visible)
         most = len(defects.up)
-        sizes = [*range(2, most, 2), most]
+        sizes = [*range(max(4, most // 2), most, 2), most]
         rows = [lambda d, k=k: apply(Defects(d.up[:k], d.down[:k], d.count)) for k in sizes]
         return jax.lax.switch(jnp.searchsorted(jnp.asarray(sizes), defects.count.max()), rows, defects)
 

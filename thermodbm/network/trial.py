@@ -33,6 +33,7 @@ class TrialState(NamedTuple):
     cache: Callable[[jax.Array, jax.Array], Cache]  # (theta, v (V, n))
     propose: Callable[[Any, Cache, jax.Array], tuple[jax.Array, Cache]]  # (row of moves, cache, e (n,)) -> Psi(v')/Psi(v), cache'
     unravel: Callable[[jax.Array], dict]  # theta -> parameters of the Flax module
+    kernel: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (theta, v) -> O O* (n, n), where O itself costs far more
 
 
 class _Move(NamedTuple):
@@ -107,7 +108,11 @@ def _tabulated(module: PurifiedDBM, unravel: Callable, log_amplitude: Callable) 
         ratio = two_body * (blocks / tables.blocks).prod(0)
         return ratio, _Tables(cosh, sinh, blocks, tables.field - move.shift[:, None] * sign, tables.deep)
 
-    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+    def kernel(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return module.apply({"params": unravel(theta)}, visible, method="kernel")
+
+    alone = len(module.group.perm) == 1
+    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel, kernel if alone else None)
 
 
 def _permanent(module: PairPermanent, unravel: Callable) -> TrialState:
