@@ -16,7 +16,8 @@ BETAS = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 CASES = {
     "tfim": (transverse_field_ising(make_lattice("chain", 6)), {}, 1e-4, (1, 2, 3)),
     "heisenberg": (heisenberg(make_lattice("chain", 8)), {}, 1e-3, (1, 2, 3)),
-    "j1j2": (j1j2(make_lattice("square", (2, 4)), J2=0.5), {"ansatz": "dbm", "layers": 1, "alpha": 24}, 1e-3, (1,)),  # minutes each
+    # ten minutes each
+    "j1j2": (j1j2(make_lattice("square", (2, 4)), J2=0.5), {"ansatz": "dbm", "layers": 1, "alpha": 32}, 1e-3, (1, 2, 3)),
 }
 
 

@@ -22,7 +22,7 @@ CASES = {
     "tfim_chain16": (transverse_field_ising(make_lattice("chain", 16)), {}, None, 1e-3),
     "tfim_4x4": (transverse_field_ising(make_lattice("square", (4, 4)), gamma=3.0), {}, "tfim_square4x4_g3.json", 1e-3),
     "heisenberg_chain16": (heisenberg(make_lattice("chain", 16)), {}, "heisenberg_chain16.json", 3e-3),
-    "heisenberg_4x4": (heisenberg(make_lattice("square", (4, 4))), {"alpha": 8}, "heisenberg_square4x4.json", 3e-3),
+    "heisenberg_4x4": (heisenberg(make_lattice("square", (4, 4))), {}, "heisenberg_square4x4.json", 3e-3),
 }
 
 

@@ -68,7 +68,8 @@ def test_local_ratios_and_walks(name):
     v = configurations(64)
     patterns, _ = hamiltonian_patterns(HAMILTONIAN)
     found = np.asarray(local_ratios(trial, theta, v, patterns))
-    psi = {tuple(x): y for x, y in zip(np.asarray(configurations()).tolist(), np.exp(trial.log_amplitude(theta, configurations())), strict=True)}
+    everything = configurations()
+    psi = dict(zip(map(tuple, everything.tolist()), np.exp(trial.log_amplitude(theta, everything)), strict=True))
     for row, x in zip(found, np.asarray(v).astype(int), strict=True):
         for ratio, d in zip(row, patterns.astype(int), strict=True):
             sign = np.sign(d @ x)
@@ -77,7 +78,7 @@ def test_local_ratios_and_walks(name):
     p = np.abs(np.array(list(psi.values()))) ** 2
     moves = metropolis_moves(HAMILTONIAN, conserve_sz=True)
     walkers, _ = metropolis(jax.random.key(3), trial, theta, jnp.tile(v, (32, 1)), moves, 300)
-    seen = (np.asarray(walkers)[:, None] == np.asarray(configurations())[None]).all(-1).sum(0)
+    seen = (np.asarray(walkers)[:, None] == np.asarray(everything)[None]).all(-1).sum(0)
     expected = len(walkers) * p / p.sum()
     likely = expected > 4
     seen, expected = (np.append(y[likely], y[~likely].sum()) for y in (seen, expected))

@@ -43,8 +43,9 @@ class VariationalOptions:
     """[method] with kind = "variational": the network's weights follow imaginary time by stochastic reconfiguration."""
 
     ansatz: Literal["auto", "jastrow", "rbm", "dbm", "pairs"] = "auto"
-    """jastrow: two-body factor alone; rbm: times a restricted Boltzmann machine; dbm: times blocks with deep units; pairs: rbm plus a sum over
-    pairings of defects, for at most 24 spins with exchange in more than one dimension; auto: rbm."""
+    """jastrow: a two-body factor alone. rbm: times a restricted Boltzmann machine. dbm: times blocks with deep units. pairs: an rbm plus a
+    sum over all pairings of the spins that were exchanged, for models that conserve the magnetisation, of at most 24 sites: it follows
+    much better at high temperature, and costs twice as much with every two sites. auto: pairs from 10 to 16 sites, else rbm."""
     alpha: Annotated[int, Field(ge=1, le=1000)] = 4
     """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours."""
     layers: Annotated[int, Field(ge=0, le=6)] = 2
@@ -73,8 +74,8 @@ class VariationalOptions:
     integrator's steps, which are also at most 0.35 tau."""
     solver: Literal["auto", "cholesky", "pinv", "cg", "minsr"] = "auto"
     """How S^-1 F is solved. cholesky: S + diag_shift. pinv: without the eigenvalues of S below cutoff. cg: as cholesky, without building
-    S. minsr: by a matrix as large as the number of samples; the shift is in units of the mean diagonal element of S. auto: minsr when samples are fewer than parameters, cg for more
-    than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
+    S. minsr: by a matrix as large as the number of samples; the shift is in units of the mean diagonal element of S. auto: minsr when
+    samples are fewer than parameters, cg for more than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
     """Added to the diagonal of S in units in which that is one; None: 1e-6 for sampled models that conserve the magnetisation, whose
     rare configurations make S noisy at high temperature, else 1e-7. More costs accuracy: the Ising ring of 16 spins with 4096 walkers

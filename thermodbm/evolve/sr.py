@@ -137,7 +137,9 @@ def _min_sr(derivs: jax.Array, e: jax.Array, options: VariationalOptions, comm: 
 def _solve_kernel(kernel: jax.Array, e: jax.Array, n_params: int, options: VariationalOptions) -> tuple[jax.Array, jax.Array]:
     """(O O* + shift)^-1 e and the shift, which is in units of the mean diagonal element of S."""
     shift = _shift(options) * jnp.trace(kernel).real / n_params + 1e-30
-    return cho_solve(cho_factor(kernel + shift * jnp.eye(len(e)), lower=True), e), shift
+    # LAPACK wants columns: the transpose, which is the conjugate, is in that order already
+    transposed = (kernel + shift * jnp.eye(len(e))).T
+    return cho_solve(cho_factor(transposed, lower=True), e.conj()).conj(), shift
 
 
 def direction_by_kernel(

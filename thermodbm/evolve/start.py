@@ -51,7 +51,7 @@ def pair_amplitudes(hamiltonian: SpinHamiltonian, beta: float) -> np.ndarray:
 
 
 def raise_to_floor(amplitude: np.ndarray, share: float) -> tuple[np.ndarray, float]:
-    """Amplitudes less in modulus than this share of the largest, and the diagonal, put to it, so that no configuration is cut off; and it."""
+    """Amplitudes of at least this share of the largest in modulus, also on the diagonal, so that nothing is cut off; and that least one."""
     largest = amplitude.flat[np.abs(amplitude).argmax()]
     floor = share * (largest if largest else 1.0)
     return np.where(np.abs(amplitude) > abs(floor), amplitude, floor), floor
@@ -91,7 +91,9 @@ def rotated_couplings(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, np.ndar
     return np.zeros(2 * n, complex), np.block([[zero, across], [across, zero]])
 
 
-def pair_start_params(key: jax.Array, module: Superposition, hamiltonian: SpinHamiltonian, beta: float, noise: float, *, positive: bool) -> dict:
+def pair_start_params(
+    key: jax.Array, module: Superposition, hamiltonian: SpinHamiltonian, beta: float, noise: float, *, positive: bool
+) -> dict:
     """Parameters of `module`, the sum of a permanent of pairs times a two-body factor and of a deep Boltzmann machine, at small beta.
 
     Both terms describe the thermal state. Where spins and ancillas are opposite, the second has the share `SHARE` of the first.

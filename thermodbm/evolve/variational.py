@@ -38,6 +38,8 @@ N_SETTLE = 8
 """Rounds of `n_sweeps` before samples of another law are used."""
 MAX_PAIRED = 24
 """Sites up to which permanents, whose cost doubles with every two sites, are offered."""
+PAIRED_BY_DEFAULT = range(10, 17)
+"""Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
 
@@ -48,19 +50,22 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     Raises:
         InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites.
     """
+    n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter"
+    ansatz = options.ansatz
+    if ansatz == "auto":
+        ansatz = "pairs" if paired and n in PAIRED_BY_DEFAULT else "rbm"
     exchange = options.exchange and options.start == "trotter"
     group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
-    n_deep = options.layers if options.ansatz == "dbm" else 0
+    n_deep = options.layers if ansatz == "dbm" else 0
     per_filter = (n_deep + 1) * len(group.perm)
-    fours = 0 if options.ansatz == "jastrow" else -(-options.alpha * 2 * hamiltonian.n_sites // (4 * per_filter))
+    fours = 0 if ansatz == "jastrow" else -(-options.alpha * 2 * n // (4 * per_filter))
     even = spin_flip_symmetric(hamiltonian)
     network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
-    if options.ansatz != "pairs":
+    if ansatz != "pairs":
         return network
-    if not hamiltonian.conserves_sz or options.start == "rotated" or not 2 <= hamiltonian.n_sites <= MAX_PAIRED:
+    if not paired or not 2 <= n <= MAX_PAIRED:
         expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
-        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
-        raise InputError("method.ansatz", expected=expected, found=found)
+        raise InputError("method.ansatz", expected=expected, found=f"{n} sites, {hamiltonian.model}, start = {options.start}")
     return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
 
 

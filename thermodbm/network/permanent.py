@@ -24,13 +24,12 @@ from flax import linen as nn
 from thermodbm.network.ansatz import deep_configurations
 from thermodbm.network.symmetry import SymmetryGroup, pair_orbits
 
-
 BLOCK = 64
 """Configurations that are worked through together."""
 
 
 class PairPermanent(nn.Module):
-    """Visible units (..., 2 n_sites) of +-1, of total zero, to ln perm a(U, D) (...). a is symmetric and equal on the orbits of the group."""
+    """Visible units (..., 2 n_sites) of +-1 and of total zero to ln perm a(U, D) (...); a is symmetric, and equal on the group's orbits."""
 
     group: SymmetryGroup
 
