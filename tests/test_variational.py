@@ -76,6 +76,16 @@ def test_pairings_of_defects_follow_better_than_a_network():
     assert (error["pairs"] < 2e-4).all()
 
 
+def test_pairings_of_opposite_signs_do_not_cancel_at_the_start():
+    """One ferromagnetic bond and no sublattices: a a - a a would be an amplitude of zero, from which every ratio is infinite."""
+    hamiltonian = heisenberg(make_lattice("chain", 4), J=[1.0, 1.0, 1.0, -1.0])
+    assert (remove_signs(hamiltonian).xy == hamiltonian.xy).all()
+    betas = np.array([0.3])
+    options = VariationalOptions(ansatz="pairs", alpha=1, tolerance=1e-3)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions()), betas)
+    assert deviations(points, exact_curve(hamiltonian, betas), "energy").max() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("hamiltonian", "start"),
     [(transverse_field_ising(RING), "trotter"), (heisenberg(RING), "rotated"), (heisenberg(make_lattice("chain", 26)), "trotter")],

@@ -101,9 +101,11 @@ def pair_start_params(
     (permanent, two_body), network = module.terms[0].factors, module.terms[1]
     classes = site_pair_orbits(permanent.group)
     amplitude, _ = raise_to_floor(pair_amplitudes(hamiltonian, beta), 0.02)
-    pairs = {"amplitudes": np.array([amplitude[classes == c].mean() for c in range(classes.max() + 1)], complex)}
+    pairs = np.array([amplitude[classes == c].mean() for c in range(classes.max() + 1)], complex)
+    if not positive:  # pairings of opposite signs are kept from cancelling to zero exactly
+        pairs *= 1 + 1e-3 * np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=(len(pairs), 2)) @ [1, 1j]
     bare, full = (high_temperature_couplings(hamiltonian, beta, defects=x) for x in (False, True))
-    first = {"factors_0": pairs, "factors_1": start_params(key, two_body, bare, noise, positive=positive)}
+    first = {"factors_0": {"amplitudes": pairs}, "factors_1": start_params(key, two_body, bare, noise, positive=positive)}
     second = start_params(key, network, full, noise, positive=positive)
     opposite = np.repeat([1, -1], hamiltonian.n_sites)
     excess = network.apply({"params": second}, opposite) - module.terms[0].apply({"params": first}, opposite)
