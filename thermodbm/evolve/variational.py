@@ -126,7 +126,8 @@ def variational_method(
     n_params = flat.size
     exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
     sampled = exact_sum is None
-    shift = 1e-6 if sampled and conserve_sz else 1e-7
+    paired = isinstance(module, Superposition) and not custom
+    shift = (1e-4 if paired else 1e-6) if sampled and conserve_sz else 1e-7
     options = replace(
         options,
         diag_shift=shift if options.diag_shift is None else options.diag_shift,
