@@ -29,7 +29,7 @@ def main() -> None:
     sizes, seconds = [], []
     for extent in EXTENTS:
         hamiltonian = heisenberg(make_lattice("square", extent))
-        settings = VariationalOptions(enumerate=False, alpha=options.alpha, n_walkers=options.walkers)
+        settings = VariationalOptions(ansatz="rbm", enumerate=False, alpha=options.alpha, n_walkers=options.walkers)
         method = variational_method(hamiltonian, settings, SamplingOptions())
         key, times = jax.random.key(1), []
         state = method.init(key)
