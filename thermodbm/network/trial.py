@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from thermodbm.errors import InputError
 from thermodbm.network.ansatz import PurifiedDBM, Weights, grouped_blocks, hyperbolic_tables
 from thermodbm.network.composition import Product, Superposition, log_sum
-from thermodbm.network.permanent import PairPermanent, pair_log_derivs, pair_permanent
+from thermodbm.network.permanent import PairPermanent, pair_log_derivs
 
 Cache = Any
 """Pytree of arrays whose last axis runs over walkers."""
@@ -57,16 +57,16 @@ def trial_state(module: nn.Module, params: dict) -> TrialState:
     `Superposition`, by full evaluation for any other.
 
     Raises:
-        InputError: if the module mixes real and complex parameters.
+        InputError: if the module mixes real and complex parameters, or it or one of its parts has none.
     """
-    if isinstance(module, Product):
-        return _product(*_parts(module.factors, "factors", params), ravel_pytree(params)[1])
-    if isinstance(module, Superposition):
-        return _superposition(*_parts(module.terms, "terms", params), ravel_pytree(params)[1])
     theta, unravel = ravel_pytree(params)
     kinds = {jnp.iscomplexobj(x) for x in jax.tree.leaves(params)}
     if len(kinds) != 1:
-        raise InputError("module", expected="parameters that are all real or all complex", found="both kinds")
+        raise InputError("module", expected="parameters that are all real or all complex", found="both kinds" if kinds else "none")
+    if isinstance(module, Product):
+        return _product(*_parts(module.factors, "factors", params), unravel)
+    if isinstance(module, Superposition):
+        return _superposition(*_parts(module.terms, "terms", params), unravel)
 
     def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
         return module.apply({"params": unravel(theta)}, visible)
@@ -74,7 +74,8 @@ def trial_state(module: nn.Module, params: dict) -> TrialState:
     if isinstance(module, PurifiedDBM):
         return _tabulated(module, unravel, log_amplitude)
     if isinstance(module, PairPermanent):
-        return _permanent(module, unravel)
+        generic = _generic(unravel, log_amplitude, holomorphic=True)
+        return generic._replace(log_derivs=lambda theta, visible: pair_log_derivs(theta, module.group, visible.T))
     return _generic(unravel, log_amplitude, holomorphic=jnp.iscomplexobj(theta))
 
 
@@ -113,28 +114,6 @@ def _tabulated(module: PurifiedDBM, unravel: Callable, log_amplitude: Callable) 
 
     alone = len(module.group.perm) == 1
     return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel, kernel if alone else None)
-
-
-def _permanent(module: PairPermanent, unravel: Callable) -> TrialState:
-    def log_amplitude(theta: jax.Array, visible: jax.Array) -> jax.Array:
-        return jnp.log(pair_permanent(theta, module.group, visible.T))
-
-    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
-        return pair_log_derivs(theta, module.group, visible.T)
-
-    def moves(theta: jax.Array, patterns: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(patterns), jnp.broadcast_to(theta, (len(patterns), len(theta)))
-
-    def cache(theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
-        return {"visible": visible, "permanent": pair_permanent(theta, module.group, visible)}
-
-    def propose(move: tuple[jax.Array, jax.Array], cache: dict[str, jax.Array], sign: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        pattern, theta = move
-        visible = cache["visible"] - (2 * pattern[:, None] * sign).astype(cache["visible"].dtype)
-        moved = pair_permanent(theta, module.group, visible)
-        return moved / cache["permanent"], {"visible": visible, "permanent": moved}
-
-    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
 
 
 def _parts(modules: tuple[nn.Module, ...], name: str, params: dict) -> tuple[list[TrialState], Callable[[jax.Array], list[jax.Array]]]:
