@@ -111,6 +111,7 @@ REFUSED = [  # what is changed, the key that is named, what the message holds
     ({"method": {"d_tau": 0.0}}, "method.d_tau", "above 0"),
     ({"method": {"extrapolate": 1}}, "method.extrapolate", "true or false"),
     ({"method": {"sampler": "loop"}}, "method.sampler", "for model tfim, found loop"),
+    ({"method": {"kind": "variational", "ansatz": "pairs"}}, "method.ansatz", "found 8 sites, tfim"),
     ({"method": {"sampler": "lop"}}, "method.sampler", "'column'"),
     ({**MAGNET, "method": {"sampler": "cluster"}}, "method.sampler", "loop for model heisenberg"),
     ({"sampling": {"n_chain": 3}}, "sampling.n_chain", "Did you mean 'n_chains'"),

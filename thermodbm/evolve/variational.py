@@ -48,7 +48,7 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     """The trial state that `options` ask for, with the symmetries of the couplings.
 
     Raises:
-        InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites.
+        InputError: as `check_ansatz`.
     """
     n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter"
     ansatz = options.ansatz
@@ -63,10 +63,21 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
     if ansatz != "pairs":
         return network
-    if not paired or not 2 <= n <= MAX_PAIRED:
-        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
-        raise InputError("method.ansatz", expected=expected, found=f"{n} sites, {hamiltonian.model}, start = {options.start}")
+    check_ansatz(hamiltonian, options)
     return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+
+
+def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> None:
+    """Complain of a trial state that does not fit the model.
+
+    Raises:
+        InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites.
+    """
+    paired = hamiltonian.conserves_sz and options.start == "trotter" and 2 <= hamiltonian.n_sites <= MAX_PAIRED
+    if options.ansatz == "pairs" and not paired:
+        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
+        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
+        raise InputError("method.ansatz", expected=expected, found=found)
 
 
 def largest_coupling(hamiltonian: SpinHamiltonian) -> float:

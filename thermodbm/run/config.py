@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.variational import check_ansatz
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
 from thermodbm.run.complaints import input_error
@@ -197,6 +198,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     if isinstance(method, DeterministicOptions):
         _check_sampler(hamiltonian, method.sampler)
         check_memory(deterministic_cost(hamiltonian, method, sampling, betas))
+    if isinstance(method, VariationalOptions):
+        check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
     return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)
 
