@@ -77,10 +77,14 @@ def pair_matrix(amplitudes: jax.Array, group: SymmetryGroup, defects: Defects) -
     """a(U, D) filled up with the unit matrix, (K, K, n), of the amplitudes of all classes of pairs."""
     classes = site_pair_orbits(group)
     table = jnp.where(classes >= 0, amplitudes[classes], 0).reshape(-1)
-    index = jnp.arange(len(defects.up))
     matrix = table[defects.up[:, None] * len(classes) + defects.down[None, :]]
-    inside = jnp.maximum(index[:, None], index)[..., None] < defects.count
-    return jnp.where(inside, matrix, jnp.eye(len(index))[..., None])
+    return jnp.where(inside(defects), matrix, jnp.eye(len(defects.up))[..., None])
+
+
+def inside(defects: Defects) -> jax.Array:
+    """Which elements of the matrix belong to defects, (K, K, n)."""
+    index = jnp.arange(len(defects.up))
+    return jnp.maximum(index[:, None], index)[..., None] < defects.count
 
 
 def permanent(matrix: jax.Array) -> jax.Array:
@@ -109,9 +113,7 @@ def pair_log_derivs(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Ar
     def derivs(defects: Defects) -> jax.Array:
         value, pull_back = jax.vjp(permanent, pair_matrix(amplitudes, group, defects))
         (minors,) = pull_back(1 / value)
-        index = jnp.arange(len(defects.up))
-        inside = jnp.maximum(index[:, None], index)[..., None] < defects.count
-        found = jnp.where(inside, classes[defects.up[:, None], defects.down[None]], -1)
+        found = jnp.where(inside(defects), classes[defects.up[:, None], defects.down[None]], -1)
         return jnp.stack([jnp.where(found == c, minors, 0).sum((0, 1)) for c in range(len(amplitudes))], axis=-1)
 
     return _in_blocks(derivs, visible)
