@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -24,7 +25,7 @@ class Ensemble(NamedTuple):
     """
 
     kernel: SamplerKernel
-    weights: Callable[[jax.Array], Any]  # of beta
+    weights: Callable[[SpinHamiltonian, jax.Array], Any]  # of couplings, in a Hamiltonian of the same structure, and beta
     measure: Measure
     measure_rarely: Measure
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
@@ -51,7 +52,7 @@ def _spec(ensemble: Ensemble, ndim: int) -> PartitionSpec:
 
 
 def run_chains(ensemble: Ensemble, mesh: Mesh, n_sweeps: int, every: int) -> Callable[..., tuple[Any, Values, Values]]:
-    """A jitted (key, beta, state) -> (state, values, rare values) that makes n_sweeps sweeps of all chains.
+    """A jitted (key, hamiltonian, beta, state) -> (state, values, rare values) that makes n_sweeps sweeps of all chains.
 
     Values are (n_sweeps, n_chains), each multiplied by the sign where there is one; rare ones are averaged over the measurements made after
     every `every`-th sweep, (n_chains, k). Every device runs its own chains with its own key; nothing is exchanged.
@@ -71,9 +72,9 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, n_sweeps: int, every: int) -> Cal
         values["energy_score"] = values["energy"] * values["score"]
         return (state, info), signed(values)
 
-    def local(key: jax.Array, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
+    def local(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
         key = jax.random.fold_in(key, jax.lax.axis_index("chains"))
-        weights = ensemble.weights(beta)
+        weights = ensemble.weights(hamiltonian, beta)
 
         no_info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(kernel.step, key, weights, state)[1])
 
@@ -87,10 +88,10 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, n_sweeps: int, every: int) -> Cal
         state, (values, rare) = jax.lax.scan(stretch, state, jax.random.split(key, n_sweeps // every))
         return state, jax.tree.map(lambda x: x.reshape(n_sweeps, -1), values), jax.tree.map(lambda x: x.mean(0), rare)
 
-    def run(key: jax.Array, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
+    def run(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
         in_state = jax.tree.map(lambda x: _spec(ensemble, x.ndim), state)
         out = (in_state, PartitionSpec(None, "chains"), PartitionSpec("chains"))
-        sharded = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(), in_state), out_specs=out, check_vma=False)
-        return sharded(key, beta, state)
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[PartitionSpec()] * 3, in_state), out_specs=out, check_vma=False)
+        return sharded(key, hamiltonian, beta, state)
 
     return jax.jit(run)

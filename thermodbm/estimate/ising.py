@@ -82,7 +82,7 @@ def ising_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int, ma
             raise InputError("method.sampler", expected='"mixed", "cluster", "column" or "gibbs" for the Ising model', found=sampler)
     return Ensemble(
         kernel=kernel,
-        weights=lambda beta: ring_weights(hamiltonian, beta, n_layers),
+        weights=lambda hamiltonian, beta: ring_weights(hamiltonian, beta, n_layers),
         measure=measure_sweep(hamiltonian, n_layers),
         measure_rarely=measure_rarely(hamiltonian, n_layers),
         resize=lambda spins: resize(spins, n_layers),

@@ -139,7 +139,7 @@ def deterministic_method(
 
         def sweep(k: int) -> State:
             level = state["levels"][str(k)]
-            return _sweep(jax.random.fold_in(key, k), beta, level, *runner(int(level["n_slices"])), mesh, n_thermal(k))
+            return _sweep(jax.random.fold_in(key, k), beta, level, hamiltonian, *runner(int(level["n_slices"])), mesh, n_thermal(k))
 
         with ThreadPoolExecutor(max_workers=len(now)) as pool:
             levels = {**state["levels"], **{str(k): level for k, level in zip(now, pool.map(sweep, now), strict=True)}}
@@ -194,9 +194,11 @@ def _compiled(same: Same, sampler: str, n_slices: int, max_delta: float, mesh: M
     return ensemble, run_chains(ensemble, mesh, n_sweeps, every=min(n_sweeps, 16))
 
 
-def _sweep(key: jax.Array, beta: float, level: State, ensemble: Ensemble, run: Any, mesh: Mesh, n_thermal: int) -> State:
+def _sweep(
+    key: jax.Array, beta: float, level: State, hamiltonian: SpinHamiltonian, ensemble: Ensemble, run: Any, mesh: Mesh, n_thermal: int
+) -> State:
     """One chunk of sweeps of one level, its results put behind those it has unless they are still thermalising."""
-    chains, values, rare = run(key, jnp.asarray(beta, float), place_chains(ensemble, mesh, level["chains"]))
+    chains, values, rare = run(key, hamiltonian, jnp.asarray(beta, float), place_chains(ensemble, mesh, level["chains"]))
     n_new = len(values["energy"])
     level = {**level, "chains": chains, "n_sweeps": level["n_sweeps"] + n_new}
     if level["n_sweeps"] - n_new < n_thermal:
