@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_BATCHES = 32
+MIN_BATCHES = 20
 """Batches from which the error of an array is taken: as long as they can be while there are so many, so that none knows of another."""
 
 
@@ -106,7 +106,8 @@ def from_blocks(blocks: Blocks, variance: np.ndarray) -> Estimate:
     batches = blocks.means[:whole].reshape(per_chain, -1, *blocks.means.shape[1:]).mean(1) if whole else blocks.means
     batches = batches.reshape(-1, *blocks.means.shape[2:])
     if len(batches) < 2:
-        return Estimate(mean, np.full_like(mean, np.inf))
+        unknown = np.full_like(mean, np.nan)
+        return Estimate(mean, np.full_like(mean, np.inf), unknown, unknown, unknown)
     square = batches.var(0, ddof=1) / len(batches) * (whole * blocks.length / blocks.n_draws)
     square = np.where(square > 1e-26 * mean**2, square, 0.0)
     n_eff = np.divide(variance, square, out=np.full_like(mean, float(n)), where=square > 0)

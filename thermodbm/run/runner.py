@@ -112,7 +112,8 @@ def run(
             if point is None:
                 at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
             else:
-                if not all(np.isfinite(e.mean).all() for e in point.observables.values()):
+                trusted = point.diagnostics.get("trusted", 1.0)  # what is not may be lost altogether, and is marked
+                if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
                     raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
