@@ -14,6 +14,7 @@ import pytest
 
 from thermodbm import ThermalCurve, cli
 from thermodbm.errors import NumericsError
+from thermodbm.run import runner
 
 CONFIG = """
 [lattice]
@@ -77,7 +78,7 @@ def test_nan_is_null_in_json_and_empty_in_csv(call, tmp_path):
     call("run", "ring.toml", "-o", "a.h5")
     curve = ThermalCurve.load(tmp_path / "a.h5")
     curve.energy.mean[0] = curve.energy.error[0] = np.nan
-    curve.save(tmp_path / "a.h5")
+    curve.save(tmp_path / "a.h5", force=True)
     assert json.loads(call("show", "a.h5", "--json")[1])["observables"]["energy"]["mean"][0] is None
     assert next(csv.DictReader(io.StringIO(call("show", "a.h5", "--csv")[1])))["energy"] == ""
     assert "  -  " in call("show", "a.h5")[1]
@@ -88,14 +89,15 @@ def test_show_warns_of_chains_that_disagree_and_gives_the_average_sign(call, tmp
     curve = ThermalCurve.load(tmp_path / "a.h5")
     assert "disagree" not in call("show", "a.h5")[1]
     energy = curve.energy._replace(r_hat=np.array([1.01, 1.3]))
-    replace(curve, observables={"energy": energy}, diagnostics={"average_sign": np.array([0.123, 0.9])}).save(tmp_path / "a.h5")
+    replace(curve, observables={"energy": energy}, diagnostics={"average_sign": np.array([0.123, 0.9])}).save(tmp_path / "a.h5", force=True)
     out = call("show", "a.h5")[1]
-    assert "disagree about energy (r_hat up to 1.30)" in out and "average_sign" in out and "0.123" in out
+    assert "T = 1: The Markov chains disagree" in out and "mixing" in out and "average_sign" in out and "0.123" in out
 
 
 def test_validate_prints_a_config_that_is_itself_valid_and_runs_nothing(call, tmp_path):
-    status, out, err = call("validate", "ring.toml")
-    assert status == 0 and err == "" and "n_samples = 20000" in out and "6 sites" in out
+    deterministic = ("--set", "method.kind=deterministic")
+    status, out, err = call("validate", "ring.toml", *deterministic)
+    assert status == 0 and err == "" and "n_samples = 20000" in out and "6 sites" in out and "slices" in out
     (tmp_path / "resolved.toml").write_text(out)
     assert call("validate", "resolved.toml")[:2] == (0, out)
     assert sorted(os.listdir(tmp_path)) == ["resolved.toml", "ring.toml"]
@@ -138,9 +140,12 @@ def test_bad_input_ends_with_status_2_and_changes_nothing(call, tmp_path, argume
 def test_a_finished_output_needs_force(call, tmp_path):
     call("run", "ring.toml")
     before = (tmp_path / "out/ring.h5").read_bytes()
-    for command in ("run", "validate"):
-        status, _, err = call(command, "ring.toml")
-        assert status == 2 and "--force" in err
+    status, _, err = call("run", "ring.toml")
+    assert status == 2 and "--force" in err
+    status, out, err = call("validate", "ring.toml")  # says so, and all the rest
+    assert status == 0 and err == "" and "`run` will refuse it. Overwrite it with --force." in out
+    assert "seed = 1" in out and "6 sites" in out
+    assert "refuse" not in call("validate", "ring.toml", "--force")[1]
     assert (tmp_path / "out/ring.h5").read_bytes() == before
     assert call("run", "ring.toml", "--force", "--set", "sampling.seed=9")[0] == 0
     assert ThermalCurve.load(tmp_path / "out/ring.h5").seed == 9
@@ -161,7 +166,7 @@ def test_failing_numerics_end_with_status_3(call, monkeypatch, error, status):
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(cli, "run_config", fail)
+    monkeypatch.setattr(runner, "run", fail)
     assert call("run", "ring.toml")[0] == status
 
 

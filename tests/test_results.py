@@ -10,9 +10,10 @@ import pytest
 from thermodbm import InputError, ThermalCurve
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.method import Point
-from thermodbm.run import results
+from thermodbm.run import output
 from thermodbm.run.config import parse_config
-from thermodbm.run.results import check_output, collect, shorthand
+from thermodbm.run.output import check_output
+from thermodbm.run.results import collect, shorthand
 
 TEXT = parse_config({"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}).text
 
@@ -59,7 +60,7 @@ def test_a_curve_comes_back_from_disk_unchanged(tmp_path):
 def test_the_file_has_the_layout_of_the_contract(tmp_path):
     curve().save(tmp_path / "c.h5")
     with h5py.File(tmp_path / "c.h5") as file:
-        wanted = {"format_version", "thermodbm_version", "method", "config", "seed", "finished", "wall_time_s"}
+        wanted = {"format_version", "thermodbm_version", "method", "config", "seed", "finished", "wall_time_s", "error_includes_systematic"}
         assert set(file.attrs) == wanted and file.attrs["finished"] == 1
         assert set(file) == {"temperature", "beta", "observables", "diagnostics", "network"}
         assert file["temperature"].dtype == np.float64
@@ -102,7 +103,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch,
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(InputError, match="No space left"):
-        curve(seed=2).save(path)
+        curve(seed=2).save(path, force=True)
     monkeypatch.undo()
     assert ThermalCurve.load(path).seed == 1
     assert os.listdir(tmp_path) == ["c.h5"]
@@ -139,7 +140,7 @@ def _foreign(path, change):
     "change",
     [
         lambda f: f.attrs.pop("config"),
-        lambda f: f.attrs.update(format_version=99),
+        lambda f: f.attrs.update(format_version=0),
         lambda f: f.attrs.update(format_version="x"),
         lambda f: f.pop("beta"),
         lambda f: f.pop("observables/energy/error"),
@@ -173,10 +174,10 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch)
     with pytest.raises(InputError, match=r"finished run.*--force"):
         check_output(path)
     check_output(path, force=True)
-    curve((point(1.0), None, None)).save(path)
+    curve((point(1.0), None, None)).save(path, force=True)
     with pytest.raises(InputError, match=r"unfinished run.*resume"):
         check_output(path)
-    curve((None, None, None)).save(path)
+    curve((None, None, None)).save(path, force=True)
     check_output(path)
     path.write_text("my thesis")
     with pytest.raises(InputError, match="no intact result"):
@@ -189,7 +190,7 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch)
         check_output(path / "below_a_file.h5")
     with pytest.raises(InputError, match="name of a file"):
         check_output(tmp_path / ("x" * 5000))
-    monkeypatch.setattr(results.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(output.tempfile, "TemporaryFile", read_only)
     with pytest.raises(InputError, match=r"can be written.*Read-only"):
         check_output(tmp_path / "new.h5")
 
@@ -215,5 +216,7 @@ def test_tables_and_xarray():
     assert table[0] == ["T", "energy"] and table[1] == ["1", "1.00(1)"]
     dataset = curve().to_xarray()
     assert dataset["energy_error"].sel(temperature=0.5) == 0.01
-    assert dataset["correlation_zz"].dims == ("temperature", "correlation_zz_1")
+    assert dataset["correlation_zz"].dims == ("temperature", "site")
+    assert dataset["distance"].values.tolist() == [0, 1, 2, 1] and dataset["momentum"].shape == (4, 1)
+    assert dataset["n_slices"].dims == ("temperature",) and "<H>/N" in dataset["energy"].attrs["long_name"]
     assert "<td>1.00(1)</td>" in curve()._repr_html_()
