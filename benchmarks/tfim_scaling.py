@@ -39,7 +39,7 @@ def sweep(extent: tuple[int, ...], n_slices: int) -> tuple[float, float]:
     times = []
     for k in range(6):
         start = time.process_time()
-        spins, *_ = jax.block_until_ready(run(jax.random.key(k), np.float64(2 * n_slices * DELTA), spins))
+        spins, *_ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(2 * n_slices * DELTA), spins))
         times.append((time.process_time() - start) / 4)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return min(times[1:]), grown / (2 * n_slices * hamiltonian.n_sites * N_CHAINS)

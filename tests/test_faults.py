@@ -85,8 +85,8 @@ def test_a_real_chain_that_becomes_nan_ends_with_status_3(call, monkeypatch):
     def poisoned(*arguments, **options):
         run = run_chains(*arguments, **options)
 
-        def sweep(key, beta, chains):
-            chains, values, rare = run(key, beta, chains)
+        def sweep(key, hamiltonian, beta, chains):
+            chains, values, rare = run(key, hamiltonian, beta, chains)
             return chains, {**values, "energy": np.where(beta == 1, np.nan, values["energy"])}, rare
 
         return sweep

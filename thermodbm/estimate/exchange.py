@@ -24,15 +24,14 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
-from thermodbm.network.exchange import GateElements, gate_elements, sublattice_rotation
+from thermodbm.network.exchange import GateElements, gate_elements
+from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.loop import (
     LoopParams,
     graph_weights,
     loop_kernel,
     loop_params,
-    regime,
     spins_of_layer,
     straight_worldlines,
 )
@@ -42,7 +41,7 @@ MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
 
 
-def exchange_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int) -> Ensemble:
+def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ensemble:
     """The ring of 2 n_slices steps with the sampler "loop".
 
     Raises:
@@ -50,25 +49,24 @@ def exchange_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int)
     """
     if sampler != "loop":
         raise InputError("method.sampler", expected='"loop" for models that conserve the magnetisation', found=sampler)
-    ring = plaquette_ring(hamiltonian.n_sites, hamiltonian.bonds, 2 * n_slices)
+    ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
     return Ensemble(
-        kernel=loop_kernel(hamiltonian, ring),
-        weights=lambda beta: loop_params(hamiltonian, ring, beta),
-        measure=measure_sweep(hamiltonian, ring),
-        measure_rarely=measure_rarely(hamiltonian, ring),
+        kernel=loop_kernel(facts, ring),
+        weights=lambda hamiltonian, beta: loop_params(hamiltonian, ring, beta),
+        measure=measure_sweep(facts, ring),
+        measure_rarely=measure_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
-        chain_axis=0,
     )
 
 
-def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
+def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     """Arrays (n_chains,), per site: energy, score, and worldline_energy if the energy is by loops; magnetization_z and
     magnetization_z_squared = <M^2>/N with M = sum Sz; staggered_structure_factor on a bipartite lattice; sign (+-1) if frustrated, by
     which all others are to be weighted."""
-    with_field, frustrated, by_loops = _with_field(hamiltonian), sublattice_rotation(hamiltonian) is None, _by_loops(hamiltonian)
-    n = hamiltonian.n_sites
+    with_field, frustrated, by_loops = facts.with_field, facts.frustrated, facts.by_loops
+    n = ring.n_sites
     patterns = {"magnetization_z_squared": np.ones(n)}
-    if (signs := two_coloring(n, hamiltonian.lattice.bonds())) is not None:
+    if (signs := two_coloring(n, facts.lattice.bonds())) is not None:
         patterns["staggered_structure_factor"] = signs
     amplitudes = np.pad(np.stack(list(patterns.values())), ((0, 0), (0, 1)))[:, ring.sites[0].reshape(-1)]  # 0 for an idle site
 
@@ -94,9 +92,9 @@ def measure_sweep(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
     return measure
 
 
-def measure_rarely(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure:
+def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz."""
-    lattice, by_loops = hamiltonian.lattice, _by_loops(hamiltonian)
+    lattice, by_loops = facts.lattice, facts.by_loops
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
     def measure(params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
@@ -108,15 +106,6 @@ def measure_rarely(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> Measure
         return values
 
     return measure
-
-
-def _with_field(hamiltonian: SpinHamiltonian) -> bool:
-    return bool(np.any(np.asarray(hamiltonian.z_field)))
-
-
-def _by_loops(hamiltonian: SpinHamiltonian) -> bool:
-    """Whether loops are flipped freely and have a constant sign, so that they can be averaged over their orientations."""
-    return not (_with_field(hamiltonian) or sublattice_rotation(hamiltonian) is None or regime(hamiltonian).frozen)
 
 
 def _durations(ring: PlaquetteRing) -> np.ndarray:
@@ -151,7 +140,7 @@ def _energy_by_loops(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, 
     aligned = spins[:, :, 0] == spins[:, :, 1]
     bond = jnp.where(aligned, zz - 2 * jnp.abs(xy), -zz - 2 * jnp.abs(xy)) * durations
     energy = jnp.where(lower == upper, bond, 0).sum((1, 2))
-    graphs, slopes = info["graphs"], _log_slope(params, ring, partial(graph_weights, mixed=False))
+    graphs, slopes = info["graphs"], _log_slope(params, ring, graph_weights)
     score = jnp.where(graphs == VERTICAL, slopes.vertical, jnp.where(graphs == HORIZONTAL, slopes.horizontal, slopes.diagonal))
     return {"energy": energy / ring.n_sites, "score": -(score * durations).sum((1, 2)) / ring.n_sites}
 

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateElements, balanced_signs, gate_elements
+from thermodbm.network.exchange import GateElements, gate_elements
+from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop_labels import (
     DIAGONAL,
@@ -34,6 +34,9 @@ from thermodbm.sampling.loop_labels import (
     take,
 )
 from thermodbm.sampling.union import at
+
+MIXING = 0.5
+"""Share of the graphs of a mixed bond that are lent to the kind it lacks."""
 
 
 class GraphWeights(NamedTuple):
@@ -66,36 +69,22 @@ def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Arr
     return LoopParams(delta, jnp.where(busy, zz[ring.bonds], 0), jnp.where(busy, xy[ring.bonds], 0), field)
 
 
-class Regime(NamedTuple):
-    """What kind of graphs the couplings need."""
+def graph_weights(elements: GateElements, share: jax.Array | None = None) -> GraphWeights:
+    """v, h and x for elements a, b, |c|; what they leave of a, b and c is the weight of the frozen graph.
 
-    frozen: bool  # some graphs join all four legs
-    mixed: bool  # diagonal graphs are added where there would be none
-
-
-def regime(hamiltonian: SpinHamiltonian) -> Regime:
-    """Bonds with |zz| > |xy| freeze. Bonds with zz >= |xy| offer no diagonal, those with zz <= -|xy| no horizontal graph.
-
-    If signs of the sites exist that differ across the former and agree across the latter, every configuration can reach that one,
-    and the update is ergodic. If not (odd rings of antiferromagnetic bonds), the number of exchanges would keep its parity: adding
-    diagonal graphs, at the price of freezing, lets every configuration reach the ferromagnetic one.
+    Args:
+        share: mixes the graphs of a bond that lacks one of h and x: v and the other are lowered by this share of the lesser of them, and
+            the lacking one is raised; between 0 and 1, shaped like the elements.
     """
-    zz, xy = np.asarray(hamiltonian.zz), np.abs(np.asarray(hamiltonian.xy))
-    single = (np.abs(zz) > xy * (1 - 1e-12)) & (xy > 0)
-    mixed = balanced_signs(hamiltonian.n_sites, hamiltonian.bonds, np.where(single, zz, 0)) is None
-    return Regime(mixed or bool(np.any(np.abs(zz) > xy * (1 + 1e-12))), mixed)
-
-
-def graph_weights(elements: GateElements, mixed: bool) -> GraphWeights:
-    """v, h and x for elements a, b, |c|; what they leave of a, b and c is the weight of the frozen graph."""
     a, b, c = elements.parallel, elements.kept, jnp.abs(elements.exchanged)
     easy_axis, easy_axis_fm = b >= a + c, a >= b + c
     v = jnp.where(easy_axis, a, jnp.where(easy_axis_fm, b, (a + b - c) / 2))
     h = jnp.where(easy_axis, c, jnp.where(easy_axis_fm, 0, (b + c - a) / 2))
     x = jnp.where(easy_axis, 0, jnp.where(easy_axis_fm, c, (a + c - b) / 2))
-    if mixed:
-        shift = jnp.minimum(v, h) / 2
-        v, h, x = v - shift, h - shift, x + shift
+    if share is not None:
+        shift = share * jnp.minimum(v, jnp.maximum(h, x))
+        to_diagonal = jnp.where(h > x, shift, -shift)
+        v, h, x = v - shift, h - to_diagonal, x + to_diagonal
     return GraphWeights(v, h, x)
 
 
@@ -112,32 +101,29 @@ def spins_of_layer(ring: PlaquetteRing, spins: jax.Array, step: int | np.ndarray
     return layers.reshape(*layers.shape[:-2], -1)[..., place]
 
 
-def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKernel:
-    """The loop update on a ring; chains are the first axis. Which bonds freeze and whether there is a field is fixed here.
+def loop_kernel(facts: ExchangeFacts, ring: PlaquetteRing) -> SamplerKernel:
+    """The loop update on a ring; chains are the first axis. Which bonds freeze or mix and whether there is a field is fixed here.
 
     The state is the spins, (n_chains, n_layers, 2, n_pairs) int8 +-1. The step's info holds the graphs through which they moved,
     (n_chains, n_layers, n_pairs), and the labels of `label_clusters` for groups of `chains_together`, shaped like the spins. Carry it
     through a scan even where it is not needed: otherwise XLA computes the graphs anew for each of their uses.
-
-    Raises:
-        InputError: for a model that does not conserve the magnetisation.
     """
-    if not hamiltonian.conserves_sz:
-        raise InputError("method.sampler", expected='"loop" only for xxz, heisenberg and j1j2', found=hamiltonian.model)
-    with_field = bool(np.any(np.asarray(hamiltonian.z_field)))
-    graphs_needed = regime(hamiltonian)
+    choices = mixed_gates(facts, ring)
 
     def init(key: jax.Array, n_chains: int) -> jax.Array:
         return straight_worldlines(ring, jax.random.rademacher(key, (n_chains, ring.n_sites), jnp.int8))
 
     def flip(key: jax.Array, params: LoopParams, spins: jax.Array, graphs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        labels = label_clusters(ring, graphs, frozen=graphs_needed.frozen)
-        field = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins if with_field else None
+        labels = label_clusters(ring, graphs, frozen=facts.regime.frozen)
+        field = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins if facts.with_field else None
         return jnp.where(_draw_flips(key, n_labels(graphs), labels, field), -spins, spins), labels
 
     def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        key_graph, key_flip = jax.random.split(key)
-        graphs = draw_graphs(key_graph, ring, params, spins, graphs_needed)
+        key_graph, key_flip, key_choice = jax.random.split(key, 3) if len(choices) > 1 else (*jax.random.split(key), None)
+        share = None
+        if len(choices):
+            share = MIXING * choices[0 if key_choice is None else jax.random.randint(key_choice, (), 0, len(choices))]
+        graphs = draw_graphs(key_graph, ring, params, spins, frozen=facts.regime.frozen, share=share)
         n_groups = len(spins) // chains_together(ring, len(spins))
         grouped = jax.tree.map(lambda x: x.reshape(n_groups, -1, *x.shape[1:]), (spins, graphs))
         keys = jax.random.split(key_flip, n_groups)
@@ -148,12 +134,25 @@ def loop_kernel(hamiltonian: SpinHamiltonian, ring: PlaquetteRing) -> SamplerKer
     return SamplerKernel(init, step)
 
 
-def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array, needed: Regime) -> jax.Array:
-    """A graph for every plaquette given its legs, (n_chains, n_layers, n_pairs) int8."""
+def mixed_gates(facts: ExchangeFacts, ring: PlaquetteRing) -> jax.Array:
+    """The choices of mixed bonds laid out on the ring, (n_choices, n_sub, n_pairs) 1 or 0."""
+    choices = [[*choice, False] for choice in facts.regime.mixed]  # a gate that does nothing has number -1
+    return jnp.asarray([np.array(choice, float)[ring.bonds] for choice in choices])
+
+
+def draw_graphs(
+    key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: jax.Array, *, frozen: bool, share: jax.Array | None = None
+) -> jax.Array:
+    """A graph for every plaquette given its legs, (n_chains, n_layers, n_pairs) int8.
+
+    Args:
+        frozen: whether weights may leave something to frozen graphs.
+        share: mixing of the graphs of each gate, (n_sub, n_pairs); see `graph_weights`.
+    """
     n_chains, (n_layers, _, n_pairs) = len(spins), ring.shape
     elements = gate_elements(params.zz, params.xy, params.delta * ring.fractions[:, None])
     a, b, c = elements.parallel, elements.kept, jnp.abs(elements.exchanged)
-    v, h, x = graph_weights(elements, needed.mixed)
+    v, h, x = graph_weights(elements, share)
     n_steps = ring.n_steps
 
     def threshold(part: jax.Array, whole: jax.Array) -> jax.Array:
@@ -165,7 +164,7 @@ def draw_graphs(key: jax.Array, ring: PlaquetteRing, params: LoopParams, spins: 
 
     def choose(first: int, second: int, w_first: jax.Array, w_second: jax.Array, whole: jax.Array) -> jax.Array:
         other = jnp.int8(second)
-        if needed.frozen:
+        if frozen:
             other = jnp.where(bits < threshold(w_first + w_second, whole), other, jnp.int8(FROZEN))
         return jnp.where(bits < threshold(w_first, whole), jnp.int8(first), other)
 
