@@ -14,7 +14,7 @@ import pytest
 
 from thermodbm import ThermalCurve, cli
 from thermodbm.errors import NumericsError
-from thermodbm.run import runner
+from thermodbm.run import results, runner
 
 CONFIG = """
 [lattice]
@@ -101,6 +101,71 @@ def test_validate_prints_a_config_that_is_itself_valid_and_runs_nothing(call, tm
     (tmp_path / "resolved.toml").write_text(out)
     assert call("validate", "resolved.toml")[:2] == (0, out)
     assert sorted(os.listdir(tmp_path)) == ["resolved.toml", "ring.toml"]
+
+
+@pytest.mark.parametrize("command", ["--help", "-h", "--version", "show -h", "show a.h5", "show none.h5"])
+def test_what_needs_no_jax_does_not_wait_for_it(call, tmp_path, command):
+    call("run", "ring.toml", "-o", "a.h5")
+    process = python("-X", "importtime", "-m", "thermodbm", *command.split(), cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == (2 if "none" in command else 0) and (out or "none" in command)
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
+    assert "typer" in imported and not imported & {"jax", "flax", "xarray", "arviz_stats", "scipy", "matplotlib", "networkx", "optax"}
+
+
+def test_version(call):
+    status, out, _ = call("--version")
+    assert status == 0 and out == f"thermodbm {results.program_version()}\n"
+
+
+def test_a_run_without_a_finished_temperature_is_not_plotted(call, tmp_path):
+    call("run", "ring.toml", "-o", "a.h5")
+    curve = ThermalCurve.load(tmp_path / "a.h5")
+    replace(curve, observables={}, diagnostics={}, network=({}, {}), finished=False).save(tmp_path / "b.h5")
+    status, _, err = call("plot", "a.h5", "b.h5")
+    assert status == 2 and "b.h5: expected a run with a finished temperature" in " ".join(err.split()) and "--output" not in err
+
+
+def test_the_default_output_stands_beside_the_config(call, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "ring.toml").write_text(CONFIG.partition("[output]")[0])
+    assert call("run", "there/ring.toml", "--quiet")[0] == 0
+    assert sorted(os.listdir(tmp_path / "there")) == ["ring.h5", "ring.toml"] and sorted(os.listdir(tmp_path)) == ["ring.toml", "there"]
+
+
+def test_infinite_temperature_through_config_and_command_line(call, tmp_path):
+    assert call("run", "ring.toml", "-o", "a.h5", "--quiet", "--set", "temperature.T=[inf, 1.0]")[0] == 0
+    row = next(line for line in call("show", "a.h5")[1].splitlines() if line.startswith("inf"))
+    assert row.split()[:5] == ["inf", "0", "0", "0.6931471806", "-inf"]
+    assert call("plot", "a.h5")[0] == 0
+    assert json.loads(call("show", "a.h5", "--json")[1])["beta"] == [0.0, 1.0]
+    assert call("run", "ring.toml", "-o", "b.h5", "--quiet", "--set", "temperature={beta=[0.0]}")[0] == 0
+    assert "T = inf: known" in call("validate", "ring.toml", "--set", "temperature.T=[inf]", "--set", "method.kind=deterministic")[1]
+
+
+ALARM = """
+import os, sys
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+if sys.argv[1] == "entry point":
+    from thermodbm import cli
+    try:
+        cli.main(["--version"])
+    except SystemExit:
+        pass
+import jax, jax.numpy as jnp
+jax.config.update("jax_enable_compilation_cache", False)
+@jax.jit
+def slow():
+    return jnp.cumsum(jnp.cumsum(jnp.ones((4000, 4000)), 0), 1).sum()  # folded when it is compiled: an alarm after a second or more
+slow()
+"""
+
+
+def test_alarms_of_the_compiler_are_kept_out_of_sight(tmp_path):
+    _, err = python("-c", ALARM, "entry point", cwd=tmp_path).communicate(timeout=300)
+    assert err == ""
+    _, err = python("-c", ALARM, "alone", cwd=tmp_path).communicate(timeout=300)
+    assert "onstant folding" in err  # there is something to be kept out of sight
 
 
 def test_doctor(call):

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from thermodbm import InputError, ThermalCurve
-from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.method import Point
+from thermodbm.models.observables import OBSERVABLES
 from thermodbm.run import output
 from thermodbm.run.config import parse_config
 from thermodbm.run.output import check_output
 from thermodbm.run.results import collect, shorthand
+from thermodbm.run.tables import as_text
 
 TEXT = parse_config({"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}).text
 
@@ -220,3 +223,71 @@ def test_tables_and_xarray():
     assert dataset["distance"].values.tolist() == [0, 1, 2, 1] and dataset["momentum"].shape == (4, 1)
     assert dataset["n_slices"].dims == ("temperature",) and "<H>/N" in dataset["energy"].attrs["long_name"]
     assert "<td>1.00(1)</td>" in curve()._repr_html_()
+
+
+def test_save_overwrites_nothing_unless_told(tmp_path):
+    (tmp_path / "base.toml").write_text("my config")
+    with pytest.raises(InputError, match=r"base\.toml, which exists.*force=True"):
+        curve().save(tmp_path / "base.toml")
+    assert (tmp_path / "base.toml").read_text() == "my config"
+    curve().save(tmp_path / "base.toml", force=True)
+    assert ThermalCurve.load(tmp_path / "base.toml").seed == 3
+
+
+def test_every_observable_of_the_registry_is_an_attribute():
+    full = curve(observables={name: exact(np.ones(3)) for name in OBSERVABLES})
+    for name, observable in OBSERVABLES.items():
+        assert getattr(full, name) is full.observables[name] and getattr(ThermalCurve, name).__doc__ == observable.doc
+    with pytest.raises(AttributeError, match="no staggered_structure_factor; it has energy"):
+        _ = curve().staggered_structure_factor
+
+
+def test_a_newer_file_is_told_as_such(tmp_path):
+    _foreign(tmp_path / "c.h5", lambda f: f.attrs.update(format_version=99, thermodbm_version="7.0"))
+    with pytest.raises(InputError, match=r"c\.h5: format_version.*version 99 \(written by thermodbm 7\.0\)\. Update thermodbm") as caught:
+        ThermalCurve.load(tmp_path / "c.h5")
+    assert "damaged" not in str(caught.value)
+
+
+def test_systematic_errors_of_old_files_are_folded_in_and_those_of_new_ones_are_there_already(tmp_path):
+    systematic = {"systematic_error": np.array([0.0, 0.024, 0.0])}
+    curve(diagnostics=systematic).save(tmp_path / "new.h5")
+    np.testing.assert_array_equal(ThermalCurve.load(tmp_path / "new.h5").energy.error, 0.01)
+    _foreign(
+        tmp_path / "old.h5",
+        lambda f: (f.attrs.pop("error_includes_systematic"), f.update({"diagnostics/systematic_error": [0.0, 0.024, 0.0]})),
+    )
+    old = ThermalCurve.load(tmp_path / "old.h5")
+    np.testing.assert_allclose(old.energy.error, [0.01, 0.026, 0.01])
+    old.save(tmp_path / "again.h5")
+    np.testing.assert_array_equal(ThermalCurve.load(tmp_path / "again.h5").energy.error, old.energy.error)
+
+
+DOUBTS = {"doubts": np.array([0.0, float(Doubt.SIGN | Doubt.FEW), np.nan]), "trusted": np.array([1.0, 0.0, np.nan])}
+
+
+def test_doubts_are_said_with_the_temperatures_they_concern():
+    doubtful = curve(diagnostics=DOUBTS)
+    assert doubtful.doubts == [Doubt.NONE, Doubt.SIGN | Doubt.FEW, Doubt.NONE] and doubtful.trusted.tolist() == [True, False, True]
+    first, second = doubtful.warnings()
+    assert first.startswith("T = 0.5: The average sign") and second.startswith("T = 0.5: Fewer than")
+    assert [row[-1] for row in doubtful.table()] == ["doubts", "-", "sign+few", "-"]
+    assert "The average sign" in doubtful._repr_html_() and "The average sign" in as_text(doubtful)
+    assert curve(diagnostics={}).warnings() == [] and "doubts" not in curve().table()[0]
+
+
+def test_files_without_doubts_are_judged_by_their_sign_and_r_hat():
+    energy = curve().energy._replace(r_hat=np.array([1.0, np.nan, 1.2]))
+    old = curve(observables={"energy": energy}, diagnostics={"trusted": np.array([0.0, 1.0, 1.0])})
+    assert old.doubts == [Doubt.SIGN, Doubt.NONE, Doubt.MIXING] and old.trusted.tolist() == [False, True, False]
+
+
+def test_a_temperature_of_which_nothing_can_be_said_is_finished():
+    lost = curve(diagnostics={"wall_time_s": np.array([1.0, 2.0, np.nan])})
+    lost.energy.mean[1] = np.nan
+    assert lost.done.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("mean", "error", "text"), [(0.0, 9e-13, "0"), (3e-17, 0.0, "0"), (1e-12, 0.0, "1e-12"), (-np.inf, 0.0, "-inf")])
+def test_zeros_by_symmetry_are_zero(mean, error, text):
+    assert shorthand(mean, error) == text
