@@ -28,6 +28,7 @@ from thermodbm import (
 from thermodbm.exact import exact_curve
 
 RANDOM = np.random.default_rng(7)
+GAMMA = RANDOM.uniform(0.4, 1.2, 6)
 GLASS = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 3), (1, 4)]
 TRIANGLES = [(0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (3, 4), (2, 4), (4, 5), (3, 5)]
 LONG = {"n_chains": 4, "n_samples": 20_000}  # series are blocked
@@ -41,7 +42,7 @@ MAGNETS: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "field": (heisenberg(make_lattice("chain", 6), 1.0, 0.7), [0.3, 0.5, 0.7, 1.0, 2.0], LONG),
     "frustrated": (j1j2(make_lattice("chain", 6), 1.0, 0.4), [0.7, 1.0, 1.5, 2.0, 4.0], {}),
     "open": (heisenberg(make_lattice("square", (2, 3), periodic=False)), [0.3, 0.5, 0.7, 1.0, 2.0], {}),
-    "glass": (transverse_field_ising(graph(6, GLASS), RANDOM.normal(size=8), RANDOM.uniform(0.4, 1.2, 6), 0.3 * RANDOM.normal(size=6)), WARM, {}),
+    "glass": (transverse_field_ising(graph(6, GLASS), RANDOM.normal(size=8), GAMMA, 0.3 * RANDOM.normal(size=6)), WARM, {}),
 }  # fmt: skip
 METHODS = {"deterministic": {}, "variational": {"enumerate": False, "n_walkers": 2048}, "learned": {}}
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
