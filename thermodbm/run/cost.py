@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.deterministic import default_d_tau, slices
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.network.trotter_step import default_d_tau, slices
 
 BYTES_PER_SPIN = 512
 """Of one chain, measured with benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement."""
