@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
-from thermodbm.estimate.extrapolation import extrapolate
-from thermodbm.estimate.statistics import Estimate, append_blocks, from_blocks, from_chains, with_controls
+from thermodbm.estimate.statistics import append_blocks, from_blocks, from_chains, with_controls
 
 
 def autoregressive(rng, n_sweeps, n_chains, rho):
@@ -49,49 +47,6 @@ def test_block_averages_of_arrays():
     e = from_blocks(values)
     np.testing.assert_allclose(e.mean, values.mean((0, 2)))
     np.testing.assert_allclose(e.error, 1 / np.sqrt(8 * 64), rtol=0.15)
-
-
-U = np.array([1.0, 4.0, 16.0])
-
-
-def levels(x, sigma, rng=None):
-    noise = np.zeros(3) if rng is None else rng.normal(size=3) * sigma
-    return [Estimate(np.asarray(a), np.asarray(s)) for a, s in zip(x + noise, sigma, strict=True)]
-
-
-def test_fourth_order_polynomial_is_extrapolated_exactly():
-    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, (0.0, 0.1), left_over=0.3)
-    assert abs(e.mean - 2.0) < 1e-6
-
-
-@pytest.mark.parametrize("typical", [-0.03, 0.0, 0.05])
-def test_extrapolation_errors_are_right(typical):
-    """Pulls with statistical noise and a fourth order that scatters by half its prior width: mean square below 1 + 5 sigma of 400 trials,
-    not far below."""
-    rng = np.random.default_rng(0)
-    pulls = []
-    for _ in range(400):
-        slope = rng.normal()
-        curve = (typical + 0.01 * rng.normal()) * slope
-        sigma = np.array([0.02, 0.03, 0.04])
-        e = extrapolate(levels(1.0 + slope * U + curve * U**2, sigma, rng), U, (typical, 0.02))
-        pulls.append((e.mean - 1.0) / e.error)
-    assert 0.3 < np.mean(np.square(pulls)) < 1.36
-
-
-def test_what_is_not_fitted_enters_the_error():
-    """A sixth-order term of 1e-3 per level is not seen by the fit, but its size is."""
-    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, (0.0, 0.1), left_over=0.3)
-    assert e.error > abs(e.mean - 1.0) / 3 > 0
-
-
-def test_arrays_and_single_levels():
-    one = Estimate(np.zeros(4), np.ones(4))
-    assert extrapolate([one], np.ones(1), (0.0, 0.1)) is one
-    arrays = [Estimate(np.arange(4) + 0.1 * u, np.full(4, 1e-3)) for u in U]
-    e = extrapolate(arrays, U, (0.0, 0.1))
-    np.testing.assert_allclose(e.mean, np.arange(4), atol=1e-2)
-    assert e.error.shape == (4,)
 
 
 def test_controls_take_away_what_they_explain():

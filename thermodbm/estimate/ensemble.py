@@ -13,6 +13,8 @@ from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
 Measure = Callable[[Any, Any, dict], Values]
+Chains = Any
+"""States of all chains of a process, in groups: a pytree of arrays (n_groups, ...)."""
 
 
 class Ensemble(NamedTuple):
@@ -22,40 +24,58 @@ class Ensemble(NamedTuple):
     covariance
     with it makes the specific heat; further scalars; sign where weights have one. `measure_rarely` gives (n_chains, k) arrays now and
     then: slope (k = 1), the explicit derivative of the energy estimator in beta, and pair functions.
+
+    Only structure is fixed in it; couplings come with the weights, in a Hamiltonian of the same structure.
     """
 
     kernel: SamplerKernel
-    weights: Callable[[SpinHamiltonian, jax.Array], Any]  # of couplings, in a Hamiltonian of the same structure, and beta
+    weights: Callable[[SpinHamiltonian, jax.Array], Any]  # of couplings and beta
     measure: Measure
     measure_rarely: Measure
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
-    chain_axis: int  # of all arrays in the state
 
 
-def chain_mesh(n_chains: int) -> Mesh:
-    """Devices of this process over which chains are shared: as many as divide them."""
+class Samples(NamedTuple):
+    """What a stretch of sweeps of some chains gave; everything is multiplied by the sign where there is one."""
+
+    values: Values  # (n_stretches, every, n_chains)
+    rare: Values  # (n_stretches, n_chains, k), measured after each stretch
+
+
+MAX_STRETCHES = 16
+"""Most stretches of a call; how many there are is an argument, so that no length of a run compiles anything."""
+
+
+def group_mesh(n_groups: int) -> Mesh:
+    """Devices of this process over which groups of chains are shared: as many as divide them."""
     devices = jax.local_devices()
-    while n_chains % len(devices):
+    while n_groups % len(devices):
         devices = devices[:-1]
-    return Mesh(devices, ("chains",))
+    return Mesh(devices, ("groups",))
 
 
-def place_chains(ensemble: Ensemble, mesh: Mesh, state: Any) -> Any:
-    """The state with its chains spread over the devices."""
-    return jax.device_put(state, jax.tree.map(lambda x: NamedSharding(mesh, _spec(ensemble, x.ndim)), state))
+def place_groups(mesh: Mesh, chains: Chains) -> Chains:
+    """The states with their groups spread over the devices."""
+    return jax.device_put(chains, NamedSharding(mesh, PartitionSpec("groups")))
 
 
-def _spec(ensemble: Ensemble, ndim: int) -> PartitionSpec:
-    axes = [None] * ndim
-    axes[ensemble.chain_axis] = "chains"
-    return PartitionSpec(*axes)
+def first_chains(ensemble: Ensemble, key: jax.Array, groups: jax.Array, n_chains: int) -> Chains:
+    """A start for groups of n_chains chains with the given numbers (n_groups,)."""
+    keys = jax.vmap(partial(jax.random.fold_in, key))(groups)
+    return jax.vmap(lambda key: ensemble.kernel.init(key, n_chains))(keys)
 
 
-def run_chains(ensemble: Ensemble, mesh: Mesh, n_sweeps: int, every: int) -> Callable[..., tuple[Any, Values, Values]]:
-    """A jitted (key, hamiltonian, beta, state) -> (state, values, rare values) that makes n_sweeps sweeps of all chains.
+def resize_chains(ensemble: Ensemble, chains: Chains) -> Chains:
+    """States of another number of slices as a start for this one."""
+    return jax.vmap(ensemble.resize)(chains)
 
-    Values are (n_sweeps, n_chains), each multiplied by the sign where there is one; rare ones are averaged over the measurements made after
-    every `every`-th sweep, (n_chains, k). Every device runs its own chains with its own key; nothing is exchanged.
+
+def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tuple[Chains, Samples]]:
+    """A jitted (key, hamiltonian, beta, groups, chains, n_stretches) -> (chains, samples) that makes n_stretches <= MAX_STRETCHES
+    stretches of `every` sweeps.
+
+    Keys belong to groups, by their numbers (n_groups,), and a device works through its groups one after the other: which device that is
+    changes no bit of the result. Arrays of `Samples` have groups in front, and room for MAX_STRETCHES stretches.
     """
     kernel = ensemble.kernel
 
@@ -72,26 +92,34 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, n_sweeps: int, every: int) -> Cal
         values["energy_score"] = values["energy"] * values["score"]
         return (state, info), signed(values)
 
-    def local(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
-        key = jax.random.fold_in(key, jax.lax.axis_index("chains"))
-        weights = ensemble.weights(hamiltonian, beta)
-
+    def stretch(weights: Any, key: jax.Array, state: Any) -> tuple[Any, Samples]:
         no_info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(kernel.step, key, weights, state)[1])
+        (state, info), values = jax.lax.scan(partial(sweep, weights), (state, no_info), jax.random.split(key, every))
+        rare = {name: v.astype(float) for name, v in ensemble.measure_rarely(weights, state, info).items()}
+        if "sign" in values:
+            rare["sign"] = values["sign"][-1]
+        return state, Samples(values, signed(rare))
 
-        def stretch(state: Any, key: jax.Array) -> tuple[Any, tuple[Values, Values]]:
-            (state, info), values = jax.lax.scan(partial(sweep, weights), (state, no_info), jax.random.split(key, every))
-            rare = {name: v.astype(float) for name, v in ensemble.measure_rarely(weights, state, info).items()}
-            if "sign" in values:
-                rare["sign"] = values["sign"][-1]
-            return state, (values, signed(rare))
+    def group(weights: Any, n_stretches: jax.Array, key: jax.Array, state: Any) -> tuple[Any, Samples]:
+        shapes = jax.eval_shape(partial(stretch, weights), key, state)[1]
+        room = jax.tree.map(lambda x: jnp.zeros((MAX_STRETCHES, *x.shape), x.dtype), shapes)
 
-        state, (values, rare) = jax.lax.scan(stretch, state, jax.random.split(key, n_sweeps // every))
-        return state, jax.tree.map(lambda x: x.reshape(n_sweeps, -1), values), jax.tree.map(lambda x: x.mean(0), rare)
+        def one(k: jax.Array, carry: tuple[Any, Samples]) -> tuple[Any, Samples]:
+            state, found = carry
+            state, new = stretch(weights, jax.random.fold_in(key, k), state)
+            return state, jax.tree.map(lambda all, x: jax.lax.dynamic_update_index_in_dim(all, x, k, 0), found, new)
 
-    def run(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, state: Any) -> tuple[Any, Values, Values]:
-        in_state = jax.tree.map(lambda x: _spec(ensemble, x.ndim), state)
-        out = (in_state, PartitionSpec(None, "chains"), PartitionSpec("chains"))
-        sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[PartitionSpec()] * 3, in_state), out_specs=out, check_vma=False)
-        return sharded(key, hamiltonian, beta, state)
+        return jax.lax.fori_loop(0, n_stretches, one, (state, room))
 
-    return jax.jit(run)
+    def local(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, n_stretches: jax.Array, groups: jax.Array, chains: Chains):
+        weights = ensemble.weights(hamiltonian, beta)
+        one = lambda of_group: group(weights, n_stretches, jax.random.fold_in(key, of_group[0]), of_group[1])  # noqa: E731
+        return jax.lax.map(one, (groups, chains))
+
+    @jax.jit
+    def run(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
+        shared, split = PartitionSpec(), PartitionSpec("groups")
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 4, split, split), out_specs=split, check_vma=False)
+        return sharded(key, hamiltonian, beta, n_stretches, groups, chains)
+
+    return run

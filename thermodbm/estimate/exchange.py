@@ -24,10 +24,9 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import GateElements, gate_elements
-from thermodbm.sampling.exchange_facts import ExchangeFacts, exchange_facts
+from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.loop import (
     LoopParams,
     graph_weights,
@@ -42,25 +41,21 @@ MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
 
 
-def exchange_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int) -> Ensemble:
+def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ensemble:
     """The ring of 2 n_slices steps with the sampler "loop".
 
     Raises:
-        InputError: for another sampler, or a model that does not conserve the magnetisation.
+        InputError: for another sampler.
     """
     if sampler != "loop":
         raise InputError("method.sampler", expected='"loop" for models that conserve the magnetisation', found=sampler)
-    if not hamiltonian.conserves_sz:
-        raise InputError("method.sampler", expected='"loop" only for xxz, heisenberg and j1j2', found=hamiltonian.model)
-    facts = exchange_facts(hamiltonian)
-    ring = plaquette_ring(hamiltonian.n_sites, hamiltonian.bonds, 2 * n_slices)
+    ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
     return Ensemble(
         kernel=loop_kernel(facts, ring),
         weights=lambda hamiltonian, beta: loop_params(hamiltonian, ring, beta),
         measure=measure_sweep(facts, ring),
         measure_rarely=measure_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
-        chain_axis=0,
     )
 
 

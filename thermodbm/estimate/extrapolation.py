@@ -57,7 +57,7 @@ def extrapolate(
     left_over: float | None = None,
     fourth: float | None = None,
 ) -> Estimate:
-    """Extrapolated value at u = 0 with its error, elementwise for arrays; not a number with an infinite error where a level is not.
+    """Extrapolated value at u = 0 with its error, elementwise for arrays; not a number, with an infinite error, where a level is not.
 
     Args:
         levels: estimates at steps of u = (delta/delta_fine)^2, the finest first.
@@ -93,6 +93,8 @@ def extrapolate(
         error = np.hypot(statistical, (left_over or 0.0) * np.abs(mean - (x[0] - slope)))
     mean = np.where(numbers, np.where(known, mean, x[0]), np.nan)
     error = np.where(numbers & known, error, np.inf)
+    fixed = numbers & (errors == 0).all(0) & (means == means[0]).all(0)  # by a symmetry, say
+    mean, error = np.where(fixed, means[0], mean), np.where(fixed, 0.0, error)
     return Estimate(mean.reshape(shape), error.reshape(shape), finest.tau_int, finest.r_hat, finest.n_eff)
 
 

@@ -1,6 +1,7 @@
 """What is measured of the transverse-field Ising magnet, on the ring of its deterministic network."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +14,37 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.cluster import cluster_kernel
 from thermodbm.sampling.column import column_kernel, conditional_means
 from thermodbm.sampling.gibbs import gibbs_kernel
+from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.mixed import mixed_kernel
-from thermodbm.sampling.ring import RingWeights, Spins, log_weight, resize, ring_weights
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, log_weight, resize, ring_weights
+
+
+class Magnet(NamedTuple):
+    """Couplings at a temperature, with what they make of the ring."""
+
+    hamiltonian: SpinHamiltonian
+    beta: jax.Array  # ()
+    ring: RingWeights
+
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
 
 
-def measure_sweep(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
+def measure_sweep(n_layers: int) -> Measure:
     """Arrays (n_chains,), per site: energy and magnetisations by `conditional_means`, the score, and the squares of m_z.
 
     The specific heat is c = -beta^2 d<e>/dbeta = beta^2 (N <e score> - N <e><score> - <slope>), score = -d ln w/d beta / N and slope the
     explicit derivative of the estimator, at a fixed number of slices. With the energy averaged over worldlines its noise is several
     times below that of <H^2> from the two copies.
     """
-    n = hamiltonian.n_sites
 
-    def measure(weights: RingWeights, spins: Spins, info: dict) -> dict[str, jax.Array]:
-        values = conditional_means(hamiltonian, weights, spins)
+    def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
+        hamiltonian, beta, ring = magnet
+        n = hamiltonian.n_sites
+        values = conditional_means(hamiltonian, ring, spins)
         ln_w = lambda beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
-        values["score"] = -_slope(ln_w, weights.beta) / n
+        values["score"] = -_slope(ln_w, beta) / n
         if "order_parameter_squared" not in info:
             magnetisation = spins.sum(1, dtype=jnp.int32) / n
             values |= {"order_parameter_squared": (magnetisation**2).mean(0), "kubo_squared": magnetisation.mean(0) ** 2}
@@ -45,16 +57,16 @@ def _slope(of_beta: Callable[[jax.Array], jax.Array], beta: jax.Array) -> jax.Ar
     return jax.jvp(of_beta, (beta,), (jnp.ones_like(beta),))[1]
 
 
-def measure_rarely(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
+def measure_rarely(n_layers: int) -> Measure:
     """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites)
     and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
-    lattice = hamiltonian.lattice
 
-    def measure(weights: RingWeights, spins: Spins, info: dict) -> dict[str, jax.Array]:
+    def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
+        hamiltonian, lattice = magnet.hamiltonian, magnet.hamiltonian.lattice
         energy = lambda beta: conditional_means(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)["energy"]  # noqa: E731
         layers = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))
         field = jnp.moveaxis(spins[layers].astype(jnp.float32), -1, 0)  # (n_chains, layer, site)
-        values = {"slope": _slope(energy, weights.beta)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
+        values = {"slope": _slope(energy, magnet.beta)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values
@@ -62,29 +74,21 @@ def measure_rarely(hamiltonian: SpinHamiltonian, n_layers: int) -> Measure:
     return measure
 
 
-def ising_ensemble(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int, max_delta: float) -> Ensemble:
+def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
     """The ring of 2 n_slices layers with one of the samplers "mixed", "cluster", "column" or "gibbs".
 
     Raises:
         InputError: for a sampler that does not fit.
     """
     n_layers = 2 * n_slices
-    match sampler:
-        case "mixed":
-            kernel = mixed_kernel(hamiltonian, n_layers, max_delta)
-        case "cluster":
-            kernel = cluster_kernel(hamiltonian, n_layers, max_delta)
-        case "column":
-            kernel = column_kernel(hamiltonian, n_layers)
-        case "gibbs":
-            kernel = gibbs_kernel(hamiltonian, n_layers)
-        case _:
-            raise InputError("method.sampler", expected='"mixed", "cluster", "column" or "gibbs" for the Ising model', found=sampler)
+    kernels = {"mixed": mixed_kernel, "cluster": cluster_kernel, "column": column_kernel, "gibbs": gibbs_kernel}
+    if sampler not in kernels:
+        raise InputError("method.sampler", expected='"mixed", "cluster", "column" or "gibbs" for the Ising model', found=sampler)
+    kernel = kernels[sampler](facts, n_layers)
     return Ensemble(
-        kernel=kernel,
-        weights=lambda hamiltonian, beta: ring_weights(hamiltonian, beta, n_layers),
-        measure=measure_sweep(hamiltonian, n_layers),
-        measure_rarely=measure_rarely(hamiltonian, n_layers),
+        kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
+        weights=lambda hamiltonian, beta: Magnet(hamiltonian, beta, ring_weights(hamiltonian, beta, n_layers)),
+        measure=measure_sweep(n_layers),
+        measure_rarely=measure_rarely(n_layers),
         resize=lambda spins: resize(spins, n_layers),
-        chain_axis=-1,
     )

@@ -1,8 +1,9 @@
 """Method I as a thermal method: analytic networks at two or three Trotter steps, sampled in turn, extrapolated to a vanishing step."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,31 @@ from jax.sharding import Mesh
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import NumericsError
-from thermodbm.estimate.ensemble import Ensemble, chain_mesh, place_chains, run_chains
+from thermodbm.estimate.ensemble import (
+    MAX_STRETCHES,
+    Chains,
+    Ensemble,
+    first_chains,
+    group_mesh,
+    place_groups,
+    resize_chains,
+    run_chains,
+)
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.ising import ising_ensemble
-from thermodbm.estimate.statistics import MAX_BLOCKS, Estimate, append_blocks, from_blocks, from_chains, with_controls
+from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
+from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
+from thermodbm.estimate.trust import Doubt, doubts_of_chains
+from thermodbm.estimate.unseen import known_values, least_changes
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
+from thermodbm.sampling.exchange_facts import ExchangeFacts, exchange_facts
+from thermodbm.sampling.ring import IsingFacts, ising_facts
 
 SHARES = {True: (0.72, 0.2, 0.08), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
@@ -29,10 +44,84 @@ TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
 CHUNK_SECONDS = 0.5
 """Aim for the duration of one call of `advance`, at SECONDS_PER_SPIN."""
-SECONDS_PER_SPIN = 1e-7
-N_SLOTS = 8
-"""Batches per chain into which pair functions are averaged, in turn."""
-INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
+SECONDS_PER_SPIN = {"cpu": 1e-7, "gpu": 1e-9, "tpu": 1e-9}
+MAX_EVERY = 16
+"""Most sweeps of a stretch, after each of which pair functions are measured."""
+
+
+Facts = IsingFacts | ExchangeFacts
+
+
+class Level(NamedTuple):
+    """One Trotter step at the present temperature."""
+
+    n_slices: int
+    chains: Chains
+    n_sweeps: int  # made so far, thermalising ones included
+    series: Series | None  # of those behind
+
+
+class Plan(NamedTuple):
+    """What a run is made of, from the problem alone: neither cores nor devices enter, so that results do not depend on them."""
+
+    hamiltonian: SpinHamiltonian
+    facts: Facts
+    sampler: str
+    d_tau: float
+    extrapolate: bool
+    n_together: int  # chains of a group, which share a key
+    n_groups: int  # of all ranks
+    wanted: tuple[int, ...]  # sweeps of every level to be measured
+    n_thermal: tuple[int, ...]  # sweeps of every level before
+
+    @property
+    def n_chains(self) -> int:
+        """Of all ranks."""
+        return self.n_together * self.n_groups
+
+    def cost(self, n_slices: int) -> float:
+        """Seconds of a sweep of all chains, roughly."""
+        return SECONDS_PER_SPIN.get(jax.default_backend(), 1e-9) * 2 * n_slices * self.hamiltonian.n_sites * self.n_chains
+
+    def every(self, n_slices: int) -> int:
+        """Sweeps of a stretch, a power of two."""
+        return 2 ** int(np.clip(np.log2(CHUNK_SECONDS / self.cost(n_slices)), 1, np.log2(MAX_EVERY)))
+
+
+def group_size(n_sites: int) -> int:
+    """Chains that are worked on together: enough to fill vectors, few enough that several cores find work."""
+    if jax.default_backend() != "cpu":
+        return 4096
+    return 32 if n_sites <= 64 else 16 if n_sites <= 256 else 8
+
+
+def make_plan(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, n_ranks: int = 1) -> Plan:
+    """The plan for given options; groups are of equal size, and every rank has as many."""
+    d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
+    per_rank = -(-sampling.n_chains // n_ranks)
+    groups_here = -(-per_rank // group_size(hamiltonian.n_sites))
+    n_together, n_groups = -(-per_rank // groups_here), groups_here * n_ranks
+    wanted = tuple(max(4, int(np.ceil(sampling.n_samples * share / (n_together * n_groups)))) for share in SHARES[options.extrapolate])
+    n_thermal = tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
+    facts = exchange_facts(hamiltonian) if hamiltonian.conserves_sz else ising_facts(hamiltonian, max(LEVELS[options.extrapolate]) * d_tau)
+    sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
+    return Plan(hamiltonian, facts, sampler, d_tau, options.extrapolate, n_together, n_groups, wanted, n_thermal)
+
+
+def ensemble_at(facts: Facts, sampler: str, n_slices: int) -> Ensemble:
+    """The ensemble that belongs to the model.
+
+    Raises:
+        InputError: for a sampler that does not fit.
+    """
+    return (exchange_ensemble if isinstance(facts, ExchangeFacts) else ising_ensemble)(facts, sampler, n_slices)
+
+
+@lru_cache(maxsize=64)
+def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int) -> tuple[Ensemble, Any]:
+    """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
+    ensemble = ensemble_at(facts, sampler, n_slices)
+    return ensemble, run_chains(ensemble, mesh, every)
 
 
 def deterministic_method(
@@ -40,79 +129,36 @@ def deterministic_method(
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 
+    The same seed gives the same results, bit for bit, whatever the number of devices of a process.
+
     Raises:
         InputError: for a sampler that does not fit the model.
     """
-    d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
-    sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
-    n_local = max(1, -(-sampling.n_chains // comm.size))
-    mesh = chain_mesh(n_local)
-    shares = SHARES[options.extrapolate]
-    wanted = [max(4, int(np.ceil(sampling.n_samples * share / (n_local * comm.size)))) for share in shares]
-    ensemble_at(hamiltonian, sampler, 1, d_tau)  # complains at once
-
-    def chunk(n_slices: int) -> int:
-        """Sweeps of one call, a power of two."""
-        seconds = SECONDS_PER_SPIN * 2 * n_slices * hamiltonian.n_sites * n_local / mesh.size
-        longest = min(CHUNK_SECONDS / seconds, 256, max(wanted[0] / 4, 2))
-        return max(2, 2 ** int(np.log2(max(longest, 1))))
-
-    def runner(n_slices: int) -> tuple[Ensemble, Any]:
-        return _compiled(Same(hamiltonian), sampler, n_slices, max(LEVELS[options.extrapolate]) * d_tau, mesh, chunk(n_slices))
+    plan = make_plan(hamiltonian, options, sampling, comm.size)
+    ensemble_at(plan.facts, plan.sampler, 1)  # complains at once
 
     def init(key: jax.Array) -> State:
         return {"beta": np.nan, "levels": {}}
 
-    def start(key: jax.Array, state: State, beta: float) -> State:
-        """Chains at the new temperature begin where those with the nearest number of slices stopped."""
-        before = {int(level["n_slices"]): level["chains"] for level in state["levels"].values()}
-        levels = {}
-        for k, n_slices in enumerate(slices(beta, d_tau, options.extrapolate)):
-            ensemble = runner(n_slices)[0]
-            if before:
-                nearest = min(before, key=lambda m: abs(np.log(m / n_slices)))
-                chains = before[nearest] if nearest == n_slices else ensemble.resize(before[nearest])
-            else:
-                chains = ensemble.kernel.init(jax.random.fold_in(key, k), n_local)
-            nothing = {"n_sweeps": 0, "block": 1, "series": {}, "rare": {}, "visits": np.zeros(N_SLOTS, int)}
-            levels[str(k)] = {"n_slices": n_slices, "chains": chains, **nothing}
-        return {"beta": beta, "levels": levels}
-
-    def n_thermal(level: int) -> int:
-        return max(30, wanted[level] // 10) if sampling.n_thermal is None else sampling.n_thermal
-
-    def progress(levels: dict) -> list[float]:
-        """Fraction done of every level; may exceed one."""
-        return [level["n_sweeps"] / (n_thermal(k) + wanted[k]) for k, level in enumerate(levels.values())]
-
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        key = jax.random.fold_in(key, comm.rank)
+        key_start, key_sweep = jax.random.split(key)
+        levels = {int(k): _level(level) for k, level in state["levels"].items()}
         if state["beta"] != beta:
-            state = start(key, state, beta)
-        done = progress(state["levels"])
+            levels = _start(key_start, plan, levels, beta, comm)
+        done = _progress(plan, levels)
         # the first chunks compile: all levels at once, so that every core has its share
         now = range(len(done)) if max(done) == 0 else [int(np.argmin(done))]
 
-        def sweep(k: int) -> State:
-            level = state["levels"][str(k)]
-            return _sweep(jax.random.fold_in(key, k), beta, level, hamiltonian, *runner(int(level["n_slices"])), mesh, n_thermal(k))
+        def sweep(k: int) -> Level:
+            return _sweep(jax.random.fold_in(key_sweep, k), plan, k, levels[k], beta, comm)
 
         with ThreadPoolExecutor(max_workers=len(now)) as pool:
-            levels = {**state["levels"], **{str(k): level for k, level in zip(now, pool.map(sweep, now), strict=True)}}
-        state = {"beta": beta, "levels": levels}
-        done = progress(levels)
-        fraction, message = min(done), ""
-        if min(done) >= 1 or sampling.target_error:
-            if all(level["series"] for level in levels.values()):
-                error = float(_extrapolated(hamiltonian, levels, beta, comm, only="energy")["energy"].error)
-                message = f"error {error:.1e}"
-                if sampling.target_error:
-                    enough = all(level["n_sweeps"] > 2 * n_thermal(k) for k, level in enumerate(levels.values()))
-                    fraction = min(1.0, (sampling.target_error / error) ** 2) if error > 0 else 1.0
-                    fraction = fraction if enough else min(fraction, 0.99)
-            else:
-                fraction = 0.0
-        point = _point(hamiltonian, levels, beta, comm) if fraction >= 1 else None
+            levels = {**levels, **dict(zip(now, pool.map(sweep, now), strict=True))}
+        state = {"beta": beta, "levels": {str(k): _plain(level) for k, level in levels.items()}}
+        fraction, message = min(_progress(plan, levels)), ""
+        if fraction >= 1 or sampling.target_error:
+            fraction, message = _how_far(plan, levels, beta, comm, sampling.target_error)
+        point = _point(plan, levels, beta, comm) if fraction >= 1 else None
         return state, Info(min(fraction, 1.0), message, point)
 
     def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:
@@ -121,161 +167,159 @@ def deterministic_method(
     return ThermalMethod(init, advance, summarize=summarize)
 
 
-def ensemble_at(hamiltonian: SpinHamiltonian, sampler: str, n_slices: int, max_delta: float) -> Ensemble:
-    """The ensemble that belongs to the model."""
-    if hamiltonian.conserves_sz:
-        return exchange_ensemble(hamiltonian, sampler, n_slices)
-    return ising_ensemble(hamiltonian, sampler, n_slices, max_delta)
+def _plain(level: Any) -> Any:
+    """Tuples with names as the dicts of which a state is made."""
+    if isinstance(level, tuple):
+        level = level._asdict()
+    if isinstance(level, dict):
+        return {name: _plain(value) for name, value in level.items() if value is not None}
+    return level
 
 
-class Same:
-    """A Hamiltonian that can be looked up: equal if structure and couplings are."""
-
-    def __init__(self, hamiltonian: SpinHamiltonian):
-        self.hamiltonian = hamiltonian
-        leaves, structure = jax.tree.flatten(hamiltonian)
-        self.key = (structure, *(np.asarray(x).tobytes() for x in leaves))
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.key == other.key
+def _level(tree: Mapping[str, Any]) -> Level:
+    """The inverse of `_plain`."""
+    series = tree.get("series")
+    if series is not None:
+        blocks = {part: {name: Blocks(**fields) for name, fields in series[part].items()} for part in ("scalars", "arrays")}
+        series = Series(**{**series, **blocks})
+    return Level(int(tree["n_slices"]), tree["chains"], tree["n_sweeps"], series)
 
 
-@lru_cache(maxsize=32)
-def _compiled(same: Same, sampler: str, n_slices: int, max_delta: float, mesh: Mesh, n_sweeps: int) -> tuple[Ensemble, Any]:
-    """An ensemble and its run function, kept so that the next curve of the same magnet need not compile again."""
-    ensemble = ensemble_at(same.hamiltonian, sampler, n_slices, max_delta)
-    return ensemble, run_chains(ensemble, mesh, n_sweeps, every=min(n_sweeps, 16))
+def _progress(plan: Plan, levels: Mapping[int, Level]) -> list[float]:
+    """Fraction done of every level; may exceed one."""
+    return [level.n_sweeps / (plan.n_thermal[k] + plan.wanted[k]) for k, level in sorted(levels.items())]
 
 
-def _sweep(
-    key: jax.Array, beta: float, level: State, hamiltonian: SpinHamiltonian, ensemble: Ensemble, run: Any, mesh: Mesh, n_thermal: int
-) -> State:
-    """One chunk of sweeps of one level, its results put behind those it has unless they are still thermalising."""
-    chains, values, rare = run(key, hamiltonian, jnp.asarray(beta, float), place_chains(ensemble, mesh, level["chains"]))
-    n_new = len(values["energy"])
-    level = {**level, "chains": chains, "n_sweeps": level["n_sweeps"] + n_new}
-    if level["n_sweeps"] - n_new < n_thermal:
-        return level
-    values, rare = jax.tree.map(np.asarray, (values, rare))
-    if not all(np.isfinite(v).all() for v in values.values()):
-        raise NumericsError(f"A chain gave a value that is not finite at beta = {beta:.6g}, {level['n_slices']} slices.")
-    block = level["block"]
-    series = {name: append_blocks(level["series"].get(name), v, block) for name, v in values.items()}
-    if len(series["energy"]) >= 2 * MAX_BLOCKS and n_new % (2 * block) == 0:
-        even = len(series["energy"]) // 2 * 2
-        series = {name: s[:even].reshape(-1, 2, s.shape[-1]).mean(1) for name, s in series.items()}
-        block *= 2
-    turn = (level["n_sweeps"] // n_new) % N_SLOTS
-    slots = level["rare"] or {name: np.zeros((N_SLOTS, *v.shape)) for name, v in rare.items()}
-    for name, v in rare.items():
-        slots = {**slots, name: slots[name] + (np.arange(N_SLOTS) == turn).reshape(-1, *[1] * v.ndim) * v}
-    return {**level, "series": series, "rare": slots, "visits": level["visits"] + (np.arange(N_SLOTS) == turn), "block": block}
+def _groups(plan: Plan, comm: Comm) -> jax.Array:
+    """Numbers of the groups of this rank."""
+    n_here = plan.n_groups // comm.size
+    return jnp.arange(n_here) + comm.rank * n_here
 
 
-def _gather(comm: Comm, values: np.ndarray, axis: int) -> np.ndarray:
-    """The chains of all ranks side by side."""
-    if comm.size == 1:
-        return values
-    parts = [np.zeros_like(values)] * comm.size
-    parts[comm.rank] = values
-    return np.asarray(comm.sum(jnp.asarray(np.concatenate(parts, axis))))
+def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
+    mesh = group_mesh(plan.n_groups // comm.size)
+    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices)), mesh
 
 
-def _linearised(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Series whose means are <x s>/<s> and whose scatter is that of the ratio, from series of x s and s; as they are without a sign."""
-    sign = values.get("sign")
-    if sign is None:
-        return values
-    average = sign.mean()
-    if average == 0:
-        return {name: np.full_like(x, np.nan) for name, x in values.items()}
-    linear = {}
-    for name, x in values.items():
-        s = sign if x.ndim == sign.ndim else sign[..., None]
-        ratio = x.mean((0, 1)) / average
-        linear[name] = ratio + (x - ratio * s) / average
-    return linear
+def _start(key: jax.Array, plan: Plan, before: Mapping[int, Level], beta: float, comm: Comm) -> dict[int, Level]:
+    """Chains at a new temperature begin where those with the nearest number of slices stopped."""
+    at_hand = {level.n_slices: level.chains for level in before.values()}
+    levels = {}
+    for k, n_slices in enumerate(slices(beta, plan.d_tau, plan.extrapolate)):
+        ensemble = _runner(plan, n_slices, comm)[0]
+        if at_hand:
+            nearest = min(at_hand, key=lambda m: abs(np.log(m / n_slices)))
+            chains = at_hand[nearest] if nearest == n_slices else resize_chains(ensemble, at_hand[nearest])
+        else:
+            chains = first_chains(ensemble, jax.random.fold_in(key, k), _groups(plan, comm), plan.n_together)
+        levels[k] = Level(n_slices, chains, 0, None)
+    return levels
 
 
-def _level_estimates(level: State, beta: float, n: int, comm: Comm, only: str | None) -> dict[str, Estimate]:
-    """Everything that one Trotter step yields, per site; squares enter as centred series, so that errors propagate to first order."""
-    series = {name: _gather(comm, x, axis=-1) for name, x in level["series"].items()}
-    x = _linearised(series)
-    mean = {name: v.mean() for name, v in x.items()}
-    found = {name: x[name] for name in x if name not in INTERMEDIATE}
-    found["specific_heat"] = (beta**2 * n) * (
-        x["energy_score"] - mean["score"] * x["energy"] - mean["energy"] * x["score"] + mean["energy"] * mean["score"]
-    )
-    drift = 2 * mean["magnetization_z"] * x["magnetization_z"] - mean["magnetization_z"] ** 2
-    if "kubo_squared" in x:
-        found["susceptibility"] = beta * n * (x["kubo_squared"] - drift)
-    else:
-        found["susceptibility"] = beta * (x["magnetization_z_squared"] - n * drift)
-    if "worldline_energy" in x:
-        found["energy"] = with_controls(x["energy"], [x[name] - x["energy"] for name in ("score", "worldline_energy")])
-    if only:
-        found = {only: found[only]}
-    estimates = {name: from_chains(v, level["block"]) for name, v in found.items()}
-    if only:
-        return estimates
-    seen = level["visits"] > 0
-    pairs = {
-        name: _gather(comm, v[seen] / level["visits"][seen].reshape(-1, *[1] * (v.ndim - 1)), axis=1) for name, v in level["rare"].items()
-    }
-    pairs = _linearised(pairs)
-    estimates |= {name: from_blocks(np.moveaxis(v, 1, -1)) for name, v in pairs.items() if name != "sign"}
-    slope, fluctuation = estimates.pop("slope"), estimates["specific_heat"]
-    estimates["specific_heat"] = fluctuation._replace(
+def _sweep(key: jax.Array, plan: Plan, k: int, level: Level, beta: float, comm: Comm) -> Level:
+    """One chunk of sweeps of one level: half a second's worth, up to the end of thermalisation or of what is wanted."""
+    _, run, mesh = _runner(plan, level.n_slices, comm)
+    every, n_thermal = plan.every(level.n_slices), plan.n_thermal[k]
+    rest = (n_thermal if level.n_sweeps < n_thermal else n_thermal + plan.wanted[k]) - level.n_sweeps
+    if rest <= 0:  # a target is not reached yet
+        rest = plan.wanted[k] // 4
+    affordable = CHUNK_SECONDS / (every * plan.cost(level.n_slices))
+    n_stretches = int(np.clip(-(-rest // every), 1, np.clip(affordable, 1, MAX_STRETCHES)))
+    place = (_groups(plan, comm), place_groups(mesh, level.chains))
+    chains, samples = run(key, plan.hamiltonian, jnp.asarray(beta, float), *place, jnp.asarray(n_stretches))
+    measured = level.n_sweeps >= n_thermal
+    try:
+        series = add_samples(level.series, samples, n_stretches) if measured else None
+    except NumericsError as error:
+        raise NumericsError(f"{error} At beta = {beta:.6g}, {level.n_slices} slices.") from None
+    return Level(level.n_slices, chains, level.n_sweeps + n_stretches * every, series)
+
+
+def _how_far(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, target_error: float | None) -> tuple[float, str]:
+    """Fraction done of the work at this temperature and a few words, by the error of the energy; all ranks get the same."""
+    if not all(level.series for level in levels.values()):
+        return 0.0, ""
+
+    def energy(level: Level) -> Estimate:
+        here = estimate_scalars(level.series, beta, plan.hamiltonian.n_sites, only="energy")["energy"]
+        means, errors = np.array(comm.share((float(here.mean), float(here.error)))).T
+        return Estimate(means.mean(), np.sqrt(np.sum(errors**2)) / comm.size)
+
+    error = float(_to_zero(plan, levels, beta, "energy", [energy(level) for _, level in sorted(levels.items())]).error)
+    if not target_error:
+        return 1.0, f"error {error:.1e}"
+    enough = all(level.n_sweeps > 2 * plan.n_thermal[k] for k, level in levels.items())
+    fraction = min(1.0, (target_error / error) ** 2) if error > 0 else 1.0
+    return (fraction if enough else min(fraction, 0.99)), f"error {error:.1e}"
+
+
+def _to_zero(plan: Plan, levels: Mapping[int, Level], beta: float, name: str, found: list[Estimate]) -> Estimate:
+    """The estimate at a vanishing Trotter step."""
+    deltas = beta / (2 * np.array([float(level.n_slices) for _, level in sorted(levels.items())]))
+    smallness = (deltas[0] * commutator_scale(plan.hamiltonian)) ** 2
+    prior = TROTTER_PRIOR[kind_of_gates(plan.hamiltonian)]
+    return extrapolate(found, (deltas / deltas[0]) ** 2, **prior.scaled(name, smallness))
+
+
+def _level_estimates(plan: Plan, series: Series, every: int, beta: float) -> dict[str, Estimate]:
+    """Everything that one Trotter step yields, with the floor of its errors and what is known without."""
+    n = plan.hamiltonian.n_sites
+    found, arrays = estimate_scalars(series, beta, n), estimate_arrays(series)
+    slope, fluctuation = arrays.pop("slope"), found["specific_heat"]
+    found["specific_heat"] = fluctuation._replace(
         mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
     )
-    if "sign" in series:
-        estimates["sign"] = from_chains(series["sign"], level["block"])
-    return estimates
+    sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
+    tau = max(0.5, float(np.nan_to_num(found["energy"].tau_int, nan=0.5, posinf=0.5)))
+    independent = series.n_draws * plan.n_chains / (2 * tau)
+    for name, change in least_changes(plan.hamiltonian, beta).items():
+        for table, n_draws in ((found, independent), (arrays, independent / every)):
+            if name in table and sign:
+                floor = change / (sign * max(n_draws, 1.0))
+                table[name] = table[name]._replace(error=np.hypot(table[name].error, floor))
+    found |= arrays
+    for name, (entries, value) in known_values(plan.hamiltonian).items():
+        if name in found:
+            e = found[name]
+            found[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
+    return found
 
 
-def _extrapolated(hamiltonian: SpinHamiltonian, levels: dict, beta: float, comm: Comm, only: str | None = None) -> dict[str, Estimate]:
-    """Estimates at a vanishing Trotter step."""
-    found = [_level_estimates(level, beta, hamiltonian.n_sites, comm, only) for level in levels.values()]
-    deltas = beta / (2 * np.array([float(level["n_slices"]) for level in levels.values()]))
-    u = (deltas / deltas[0]) ** 2
-    smallness = (deltas[0] * commutator_scale(hamiltonian)) ** 2
-    prior = TROTTER_PRIOR[kind_of_gates(hamiltonian)]
-
-    def at_zero(name: str) -> Estimate:
-        if name == "sign":
-            return found[0][name]
-        return extrapolate([e[name] for e in found], u, **prior.scaled(name, smallness))
-
-    return {name: at_zero(name) for name in found[0]}
-
-
-def _point(hamiltonian: SpinHamiltonian, levels: dict, beta: float, comm: Comm) -> Point:
-    n_slices = int(levels["0"]["n_slices"])
-    observables = _extrapolated(hamiltonian, levels, beta, comm)
-    sign = observables.pop("sign", None)
-    n_measured = sum(x["series"]["energy"].size * x["block"] for x in levels.values()) * comm.size
-    diagnostics = {"n_slices": n_slices, "d_tau": beta / (2 * n_slices), "n_samples": n_measured, "average_sign": 1.0}
-    if sign is not None:
-        trusted = abs(float(sign.mean)) > TRUSTED_SIGN * float(sign.error)
-        diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error), "trusted": float(trusted)}
-    return Point(observables, diagnostics, network_record(hamiltonian, beta, n_slices))
+def _point(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm) -> Point:
+    ordered = [level for _, level in sorted(levels.items())]
+    whole = [join_ranks(comm.share(level.series)) for level in ordered]
+    found = [_level_estimates(plan, series, plan.every(level.n_slices), beta) for series, level in zip(whole, ordered, strict=True)]
+    observables = {name: _to_zero(plan, levels, beta, name, [e[name] for e in found]) for name in found[0] if name != "sign"}
+    doubts = doubts_of_chains({k: e for k, e in found[0].items() if k in observables or k == "sign"})
+    n_slices = ordered[0].n_slices
+    diagnostics = {
+        "n_slices": n_slices,
+        "d_tau": beta / (2 * n_slices),
+        "n_samples": sum(series.n_draws for series in whole) * plan.n_chains,
+        "average_sign": 1.0,
+    }
+    if sign := found[0].get("sign"):
+        diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error)}
+        if not all(abs(e["sign"].mean) > TRUSTED_SIGN * e["sign"].error for e in found):
+            doubts |= Doubt.SIGN
+    diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts)}
+    return Point(observables, diagnostics, network_record(plan.hamiltonian, beta, n_slices))
 
 
 def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: np.ndarray) -> list[Point]:
-    """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together.
+    """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together. What is not
+    trusted does not enter.
 
     The specific heat of each temperature alone is kept as specific_heat_direct.
     """
+    trusted = np.array([bool(p.diagnostics.get("trusted", 1.0)) for p in points])
 
     def curve(name: str) -> Estimate:
         estimates = [p.observables[name] for p in points]
-        return Estimate(np.array([e.mean for e in estimates]), np.array([e.error for e in estimates]))
+        mean, error = np.array([e.mean for e in estimates], float), np.array([e.error for e in estimates], float)
+        return Estimate(np.where(trusted, mean, np.nan), np.where(trusted, error, np.nan))
 
-    direct = curve("specific_heat")
-    joint = integrate_thermodynamics(hamiltonian, betas, curve("energy"), direct)
+    joint = integrate_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"))
     joined = []
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.items()}

@@ -30,10 +30,11 @@ class _Derivatives(NamedTuple):
 def applicable(hamiltonian: SpinHamiltonian) -> bool:
     """Whether H is a periodic chain of at least three sites with one J, one gamma (not both zero) and no field along z."""
     lattice = hamiltonian.lattice
-    uniform = all(np.ptp(np.asarray(leaf)) == 0 for leaf in (hamiltonian.zz, hamiltonian.x_field))
     ring = lattice.kind == "chain" and all(lattice.periodic) and lattice.n_sites > 2
-    coupled = bool(hamiltonian.x_field[0]) or bool(hamiltonian.zz[0]) if ring else False
-    return hamiltonian.model == "tfim" and ring and uniform and coupled and not np.asarray(hamiltonian.z_field).any()
+    if hamiltonian.model != "tfim" or not ring or np.asarray(hamiltonian.z_field).any():
+        return False
+    uniform = all(np.ptp(np.asarray(leaf)) == 0 for leaf in (hamiltonian.zz, hamiltonian.x_field))
+    return uniform and bool(hamiltonian.x_field[0] or hamiltonian.zz[0])
 
 
 def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ def mpi_comm() -> Comm:
                 leaves[k] = part.reshape(leaves[k].shape)
         return jax.tree.unflatten(structure, leaves)
 
-    return Comm(world.rank, world.size, total, world.gather)
+    return Comm(world.rank, world.size, total, world.gather, world.allgather)
 
 
 def _take_share(host: Any) -> None:

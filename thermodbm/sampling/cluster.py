@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
-from thermodbm.sampling.ring import RingWeights, Spins, random_spins
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, random_spins
 from thermodbm.sampling.union import Joints, append, at, block_length, merge, no_joints
 
 N_SIGNS = 8
@@ -35,29 +34,24 @@ def run_heads(joined: jax.Array) -> jax.Array:
     return lax.scan(step, last, (own, joined))[1]
 
 
-def _joint_capacity(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> int:
-    """Joints of a chain for which there is room: their mean plus ten standard deviations at the largest step."""
-    p = -np.expm1(-2 * max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max()))
-    mean = n_layers * len(hamiltonian.bonds) * p
+def _joint_capacity(facts: IsingFacts, n_layers: int) -> int:
+    """Joints of a chain for which there is room: their mean plus ten standard deviations where all bonds are as strong as they can be."""
+    mean = n_layers * len(facts.bond_pairs) * -np.expm1(-2 * facts.max_bond)
     return int(mean + 10 * np.sqrt(mean)) + 16
 
 
-def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
+def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step builds all clusters from the hidden units and flips each with probability 1/2, or as the longitudinal field has it.
 
     Without longitudinal field `info` holds estimators averaged over the clusters' signs: order_parameter_squared <m_z^2> of a
     layer, and kubo_squared <(m_z averaged over layers)^2>, (n_chains,) each.
-
-    Args:
-        max_delta: largest Trotter step delta that `weights` will have; it bounds the memory for joints.
     """
-    n_bonds, n_sites = len(hamiltonian.bonds), hamiltonian.n_sites
-    bond_i, bond_j = (jnp.asarray(x, jnp.int32) for x in hamiltonian.bonds.T)
-    capacity = _joint_capacity(hamiltonian, n_layers, max_delta)
-    has_field = bool(np.any(np.asarray(hamiltonian.z_field)))
+    n_bonds, n_sites = len(facts.bond_pairs), facts.n_sites
+    bond_i, bond_j = (jnp.asarray(x, jnp.int32) for x in facts.bonds.T)
+    capacity = _joint_capacity(facts, n_layers)
 
     def init(key: jax.Array, n_chains: int) -> Spins:
-        return random_spins(key, hamiltonian, n_layers, n_chains)
+        return random_spins(key, facts, n_layers, n_chains)
 
     def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> Joints:
         """The runs that hidden units join across bonds, each given by its head."""
@@ -92,7 +86,7 @@ def cluster_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float
         heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= weights.t[:, None])).reshape(-1)
         root = merge(spins.size, joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
         cluster = at(root, heads)
-        if has_field:
+        if facts.with_field:
             pull = jnp.broadcast_to(weights.field[:, None] * spins, spins.shape).reshape(-1)
             pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)

@@ -14,7 +14,7 @@ from jax import lax
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
-from thermodbm.sampling.ring import RingWeights, Spins, local_field, random_spins, site_classes
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, local_field, random_spins, site_classes
 
 
 def _through_kink(t: jax.Array, ratio: jax.Array) -> jax.Array:
@@ -94,12 +94,12 @@ def conditional_means(hamiltonian: SpinHamiltonian, weights: RingWeights, spins:
     return {"energy": energy / n, "magnetization_x": m_x / n, "magnetization_z": m_z / n}
 
 
-def column_kernel(hamiltonian: SpinHamiltonian, n_layers: int) -> SamplerKernel:
+def column_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step draws every worldline anew, colour class by colour class."""
-    classes = site_classes(hamiltonian)
+    classes = site_classes(facts)
 
     def init(key: jax.Array, n_chains: int) -> Spins:
-        return random_spins(key, hamiltonian, n_layers, n_chains)
+        return random_spins(key, facts, n_layers, n_chains)
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         u = uniform(key, spins.shape)

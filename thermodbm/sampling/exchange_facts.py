@@ -32,6 +32,7 @@ class ExchangeFacts(NamedTuple):
     """Hashable: what a program for the loops of a magnet depends on besides the shape of its ring."""
 
     lattice: Lattice
+    bond_pairs: tuple[tuple[int, int], ...]
     with_field: bool
     frustrated: bool  # weights have signs
     regime: Regime
@@ -46,6 +47,7 @@ def exchange_facts(hamiltonian: SpinHamiltonian) -> ExchangeFacts:
     """Of a Hamiltonian whose couplings are numbers. They hold as long as no coupling changes its sign and no |zz| passes its |xy|."""
     return ExchangeFacts(
         lattice=hamiltonian.lattice,
+        bond_pairs=hamiltonian.bond_pairs,
         with_field=bool(np.any(np.asarray(hamiltonian.z_field))),
         frustrated=sublattice_rotation(hamiltonian) is None,
         regime=regime(hamiltonian),

@@ -7,17 +7,16 @@ held to.
 import jax
 import jax.numpy as jnp
 
-from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.ring import RingWeights, Spins, random_spins
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, random_spins
 
 
-def gibbs_kernel(hamiltonian: SpinHamiltonian, n_layers: int) -> SamplerKernel:
+def gibbs_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step draws every hidden unit, then every visible and deep unit of both copies, of the ring."""
-    i, j = hamiltonian.bonds.T
+    i, j = facts.bonds.T
 
     def init(key: jax.Array, n_chains: int) -> Spins:
-        return random_spins(key, hamiltonian, n_layers, n_chains)
+        return random_spins(key, facts, n_layers, n_chains)
 
     def draw(key: jax.Array, field: jax.Array) -> jax.Array:
         """Units +-1 with weight exp(field * unit)."""

@@ -4,19 +4,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.cluster import cluster_kernel
 from thermodbm.sampling.column import column_kernel
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.ring import RingWeights, Spins
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins
 
 N_COLUMN = 2
 """Column updates per cluster update; error * sqrt(CPU time) is flat around it."""
 
 
-def mixed_kernel(hamiltonian: SpinHamiltonian, n_layers: int, max_delta: float) -> SamplerKernel:
+def mixed_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step is a cluster update followed by `N_COLUMN` column updates; `info` is the cluster update's."""
-    cluster, column = cluster_kernel(hamiltonian, n_layers, max_delta), column_kernel(hamiltonian, n_layers)
+    cluster, column = cluster_kernel(facts, n_layers), column_kernel(facts, n_layers)
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         first, *rest = jax.random.split(key, 1 + N_COLUMN)

@@ -17,16 +17,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.lattice import site_coloring
+from thermodbm.models.lattice import Lattice, site_coloring
 
 Spins = jax.Array
 """int8 +-1, (n_layers, n_sites, n_chains)."""
 
 
+class IsingFacts(NamedTuple):
+    """Hashable: what a program for the ring of an Ising magnet depends on besides its number of layers. Couplings are its arguments."""
+
+    lattice: Lattice
+    bond_pairs: tuple[tuple[int, int], ...]
+    with_field: bool  # along z
+    max_bond: float  # a bound on |K|, a power of two
+
+    @property
+    def n_sites(self) -> int:
+        """Number of spins."""
+        return self.lattice.n_sites
+
+    @property
+    def bonds(self) -> np.ndarray:
+        """Sites of every bond, (n_bonds, 2)."""
+        return np.array(self.bond_pairs, int).reshape(-1, 2)
+
+
+def ising_facts(hamiltonian: SpinHamiltonian, max_delta: float) -> IsingFacts:
+    """Of a Hamiltonian whose couplings are numbers, and the largest Trotter step that its weights will have."""
+    largest = max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0))
+    max_bond = 2.0 ** np.ceil(np.log2(max(largest, 0.5)))  # default steps stay below 1, so that few couplings need a program of their own
+    return IsingFacts(hamiltonian.lattice, hamiltonian.bond_pairs, bool(np.any(np.asarray(hamiltonian.z_field))), float(max_bond))
+
+
 class RingWeights(NamedTuple):
     """Couplings of the ring: all that a temperature changes, so that a new one recompiles nothing."""
 
-    beta: jax.Array  # ()
     bond: jax.Array  # (n_bonds,)  K = J delta
     t: jax.Array  # (n_sites,)  weight tanh(gamma delta) of a kink between neighbouring layers
     field: jax.Array  # (n_sites,)  f = h delta
@@ -37,7 +62,6 @@ def ring_weights(hamiltonian: SpinHamiltonian, beta: jax.Array | float, n_layers
     delta = beta / n_layers
     single = jnp.float32
     return RingWeights(
-        beta=jnp.asarray(beta, float),
         bond=jnp.asarray(-delta * hamiltonian.zz, single),
         t=jnp.asarray(jnp.tanh(delta * jnp.abs(hamiltonian.x_field)), single),
         field=jnp.asarray(delta * hamiltonian.z_field, single),
@@ -53,7 +77,7 @@ class SiteClass(NamedTuple):
     present: np.ndarray  # (n, z) 1 or 0
 
 
-def site_classes(hamiltonian: SpinHamiltonian) -> list[SiteClass]:
+def site_classes(hamiltonian: SpinHamiltonian | IsingFacts) -> list[SiteClass]:
     """The sites by colour: columns of one class are independent given all the others."""
     around: list[list[tuple[int, int]]] = [[] for _ in range(hamiltonian.n_sites)]
     for b, (i, j) in enumerate(hamiltonian.bonds.tolist()):
@@ -95,7 +119,7 @@ def log_weight(hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins)
     return wide.bond @ aligned + wide.field @ magnetisation + ln_t @ kinks + n_layers * ln_cosh.sum()
 
 
-def random_spins(key: jax.Array, hamiltonian: SpinHamiltonian, n_layers: int, n_chains: int) -> Spins:
+def random_spins(key: jax.Array, hamiltonian: SpinHamiltonian | IsingFacts, n_layers: int, n_chains: int) -> Spins:
     """A start for every chain: random spins, the same in every layer, which has weight at any temperature."""
     layer = jax.random.rademacher(key, (1, hamiltonian.n_sites, n_chains), jnp.int8)
     return jnp.broadcast_to(layer, (n_layers, *layer.shape[1:]))

@@ -1,0 +1,179 @@
+"""What the chains of one Trotter step have yielded: their series, kept in contiguous blocks, and the estimates that these make.
+
+Every scalar is a linear combination of a few measured series, ratios to the sign and fluctuations being expanded to first order about their
+means. So the blocks of those series give its error, and their covariance from draw to draw its autocorrelation time.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from thermodbm.errors import NumericsError
+from thermodbm.estimate.ensemble import Samples
+from thermodbm.estimate.statistics import Blocks, Estimate, append, from_blocks, from_chains, no_blocks, with_controls
+
+MAX_BLOCKS = 1024
+"""Of scalars, per chain; there are up to twice as many."""
+MAX_ARRAY_BLOCKS = 8
+"""Of pair functions, per chain."""
+INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
+"""Series that are no observables themselves."""
+
+
+class Series(NamedTuple):
+    """All draws of the chains of one Trotter step; everything is multiplied by the sign where there is one."""
+
+    scalars: dict[str, Blocks]  # draws (n_chains,), one a sweep
+    products: np.ndarray  # (n_scalars, n_scalars) sums of products of two scalars, in the order of their sorted names
+    arrays: dict[str, Blocks]  # draws (n_chains, k), one a stretch
+    squares: dict[str, np.ndarray]  # (2, k) sums of x^2, and of x times its sign, of arrays
+
+    @property
+    def n_draws(self) -> int:
+        """Sweeps of each chain."""
+        return self.scalars["energy"].n_draws
+
+
+def add_samples(series: Series | None, samples: Samples, n_stretches: int) -> Series:
+    """The series with the first stretches of `samples` behind it.
+
+    Raises:
+        NumericsError: for values that are not finite.
+    """
+    scalars = {name: _draws(v, n_stretches, 2) for name, v in sorted(samples.values.items())}
+    arrays = {name: _draws(v if v.ndim == 4 else v[..., None], n_stretches, 1) for name, v in samples.rare.items()}
+    scalars = {name: v.reshape(-1, v.shape[-1]) for name, v in scalars.items()}
+    if not all(np.isfinite(x).all() for x in (*scalars.values(), *arrays.values())):
+        raise NumericsError("A chain gave a value that is not finite.")
+    if series is None:
+        series = Series(
+            {name: no_blocks(v.shape[1:]) for name, v in scalars.items()},
+            np.zeros((len(scalars), len(scalars))),
+            {name: no_blocks(v.shape[1:]) for name, v in arrays.items()},
+            {name: np.zeros((2, v.shape[-1])) for name, v in arrays.items()},
+        )
+    flat = np.stack([v.ravel() for v in scalars.values()])
+    n_chains = next(iter(scalars.values())).shape[1]
+    max_array_blocks, sign = max(MAX_ARRAY_BLOCKS, -(-64 // n_chains)), arrays.get("sign", 1.0)
+    return Series(
+        {name: append(series.scalars[name], v, MAX_BLOCKS) for name, v in scalars.items()},
+        series.products + flat @ flat.T,
+        {name: append(series.arrays[name], v, max_array_blocks) for name, v in arrays.items()},
+        {name: series.squares[name] + np.stack([(v**2).sum((0, 1)), (v * sign).sum((0, 1))]) for name, v in arrays.items()},
+    )
+
+
+def _draws(values: jax.Array, n_stretches: int, axis: int) -> np.ndarray:
+    """(n_groups, n_stretches, ..., n_chains, ...) with the groups' chains side by side at `axis`, behind the stretches."""
+    moved = np.moveaxis(np.asarray(values)[:, :n_stretches], 0, axis)
+    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
+
+
+def join_ranks(parts: Sequence[Series]) -> Series:
+    """The chains of all ranks side by side."""
+
+    def beside(blocks: list[Blocks]) -> Blocks:
+        first = blocks[0]
+        return first._replace(means=np.concatenate([b.means for b in blocks], 1), rest=np.concatenate([b.rest for b in blocks], 0))
+
+    return Series(
+        {name: beside([p.scalars[name] for p in parts]) for name in parts[0].scalars},
+        sum(p.products for p in parts),
+        {name: beside([p.arrays[name] for p in parts]) for name in parts[0].arrays},
+        {name: sum(p.squares[name] for p in parts) for name in parts[0].squares},
+    )
+
+
+class _Scalars:
+    """Linear combinations of the measured scalars: vectors over their sorted names, with a constant behind."""
+
+    def __init__(self, series: Series):
+        self.series, self.names = series, sorted(series.scalars)
+        blocks = [series.scalars[name] for name in self.names]
+        self.length = blocks[0].length
+        self.means = np.stack([*(b.means for b in blocks), np.ones_like(blocks[0].means)])  # (n_scalars + 1, n_blocks, n_chains)
+        n = blocks[0].n_draws * blocks[0].means.shape[1]
+        centre = np.array([b.mean.mean() for b in blocks])
+        self.covariance = series.products / n - np.outer(centre, centre)
+        self.average_sign = float(self.means[self.names.index("sign")].mean()) if "sign" in self.names else 1.0
+
+    def ratio(self, name: str) -> np.ndarray:
+        """<x s>/<s> to first order, or <x> where there is no sign."""
+        vector = np.zeros(len(self.names) + 1)
+        vector[self.names.index(name)] = 1.0
+        if "sign" not in self.names or name == "sign":
+            return vector
+        mean = self.means[self.names.index(name)].mean() / self.average_sign
+        vector[self.names.index("sign")] -= mean
+        vector /= self.average_sign
+        vector[-1] = mean
+        return vector
+
+    def constant(self, value: float) -> np.ndarray:
+        """A number that does not fluctuate."""
+        return np.append(np.zeros(len(self.names)), value)
+
+    def evaluate(self, vector: np.ndarray) -> np.ndarray:
+        """Block averages, (n_blocks, n_chains)."""
+        return np.tensordot(vector, self.means, 1)
+
+    def estimate(self, vector: np.ndarray) -> Estimate:
+        """Mean and error."""
+        variance = float(vector[:-1] @ self.covariance @ vector[:-1])
+        return from_chains(self.evaluate(vector), self.length, max(variance, 0.0))
+
+
+def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None = None) -> dict[str, Estimate]:
+    """Every scalar that one Trotter step yields, per site; the specific heat lacks its slope, and "sign" is the average sign.
+
+    Args:
+        only: the name of one that is wanted; all by default.
+    """
+    scalars = _Scalars(series)
+    if scalars.average_sign == 0:  # nothing can be said
+        names = (set(scalars.names) - INTERMEDIATE) | {"specific_heat", "susceptibility"}
+        lost = Estimate(*map(np.asarray, (np.nan, np.inf, np.nan, np.nan, 0.0)))
+        return {name: lost for name in ([only] if only else sorted(names))} | {"sign": scalars.estimate(scalars.ratio("sign"))}
+    x = {name: scalars.ratio(name) for name in scalars.names}
+    mean = {name: float(scalars.evaluate(v).mean()) for name, v in x.items()}
+    found = {name: v for name, v in x.items() if name not in INTERMEDIATE}
+    if "worldline_energy" in x:
+        differences = [x[name] - x["energy"] for name in ("score", "worldline_energy")]
+        _, weights = with_controls(scalars.evaluate(x["energy"]), [scalars.evaluate(d) for d in differences])
+        found["energy"] = x["energy"] - sum(w * d for w, d in zip(weights, differences, strict=True))
+    if only:
+        return {only: scalars.estimate(found[only])}
+    e, score = mean["energy"], mean["score"]
+    found["specific_heat"] = (beta**2 * n_sites) * (x["energy_score"] - score * x["energy"] - e * x["score"] + scalars.constant(e * score))
+    m = mean["magnetization_z"]
+    drift = 2 * m * x["magnetization_z"] - scalars.constant(m**2)
+    if "kubo_squared" in x:
+        found["susceptibility"] = beta * n_sites * (x["kubo_squared"] - drift)
+    else:
+        found["susceptibility"] = beta * (x["magnetization_z_squared"] - n_sites * drift)
+    if "sign" in x:
+        found["sign"] = x["sign"]
+    return {name: scalars.estimate(v) for name, v in found.items()}
+
+
+def estimate_arrays(series: Series) -> dict[str, Estimate]:
+    """Pair functions, (k,) each, and "slope", (1,): means and errors of <x s>/<s>."""
+    sign = series.arrays.get("sign")
+    average = 1.0 if sign is None else float(sign.mean.mean())
+    return {name: _estimate_array(series, name, average) for name in series.arrays if name != "sign"}
+
+
+def _estimate_array(series: Series, name: str, average: float) -> Estimate:
+    blocks, sign = series.arrays[name], series.arrays.get("sign")
+    if average == 0:  # nothing can be said
+        lost = np.full(blocks.rest.shape[-1], np.nan)
+        return Estimate(lost, np.full_like(lost, np.inf), lost, lost, np.zeros_like(lost))
+    ratio = blocks.mean.mean(0) / average
+    square, plain = series.squares[name] / (blocks.n_draws * blocks.means.shape[1])
+    variance = np.maximum(square - 2 * ratio * plain + ratio**2, 0.0) / average**2
+    if sign is not None:  # to first order x - ratio (s - <s>) over <s>
+        means = (blocks.means - ratio * (sign.means - average)) / average
+        blocks = blocks._replace(means=means, rest=(blocks.rest - ratio * (sign.rest - blocks.n_rest * average)) / average)
+    return from_blocks(blocks, variance)

@@ -1,0 +1,49 @@
+"""What samples cannot have seen: the part of an error bar that their scatter does not tell, and values that need none.
+
+n independent draws that are all alike say that other ones have a probability below about 1/n, not that there are none. If one of
+those would change a quantity by q, the error of its mean is not below q/n. That matters where something is nearly frozen: gapped magnets
+far below their gap, Ising magnets in a weak field.
+"""
+
+import numpy as np
+
+from thermodbm.models import SpinHamiltonian
+
+
+def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]:
+    """The change q of one draw of each observable, per site, by the event that a frozen magnet would show first: a spin or a pair of them
+    turned in an ordered state, a magnon."""
+    n, moment = hamiltonian.n_sites, hamiltonian.moment
+    around = np.zeros(n)
+    np.add.at(around, hamiltonian.bonds.ravel(), np.repeat(np.abs(np.asarray(hamiltonian.zz)) + 2 * np.abs(np.asarray(hamiltonian.xy)), 2))
+    gap = 2 * float((around + np.abs(np.asarray(hamiltonian.z_field))).max())
+    averaged = n if len(hamiltonian.lattice.translations) > 1 else 1  # pairs, of which the event changes two
+    changes = {
+        "energy": gap / n,
+        "specific_heat": beta**2 * gap**2 / n,
+        "magnetization_z": 2 * moment / n,
+        "correlation_zz": min(2.0, 4 / averaged) * moment**2,
+        "structure_factor_zz": 4 * moment**2,
+        "staggered_structure_factor": 4 * moment**2,
+    }
+    if hamiltonian.conserves_sz:
+        return changes | {"susceptibility": beta / n}
+    magnetised = bool(np.any(np.asarray(hamiltonian.z_field)))
+    return changes | {
+        "magnetization_x": 2 / n,
+        "order_parameter_squared": 4 * (n - 1) / n**2,
+        "susceptibility": 4 * beta / (n if magnetised else 1),
+    }
+
+
+def known_values(hamiltonian: SpinHamiltonian) -> dict[str, tuple[np.ndarray, float]]:
+    """Entries that identities and symmetries fix: name -> (which, value)."""
+    n, moment = hamiltonian.n_sites, hamiltonian.moment
+    known = {"correlation_zz": (np.arange(n) == 0, moment**2)}
+    if not np.any(np.asarray(hamiltonian.z_field)):
+        known["magnetization_z"] = (np.True_, 0.0)
+    if not np.any(np.asarray(hamiltonian.x_field)):
+        known["magnetization_x"] = (np.True_, 0.0)
+    if n == 1 and not hamiltonian.conserves_sz:
+        known["order_parameter_squared"] = (np.True_, 1.0)
+    return known
