@@ -2,14 +2,14 @@
 
     python benchmarks/tfim_trotter.py
 
-The prior of the extrapolation (`CURVATURE` of thermodbm.evolve.deterministic) rests on it. Columns: m_z^2, its average over layers
+The prior of the extrapolation (`TROTTER_PRIOR` of thermodbm.estimate.extrapolation) rests on it. Columns: m_z^2, its average over layers
 (Kubo), m_x, <sz sz> of a bond and of two distant sites; in brackets the second order over the value itself.
 """
 
 import numpy as np
 
-from thermodbm.evolve.deterministic import commutator_scale, default_d_tau, slices
 from thermodbm.models import SpinHamiltonian, graph, make_lattice, transverse_field_ising
+from thermodbm.network.trotter_step import commutator_scale, default_d_tau, slices
 
 
 def values(magnet: SpinHamiltonian, beta: float, n_layers: int | None) -> np.ndarray:

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from thermodbm.estimate.extrapolation import extrapolate
-from thermodbm.estimate.statistics import Estimate, append, from_blocks, from_chains, no_blocks, with_controls
+from thermodbm.estimate.statistics import append, from_blocks, from_chains, no_blocks, with_controls
 
 
 def autoregressive(rng, n_sweeps, n_chains, rho):
@@ -68,7 +67,7 @@ def test_constant_and_short_series():
 @pytest.mark.parametrize("n_chains", [2, 16, 64])
 def test_errors_of_arrays_are_right_for_correlated_draws(tau, n_chains):
     """Pulls over 100 series of 400 draws (1600 of two chains) that come eight at a time: mean square 1 within four standard deviations of
-    200 values with 19 degrees of freedom or more each. Averages that take draws in turn fail this by factors of 2 to 7 at tau_int = 5, 10."""
+    200 values with 19 degrees of freedom or more each. Averages over draws in turn fail by factors of 2 to 7 at tau_int = 5, 10."""
     rng, rho = np.random.default_rng(0), (2 * tau - 1) / (2 * tau + 1)
     pulls, n_draws = [], 1600 if n_chains == 2 else 400
     for _ in range(100):
@@ -95,49 +94,6 @@ def test_arrays_know_their_autocorrelation_and_disagreement():
 def test_one_chain_of_one_draw_has_no_error_bar():
     e = from_blocks(append(no_blocks((1, 2)), np.ones((1, 1, 2)), 8), np.zeros(2))
     assert np.isinf(e.error).all() and np.isnan(e.r_hat).all()
-
-
-U = np.array([1.0, 4.0, 16.0])
-
-
-def levels(x, sigma, rng=None):
-    noise = np.zeros(3) if rng is None else rng.normal(size=3) * sigma
-    return [Estimate(np.asarray(a), np.asarray(s)) for a, s in zip(x + noise, sigma, strict=True)]
-
-
-def test_fourth_order_polynomial_is_extrapolated_exactly():
-    e = extrapolate(levels(2.0 - 0.3 * U + 0.01 * U**2, np.full(3, 1e-9)), U, (0.0, 0.1), left_over=0.3)
-    assert abs(e.mean - 2.0) < 1e-6
-
-
-@pytest.mark.parametrize("typical", [-0.03, 0.0, 0.05])
-def test_extrapolation_errors_are_right(typical):
-    """Pulls with statistical noise and a fourth order that scatters by half its prior width: mean square below 1 + 5 sigma of 400 trials,
-    not far below."""
-    rng = np.random.default_rng(0)
-    pulls = []
-    for _ in range(400):
-        slope = rng.normal()
-        curve = (typical + 0.01 * rng.normal()) * slope
-        sigma = np.array([0.02, 0.03, 0.04])
-        e = extrapolate(levels(1.0 + slope * U + curve * U**2, sigma, rng), U, (typical, 0.02))
-        pulls.append((e.mean - 1.0) / e.error)
-    assert 0.3 < np.mean(np.square(pulls)) < 1.36
-
-
-def test_what_is_not_fitted_enters_the_error():
-    """A sixth-order term of 1e-3 per level is not seen by the fit, but its size is."""
-    e = extrapolate(levels(1.0 + 0.05 * U + 1e-3 * U**2 + 2e-5 * U**3, np.full(3, 1e-8)), U, (0.0, 0.1), left_over=0.3)
-    assert e.error > abs(e.mean - 1.0) / 3 > 0
-
-
-def test_arrays_and_single_levels():
-    one = Estimate(np.zeros(4), np.ones(4))
-    assert extrapolate([one], np.ones(1), (0.0, 0.1)) is one
-    arrays = [Estimate(np.arange(4) + 0.1 * u, np.full(4, 1e-3)) for u in U]
-    e = extrapolate(arrays, U, (0.0, 0.1))
-    np.testing.assert_allclose(e.mean, np.arange(4), atol=1e-2)
-    assert e.error.shape == (4,)
 
 
 def test_controls_take_away_what_they_explain():

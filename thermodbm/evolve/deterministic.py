@@ -23,7 +23,7 @@ from thermodbm.estimate.ensemble import (
     run_chains,
 )
 from thermodbm.estimate.exchange import exchange_ensemble
-from thermodbm.estimate.extrapolation import extrapolate
+from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.ising import ising_ensemble
 from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
 from thermodbm.estimate.statistics import Blocks, Estimate
@@ -34,63 +34,19 @@ from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trotter import network_record
+from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import ExchangeFacts, exchange_facts
 from thermodbm.sampling.ring import IsingFacts, ising_facts
 
-STEP = 0.25
-"""Default Trotter step in units of the inverse commutator scale: leaves extrapolated energies within 1e-4, extrapolation error included."""
-LEVELS = {True: (1, 2, 4), False: (1,)}
-"""Steps in units of the finest: doubling lets the coarse levels share their shapes with the fine ones of other temperatures."""
 SHARES = {True: (0.72, 0.2, 0.08), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
 TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
-MIN_SLICES = 8
-"""Of the finest level: hot rings are cheap, and each shape must be compiled."""
 CHUNK_SECONDS = 0.5
 """Aim for the duration of one call of `advance`, at SECONDS_PER_SPIN."""
 SECONDS_PER_SPIN = {"cpu": 1e-7, "gpu": 1e-9, "tpu": 1e-9}
 MAX_EVERY = 16
 """Most sweeps of a stretch, after each of which pair functions are measured."""
-CURVATURE = (-0.1, 0.2)
-"""Fourth-order over second-order Trotter error in units of (d_tau kappa)^2, typical value and width. By benchmarks/tfim_trotter.py it is
--0.37 to 0.28 in m_x, m_z^2, its average over layers and pair functions of rings, 3x3 tori and random graphs at default steps, both signs
-of the coupling. Where the second order nearly cancels (1e-3 of the value or less) it was anything from -1.8 to 1.2; both are small."""
-LEFT_OVER = {"energy": 10.0, "specific_heat": 20.0}
-"""Sixth-order error over the fourth-order correction, in the same units (there: 4 to 11, and 6 to 18), of what is stationary at low
-temperature: their second order cancels."""
-
-
-def commutator_scale(hamiltonian: SpinHamiltonian) -> float:
-    """Energy scale kappa on which the Trotter error depends: with a_i the sum of |J| around a site, the largest
-    (|gamma| (|gamma| + |h| + a) + a^2/4)^(1/2) where gamma is not zero, or, for models that conserve the magnetisation, half the sum of all
-    exchange couplings around a site plus |h|; tiny if all parts commute."""
-    zz, xy, gamma, h = (np.abs(np.asarray(x, float)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
-    around = np.zeros(hamiltonian.n_sites)
-    np.add.at(around, hamiltonian.bonds.ravel(), np.repeat(zz + 2 * xy if hamiltonian.conserves_sz else zz, 2))
-    if hamiltonian.conserves_sz:
-        scale = around / 2 + h
-    else:
-        scale = np.where(gamma > 0, np.sqrt(gamma * (gamma + h + around) + around**2 / 4), 0.0)
-    return max(float(scale.max()), 1e-6)
-
-
-def default_d_tau(hamiltonian: SpinHamiltonian, target_error: float | None = None) -> float:
-    """Trotter step in tau = beta/2 from which extrapolation is safe; finer where a small error is asked for, as its sixth root."""
-    scale = commutator_scale(hamiltonian)
-    return STEP / scale * min(1.0, (target_error / (1e-4 * scale)) ** (1 / 6) if target_error else 1.0)
-
-
-def slices(beta: float, d_tau: float, extrapolate: bool) -> list[int]:
-    """Numbers of slices of every level, the finest first; powers of two, so that a sweep of temperatures needs few shapes.
-
-    >>> slices(beta=8.0, d_tau=0.1, extrapolate=True)
-    [64, 32, 16]
-    """
-    coarsest = LEVELS[extrapolate][-1]
-    needed = max(beta / (2 * d_tau), MIN_SLICES) / coarsest
-    finest = coarsest * 2 ** int(np.ceil(np.log2(needed) - 1e-9))
-    return [finest // r for r in LEVELS[extrapolate]]
 
 
 Facts = IsingFacts | ExchangeFacts
@@ -301,9 +257,8 @@ def _to_zero(plan: Plan, levels: Mapping[int, Level], beta: float, name: str, fo
     """The estimate at a vanishing Trotter step."""
     deltas = beta / (2 * np.array([float(level.n_slices) for _, level in sorted(levels.items())]))
     smallness = (deltas[0] * commutator_scale(plan.hamiltonian)) ** 2
-    stationary = {} if plan.hamiltonian.conserves_sz else LEFT_OVER  # exchange energies are measured within their gates, and are not
-    left_over = stationary[name] * smallness if name in stationary else None
-    return extrapolate(found, (deltas / deltas[0]) ** 2, (CURVATURE[0] * smallness, CURVATURE[1] * smallness), left_over)
+    prior = TROTTER_PRIOR[kind_of_gates(plan.hamiltonian)]
+    return extrapolate(found, (deltas / deltas[0]) ** 2, **prior.scaled(name, smallness))
 
 
 def _level_estimates(plan: Plan, series: Series, every: int, beta: float) -> dict[str, Estimate]:

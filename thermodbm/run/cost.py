@@ -9,7 +9,7 @@ import numpy as np
 
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
-from thermodbm.evolve.deterministic import SHARES, default_d_tau, slices
+from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.sr import choose_solver
@@ -17,6 +17,7 @@ from thermodbm.evolve.start import remove_signs
 from thermodbm.evolve.variational import default_module
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import trotter_step
+from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
 from thermodbm.run.tables import columns
 
