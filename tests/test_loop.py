@@ -13,7 +13,8 @@ from thermodbm.estimate.ensemble import chain_mesh, run_chains
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.estimate.statistics import from_chains
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
-from thermodbm.network.exchange import balanced_signs, gate_elements
+from thermodbm.models.rotation import balanced_signs
+from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import exchange_facts, least_violations, regime
 from thermodbm.sampling.loop import draw_graphs, graph_weights, loop_kernel, loop_params
 from thermodbm.sampling.loop_labels import (
