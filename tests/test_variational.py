@@ -6,8 +6,8 @@ from flax import linen as nn
 from scipy.linalg import expm
 
 from thermodbm.errors import InputError, NumericsError
-from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.ansatz import default_module
+from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
 from thermodbm.evolve.variational import variational_method
 from thermodbm.exact import exact_curve

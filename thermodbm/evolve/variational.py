@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
@@ -113,9 +112,7 @@ def variational_method(
     return ThermalMethod(init=lambda key: _pack(_start(parts, key, parts.beta_0)), advance=advance)
 
 
-def _make_parts(
-    hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz
-) -> Parts:
+def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz) -> Parts:
     beta_0 = options.beta_0 / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)

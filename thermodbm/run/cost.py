@@ -9,12 +9,11 @@ import numpy as np
 
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
+from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.sr import choose_solver
-from thermodbm.evolve.start import remove_signs
-from thermodbm.evolve.variational import default_module
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
@@ -116,13 +115,11 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
 
 def _describe_variational(config: RunConfig) -> list[str]:
     """Parameters, what is summed or sampled, and the solver; how many steps the evolution takes is not known beforehand."""
-    options, hamiltonian = config.method, remove_signs(config.hamiltonian)
-    n = hamiltonian.n_sites
-    module = default_module(hamiltonian, options)
+    options, ansatz = config.method, make_ansatz(config.hamiltonian, config.method)
+    module, hamiltonian, n = ansatz.module, ansatz.hamiltonian, config.hamiltonian.n_sites
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2 * n), float))
     n_params = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
-    conserve_sz = hamiltonian.conserves_sz and options.start != "rotated"
-    exact_sum = all_configurations(hamiltonian, options, conserve_sz=conserve_sz, symmetric=True)
+    exact_sum = all_configurations(hamiltonian, options, conserve_sz=ansatz.conserves_sz, symmetric=ansatz.symmetric)
     if exact_sum is not None:
         n_samples = len(exact_sum.visible)
         drawn = f"all {n_samples} configurations of spins and ancillas (up to symmetry) are summed: nothing is sampled, and"
