@@ -92,7 +92,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def lock_file(path: Path) -> Path:
     """The file whose lock stands for the lock of `path`, which is itself replaced with every write."""
-    return path.with_name(f".{path.name}.lock")
+    return path.parent / f".{path.name}.lock"
 
 
 def _held(beside: Path) -> int | None:
