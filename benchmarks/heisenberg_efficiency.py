@@ -23,11 +23,12 @@ import jax
 import numpy as np
 
 from thermodbm import SamplingOptions
-from thermodbm.estimate.ensemble import chain_mesh, place_chains, run_chains
+from thermodbm.estimate.ensemble import first_chains, group_mesh, run_chains
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.options import DeterministicOptions
 from thermodbm.models import SpinHamiltonian, heisenberg, make_lattice
+from thermodbm.sampling.exchange_facts import exchange_facts
 
 ALPS = """
 import pyalps, resource
@@ -65,13 +66,13 @@ def alps(python: str, n: int, T: float, sweeps: int) -> tuple[float, float, floa
 
 def seconds_per_sweep(hamiltonian: SpinHamiltonian, beta: float, n_slices: int, n_chains: int = 16) -> float:
     """CPU seconds of one sweep of one chain, measurements included; the best of three stretches."""
-    ensemble, mesh, n_sweeps = exchange_ensemble(hamiltonian, "loop", n_slices), chain_mesh(n_chains), 32
-    run = run_chains(ensemble, mesh, n_sweeps, every=16)
-    spins = place_chains(ensemble, mesh, ensemble.kernel.init(jax.random.key(0), n_chains))
+    ensemble, group, n_sweeps = exchange_ensemble(exchange_facts(hamiltonian), "loop", n_slices), jax.numpy.zeros(1, int), 32
+    run = run_chains(ensemble, group_mesh(1), every=16)
+    spins = first_chains(ensemble, jax.random.key(0), group, n_chains)
     best = np.inf
     for k in range(4):
         start = time.process_time()
-        spins, *_ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(beta), spins))
+        spins, _ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(beta), group, spins, n_sweeps // 16))
         best = min(best, time.process_time() - start) if k else best
     return best / n_sweeps / n_chains
 

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 
 from thermodbm import make_lattice, transverse_field_ising
-from thermodbm.estimate.ensemble import chain_mesh, place_chains, run_chains
+from thermodbm.estimate.ensemble import first_chains, group_mesh, run_chains
 from thermodbm.estimate.ising import ising_ensemble
 from thermodbm.sampling.column import column_kernel
-from thermodbm.sampling.ring import ring_weights
+from thermodbm.sampling.ring import ising_facts, ring_weights
 
 N_CHAINS, DELTA = 8, 0.05
 
@@ -33,13 +33,13 @@ def sweep(extent: tuple[int, ...], n_slices: int) -> tuple[float, float]:
     """CPU seconds of a sweep (best of five stretches of four) and peak resident bytes per spin and chain beyond those at the start."""
     hamiltonian = transverse_field_ising(make_lattice("square", extent), 1.0, 2.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    ensemble, mesh = ising_ensemble(hamiltonian, "mixed", n_slices, DELTA), chain_mesh(N_CHAINS)
-    run = run_chains(ensemble, mesh, 4, every=4)
-    spins = place_chains(ensemble, mesh, ensemble.kernel.init(jax.random.key(0), N_CHAINS))
+    ensemble, group = ising_ensemble(ising_facts(hamiltonian, DELTA), "mixed", n_slices), jax.numpy.zeros(1, int)
+    run = run_chains(ensemble, group_mesh(1), every=4)
+    spins = first_chains(ensemble, jax.random.key(0), group, N_CHAINS)
     times = []
     for k in range(6):
         start = time.process_time()
-        spins, *_ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(2 * n_slices * DELTA), spins))
+        spins, _ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(2 * n_slices * DELTA), group, spins, 1))
         times.append((time.process_time() - start) / 4)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return min(times[1:]), grown / (2 * n_slices * hamiltonian.n_sites * N_CHAINS)

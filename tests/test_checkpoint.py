@@ -19,11 +19,11 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import Interrupted
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.method import Info, Point, ThermalMethod
-from thermodbm.run import checkpoint, runner
+from thermodbm.run import checkpoint, runner, signals
 from thermodbm.run.checkpoint import load_checkpoint
 from thermodbm.run.config import parse_config
 from thermodbm.run.hdf5 import fingerprint, read_file, read_tree, write_file, write_tree
-from thermodbm.run.results import check_output
+from thermodbm.run.output import check_output
 
 BASE = {"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}
 METHODS = {
@@ -259,7 +259,7 @@ def call(*arguments):
     return caught.value.code or 0
 
 
-@pytest.mark.parametrize("name", checkpoint.SIGNALS)
+@pytest.mark.parametrize("name", signals.SIGNALS)
 def test_a_signal_ends_with_status_75_and_resume_goes_on(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     Path("c.toml").write_text(TOML)

@@ -14,6 +14,7 @@ import pytest
 
 from thermodbm import ThermalCurve, cli
 from thermodbm.errors import NumericsError
+from thermodbm.run import results, runner
 
 CONFIG = """
 [lattice]
@@ -77,7 +78,7 @@ def test_nan_is_null_in_json_and_empty_in_csv(call, tmp_path):
     call("run", "ring.toml", "-o", "a.h5")
     curve = ThermalCurve.load(tmp_path / "a.h5")
     curve.energy.mean[0] = curve.energy.error[0] = np.nan
-    curve.save(tmp_path / "a.h5")
+    curve.save(tmp_path / "a.h5", force=True)
     assert json.loads(call("show", "a.h5", "--json")[1])["observables"]["energy"]["mean"][0] is None
     assert next(csv.DictReader(io.StringIO(call("show", "a.h5", "--csv")[1])))["energy"] == ""
     assert "  -  " in call("show", "a.h5")[1]
@@ -88,17 +89,84 @@ def test_show_warns_of_chains_that_disagree_and_gives_the_average_sign(call, tmp
     curve = ThermalCurve.load(tmp_path / "a.h5")
     assert "disagree" not in call("show", "a.h5")[1]
     energy = curve.energy._replace(r_hat=np.array([1.01, 1.3]))
-    replace(curve, observables={"energy": energy}, diagnostics={"average_sign": np.array([0.123, 0.9])}).save(tmp_path / "a.h5")
+    replace(curve, observables={"energy": energy}, diagnostics={"average_sign": np.array([0.123, 0.9])}).save(tmp_path / "a.h5", force=True)
     out = call("show", "a.h5")[1]
-    assert "disagree about energy (r_hat up to 1.30)" in out and "average_sign" in out and "0.123" in out
+    assert "T = 1: The Markov chains disagree" in out and "mixing" in out and "average_sign" in out and "0.123" in out
 
 
 def test_validate_prints_a_config_that_is_itself_valid_and_runs_nothing(call, tmp_path):
-    status, out, err = call("validate", "ring.toml")
-    assert status == 0 and err == "" and "n_samples = 20000" in out and "6 sites" in out
+    deterministic = ("--set", "method.kind=deterministic")
+    status, out, err = call("validate", "ring.toml", *deterministic)
+    assert status == 0 and err == "" and "n_samples = 20000" in out and "6 sites" in out and "slices" in out
     (tmp_path / "resolved.toml").write_text(out)
     assert call("validate", "resolved.toml")[:2] == (0, out)
     assert sorted(os.listdir(tmp_path)) == ["resolved.toml", "ring.toml"]
+
+
+@pytest.mark.parametrize("command", ["--help", "-h", "--version", "show -h", "show a.h5", "show none.h5"])
+def test_what_needs_no_jax_does_not_wait_for_it(call, tmp_path, command):
+    call("run", "ring.toml", "-o", "a.h5")
+    process = python("-X", "importtime", "-m", "thermodbm", *command.split(), cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == (2 if "none" in command else 0) and (out or "none" in command)
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
+    assert "typer" in imported and not imported & {"jax", "flax", "xarray", "arviz_stats", "scipy", "matplotlib", "networkx", "optax"}
+
+
+def test_version(call):
+    status, out, _ = call("--version")
+    assert status == 0 and out == f"thermodbm {results.program_version()}\n"
+
+
+def test_a_run_without_a_finished_temperature_is_not_plotted(call, tmp_path):
+    call("run", "ring.toml", "-o", "a.h5")
+    curve = ThermalCurve.load(tmp_path / "a.h5")
+    replace(curve, observables={}, diagnostics={}, network=({}, {}), finished=False).save(tmp_path / "b.h5")
+    status, _, err = call("plot", "a.h5", "b.h5")
+    assert status == 2 and "b.h5: expected a run with a finished temperature" in " ".join(err.split()) and "--output" not in err
+
+
+def test_the_default_output_stands_beside_the_config(call, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "ring.toml").write_text(CONFIG.partition("[output]")[0])
+    assert call("run", "there/ring.toml", "--quiet")[0] == 0
+    assert sorted(os.listdir(tmp_path / "there")) == ["ring.h5", "ring.toml"] and sorted(os.listdir(tmp_path)) == ["ring.toml", "there"]
+
+
+def test_infinite_temperature_through_config_and_command_line(call, tmp_path):
+    assert call("run", "ring.toml", "-o", "a.h5", "--quiet", "--set", "temperature.T=[inf, 1.0]")[0] == 0
+    row = next(line for line in call("show", "a.h5")[1].splitlines() if line.startswith("inf"))
+    assert row.split()[:5] == ["inf", "0", "0", "0.6931471806", "-inf"]
+    assert call("plot", "a.h5")[0] == 0
+    assert json.loads(call("show", "a.h5", "--json")[1])["beta"] == [0.0, 1.0]
+    assert call("run", "ring.toml", "-o", "b.h5", "--quiet", "--set", "temperature={beta=[0.0]}")[0] == 0
+    assert "T = inf: known" in call("validate", "ring.toml", "--set", "temperature.T=[inf]", "--set", "method.kind=deterministic")[1]
+
+
+ALARM = """
+import os, sys
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+if sys.argv[1] == "entry point":
+    from thermodbm import cli
+    try:
+        cli.main(["--version"])
+    except SystemExit:
+        pass
+import jax, numpy as np
+jax.config.update("jax_enable_compilation_cache", False)
+numbers = np.ones((120, 120), np.float32)
+@jax.jit
+def slow():  # folded when it is compiled, which takes seconds: an alarm
+    return jax.lax.reduce_window(jax.numpy.asarray(numbers), 0.0, jax.lax.add, (31, 31), (1, 1), "SAME")
+slow()
+"""
+
+
+def test_alarms_of_the_compiler_are_kept_out_of_sight(tmp_path):
+    _, err = python("-c", ALARM, "entry point", cwd=tmp_path).communicate(timeout=300)
+    assert err == ""
+    _, err = python("-c", ALARM, "alone", cwd=tmp_path).communicate(timeout=300)
+    assert "Constant folding" in err  # there is something to be kept out of sight
 
 
 def test_doctor(call):
@@ -138,9 +206,12 @@ def test_bad_input_ends_with_status_2_and_changes_nothing(call, tmp_path, argume
 def test_a_finished_output_needs_force(call, tmp_path):
     call("run", "ring.toml")
     before = (tmp_path / "out/ring.h5").read_bytes()
-    for command in ("run", "validate"):
-        status, _, err = call(command, "ring.toml")
-        assert status == 2 and "--force" in err
+    status, _, err = call("run", "ring.toml")
+    assert status == 2 and "--force" in err
+    status, out, err = call("validate", "ring.toml")  # says so, and all the rest
+    assert status == 0 and err == "" and "`run` will refuse it. Overwrite it with --force." in out
+    assert "seed = 1" in out and "6 sites" in out
+    assert "refuse" not in call("validate", "ring.toml", "--force")[1]
     assert (tmp_path / "out/ring.h5").read_bytes() == before
     assert call("run", "ring.toml", "--force", "--set", "sampling.seed=9")[0] == 0
     assert ThermalCurve.load(tmp_path / "out/ring.h5").seed == 9
@@ -161,7 +232,7 @@ def test_failing_numerics_end_with_status_3(call, monkeypatch, error, status):
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(cli, "run_config", fail)
+    monkeypatch.setattr(runner, "run", fail)
     assert call("run", "ring.toml")[0] == status
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from thermodbm import InputError, SamplingOptions, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.evolve.deterministic import default_d_tau, slices
 from thermodbm.run.config import MAX_SITES, describe, load_config, parse_config
-from thermodbm.run.cost import check_memory, deterministic_cost
+from thermodbm.run.cost import check_machine, describe_cost, deterministic_cost
+from thermodbm.sampling.loop_labels import plaquette_ring
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.toml"))
 
@@ -58,14 +60,13 @@ REFUSED = [  # what is changed, the key that is named, what the message holds
     ({"lattice": {"kind": "chian", "extent": [8]}}, "lattice.kind", "'honeycomb'"),
     ({"lattice": {"extent": [8]}}, "lattice.kind", "nothing"),
     ({"lattice": {"kind": "chain"}}, "lattice.extent", "nothing"),
-    ({"lattice": {"kind": "chain", "extent": 8}}, "lattice.extent", "a list"),
+    ({"lattice": {"kind": "chain", "extent": 8}}, "lattice.extent", "Write extent = [8]."),
     ({"lattice": {"kind": "chain", "extent": ["8"]}}, "lattice.extent[0]", "an integer, found '8'"),
     ({"lattice": {"kind": "chain", "extent": [True]}}, "lattice.extent[0]", "an integer, found true"),
     ({"lattice": {"kind": "chain", "extent": [8.0]}}, "lattice.extent[0]", "an integer"),
     ({"lattice": {"kind": "chain", "extent": [-8]}}, "lattice.extent[0]", "at least 1, found -8"),
     ({"lattice": {"kind": "chain", "extent": []}}, "lattice.extent", "1 positive"),
     ({"lattice": {"kind": "chain", "extent": [4, 4]}}, "lattice.extent", "[4, 4]"),
-    ({"lattice": {"kind": "chain", "extent": [1]}}, "lattice.extent", "two sites"),
     ({"lattice": {"kind": "chain", "extent": [10**9]}}, "lattice.extent[0]", "1000000000"),
     ({"lattice": {"kind": "chain", "extent": [1 << 20_000]}}, "lattice.extent[0]", "bits"),
     ({"lattice": {"kind": "cubic", "extent": [1000, 1000, 1000]}}, "lattice.extent", str(MAX_SITES)),
@@ -98,10 +99,17 @@ REFUSED = [  # what is changed, the key that is named, what the message holds
     ({"temperature": {"T": [0]}}, "temperature.T[0]", "above 0"),
     ({"temperature": {"T": [1.0, -2.0]}}, "temperature.T[1]", "found -2.0"),
     ({"temperature": {"beta": [float("nan")]}}, "temperature.beta[0]", "finite"),
-    ({"temperature": {"T": [float("inf")]}}, "temperature.T[0]", "finite"),
+    ({"temperature": {"beta": [float("inf")]}}, "temperature.beta[0]", "finite"),
+    ({"temperature": {"beta": [-0.5]}}, "temperature.beta[0]", "at least 0"),
+    ({"temperature": {"beta": [1e-320]}}, "temperature.beta", "inverse"),
+    ({"temperature": {"beta": [0.0, 1.0, 0.0]}}, "temperature.beta", "0.0 more than once"),
+    ({"temperature": {"T": [float("inf"), 1.0, float("inf")]}}, "temperature.T", "inf more than once"),
+    ({"temperature": {"T": [float("nan")]}}, "temperature.T[0]", "above 0"),
     ({"temperature": {"T": [1e-320]}}, "temperature.T", "inverse"),
     ({"temperature": {"T": [1.0, 0.5, 1.0]}}, "temperature.T", "1.0 more than once"),
     ({"temperature": {"T": 1.0}}, "temperature.T", "a list or a table"),
+    ({"temperature": {"T": 0.5}}, "temperature.T", "Write T = [0.5], or T = { start"),
+    ({"temperature": {"beta": 2}}, "temperature.beta", "Write beta = [2]"),
     ({"temperature": {"T": {"start": 1.0, "num": 3}}}, "temperature.T.stop", "nothing"),
     ({"temperature": {"T": {"start": 1.0, "stop": 2.0, "num": 10**9}}}, "temperature.T.num", "1000000000"),
     ({"temperature": {"T": {"start": 1.0, "stop": 2.0, "num": 3, "spacing": "cubic"}}}, "temperature.T.spacing", "'linear'"),
@@ -180,7 +188,7 @@ def test_bad_settings(file, setting, where):
 
 
 def test_output_default_config_and_argument(file):
-    assert load_config(file).output == Path("magnet.h5")
+    assert load_config(file).output == file.with_suffix(".h5")  # beside the config, wherever one is
     assert load_config(file, ["output.file=a/b.h5"]).output == Path("a/b.h5")
     assert load_config(file, ["output.file=a/b.h5"], Path("c.h5")).output == Path("c.h5")
 
@@ -231,13 +239,79 @@ def test_a_checked_config_cannot_be_changed():
 )
 def test_networks_larger_than_memory_are_refused(change):
     with pytest.raises(InputError, match="bytes of memory"):
-        parse_config({**BASE, **change})
+        check_machine(parse_config({**BASE, **change}))
+
+
+def test_parsing_never_looks_at_the_machine(monkeypatch):
+    """A file written on a large machine is read on a small one."""
+    monkeypatch.setattr("thermodbm.run.cost._physical_memory", lambda: 1.0)
+    config = parse_config(BASE)
+    with pytest.raises(InputError, match="bytes of memory"):
+        check_machine(config)
+
+
+IGNORED = [
+    ("variational", "sampling.n_chains", 8, "method.n_walkers"),
+    ("variational", "sampling.n_thermal", 10, "Walkers"),
+    ("variational", "method.layers", 3, "dbm"),
+    ("exact", "sampling.n_chains", 8, "Nothing is sampled"),
+    ("exact", "sampling.n_samples", 10, "Nothing is sampled"),
+    ("exact", "sampling.target_error", 0.1, "Nothing is sampled"),
+]
+
+
+@pytest.mark.parametrize(("method", "key", "value", "text"), IGNORED, ids=lambda v: str(v))
+def test_keys_that_a_method_ignores_are_refused(file, method, key, value, text):
+    with pytest.raises(InputError) as caught:
+        load_config(file, [f"method.kind={method}", f"{key}={value}"])
+    assert caught.value.where == key and text in str(caught.value) and method in str(caught.value)
+
+
+def test_ignored_keys_are_left_out_of_the_resolved_config_and_their_defaults_are_no_harm(file):
+    config = load_config(file, ["method.kind=exact", "sampling.n_chains=64"])
+    assert tomllib.loads(config.text)["sampling"] == {"seed": 1}
+    old = tomllib.loads(config.text)
+    old["sampling"]["n_chains"] = 8  # as an older version may have stored it
+    assert parse_config(old).text == config.text
+
+
+@pytest.mark.parametrize("grid", [{"T": [0.5, float("inf"), 2.0]}, {"beta": [2.0, 0.0, 0.5]}])
+def test_infinite_temperature_is_a_temperature(grid):
+    config = parse_config({**BASE, "temperature": grid})
+    assert config.temperatures.tolist() == [0.5, np.inf, 2.0] and config.betas.tolist() == [2.0, 0.0, 0.5]
+    again = parse_config(tomllib.loads(config.text))
+    assert again.text == config.text and again.betas.tolist() == [2.0, 0.0, 0.5]
+
+
+def test_cost_counts_target_error_and_the_sublayers_of_exchange_models():
+    finer = parse_config({**BASE, "temperature": {"T": [0.1]}, "sampling": {"target_error": 1e-7}})
+    d_tau = default_d_tau(finer.hamiltonian, 1e-7)
+    assert d_tau < default_d_tau(finer.hamiltonian)
+    cost = deterministic_cost(finer.hamiltonian, finer.method, finer.sampling, finer.betas)
+    assert cost.n_slices[0] == slices(10.0, d_tau, True)[0] > slices(10.0, default_d_tau(finer.hamiltonian), True)[0]
+    square = parse_config({**BASE, **MAGNET, "lattice": {"kind": "square", "extent": [4, 4]}})
+    cost = deterministic_cost(square.hamiltonian, square.method, square.sampling, square.betas)
+    cells = [2 * n * 16 * len(plaquette_ring(16, square.hamiltonian.bonds, 2 * n).sites) for n in (8, 4, 2)]
+    assert cost.n_slices.tolist() == [8, 8] and cost.n_spins[0] == sum(cells)
+
+
+def test_cost_is_told_for_every_method():
+    ising = " ".join(describe_cost(parse_config(BASE)))
+    assert "slices" in ising and "MB" in ising and "of sampling on" in ising
+    aimed = " ".join(describe_cost(parse_config({**BASE, "sampling": {"target_error": 1e-3}})))
+    assert "every 10 000 samples" in aimed
+    summed = " ".join(describe_cost(parse_config({**BASE, "method": {"kind": "variational"}})))
+    assert "parameters" in summed and "are summed" in summed and "solver cholesky" in summed and "n_walkers" in summed
+    walked = " ".join(describe_cost(parse_config({**BASE, "method": {"kind": "variational", "enumerate": False, "n_walkers": 77}})))
+    assert "77 walkers, 64 attempted moves" in walked and "solver minsr" in walked
+    known = " ".join(describe_cost(parse_config({**BASE, "temperature": {"beta": [0.0]}})))
+    assert "known, not sampled" in known
 
 
 def test_cost_counts_the_slices_that_the_method_sets_up():
     config = parse_config({**BASE, "method": {"d_tau": 0.05, "extrapolate": False}, "temperature": {"beta": [0.01, 1.6, 1.61]}})
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
     assert cost.n_slices.tolist() == [8, 16, 32] and cost.n_spins.tolist() == [128, 256, 512]
-    check_memory(cost, available=1e9)
+    check_machine(config, available=1e9)
     with pytest.raises(InputError, match="32 slices"):
-        check_memory(cost, available=1e3)
+        check_machine(config, available=1e3)

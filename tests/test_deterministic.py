@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from thermodbm import DeterministicOptions, SamplingOptions, graph, make_lattice, thermal_curve, transverse_field_ising
+from thermodbm import DeterministicOptions, SamplingOptions, graph, heisenberg, make_lattice, thermal_curve, transverse_field_ising, xxz
 from thermodbm.errors import InputError
+from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.deterministic import deterministic_method, slices
 from thermodbm.exact import exact_curve
 
@@ -88,3 +89,65 @@ def test_slices_are_powers_of_two_and_fine_enough():
 def test_loop_sampler_is_refused_for_the_ising_model():
     with pytest.raises(InputError, match="sampler"):
         deterministic_method(transverse_field_ising(make_lattice("chain", 4)), DeterministicOptions(sampler="loop"), SamplingOptions())
+
+
+def test_other_couplings_compile_nothing():
+    """A second run whose couplings differ, and one of another length, reuse every program of the first."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    lattice = graph(4, [(0, 1), (1, 2), (2, 3), (3, 0)])
+    rng = np.random.default_rng(0)
+
+    def run(J, n_samples):
+        for magnet in (transverse_field_ising(lattice, J, 1.0), xxz(lattice, np.abs(J), 0.5)):
+            method = DeterministicOptions(extrapolate=False, d_tau=0.1)
+            thermal_curve(magnet, T=[1.0], method=method, sampling=SamplingOptions(n_samples=n_samples), progress=False)
+
+    run(rng.normal(size=4), 2000)
+    n_first = len(compiled)
+    assert n_first > 0
+    run(rng.normal(size=4), 2000)
+    run(rng.normal(size=4), 5000)
+    assert compiled[n_first:] == []
+
+
+@pytest.mark.parametrize("gamma", [0.8, 0.0])
+def test_a_single_spin(gamma):
+    """Neither bonds nor neighbours: e, m_x and m_z against a 2x2 matrix."""
+    hamiltonian = transverse_field_ising(graph(1, []), 1.0, gamma, 0.3)
+    curve = thermal_curve(hamiltonian, T=[0.5, 2.0], sampling={"n_samples": 4000}, progress=False)
+    field = np.hypot(gamma, 0.3)
+    m = np.tanh(field * curve.beta)
+    for name, exact in (("energy", -field * m), ("magnetization_x", m * gamma / field), ("magnetization_z", m * 0.3 / field)):
+        found = curve.observables[name]
+        assert (np.abs(found.mean - exact) < 4.5 * found.error + 1e-12).all(), name
+    assert (curve.diagnostics["trusted"] == 1).all()
+
+
+def test_what_was_not_seen_is_not_excluded():
+    """The Heisenberg ring of 8 far below its gap: most levels see no magnetised state, and a classical Ising ring no excitation. The error
+    bars cover the exact values all the same, on every one of ten seeds."""
+    for hamiltonian, T, name in (
+        (heisenberg(make_lattice("chain", 8)), 0.05, "susceptibility"),
+        (transverse_field_ising(make_lattice("chain", 8), 1.0, 0.0), 0.3, "order_parameter_squared"),
+    ):
+        exact = exact_curve(hamiltonian, np.array([1 / T]))[name][0]
+        for seed in range(10):
+            sampling = SamplingOptions(n_samples=4000, seed=seed)
+            found = thermal_curve(hamiltonian, T=[T], sampling=sampling, progress=False).observables[name]
+            assert abs(found.mean[0] - exact) < 4 * found.error[0], (name, seed, found)
+            assert found.error[0] < 0.01
+
+
+def test_a_lost_sign_is_marked_and_ends_nothing():
+    """A frustrated triangle so cold that its average sign is noise: the temperature is marked, the warm one is not, and joint estimates
+    do without it."""
+    curve = thermal_curve(heisenberg(graph(3, [(0, 1), (1, 2), (0, 2)])), T=[0.05, 1.5], sampling={"n_samples": 8000}, progress=False)
+    assert curve.diagnostics["trusted"].tolist() == [0, 1]
+    assert Doubt(int(curve.diagnostics["doubts"][0])) & Doubt.SIGN
+    exact = exact_curve(curve.hamiltonian, curve.beta)
+    for name in ("energy", "specific_heat", "entropy"):
+        found = curve.observables[name]
+        assert abs(found.mean[1] - exact[name][1]) < 4 * found.error[1], name

@@ -18,8 +18,8 @@ def test_long_rings_by_free_fermions_and_short_ones_by_diagonalisation_agree():
         np.testing.assert_allclose(values, short[name], rtol=2e-3)
 
 
-@pytest.mark.parametrize("betas", [[0.0], [-1.0], [np.nan], [np.inf]])
-def test_temperatures_must_be_positive(betas):
+@pytest.mark.parametrize("betas", [[-1.0], [[1.0]], [np.nan], [np.inf]])
+def test_temperatures_must_not_be_negative(betas):
     with pytest.raises(InputError, match="inverse temperatures"):
         exact_curve(heisenberg(make_lattice("chain", 4)), betas)
 

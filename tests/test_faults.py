@@ -85,16 +85,17 @@ def test_a_real_chain_that_becomes_nan_ends_with_status_3(call, monkeypatch):
     def poisoned(*arguments, **options):
         run = run_chains(*arguments, **options)
 
-        def sweep(key, hamiltonian, beta, chains):
-            chains, values, rare = run(key, hamiltonian, beta, chains)
-            return chains, {**values, "energy": np.where(beta == 1, np.nan, values["energy"])}, rare
+        def sweep(key, hamiltonian, beta, *place):
+            chains, samples = run(key, hamiltonian, beta, *place)
+            energy = np.where(beta == 1, np.nan, samples.values["energy"])
+            return chains, samples._replace(values={**samples.values, "energy": energy})
 
         return sweep
 
     monkeypatch.setattr(deterministic, "run_chains", poisoned)
     settings = ('method={kind="deterministic", sampler="gibbs", extrapolate=false}', "sampling={n_chains=2, n_samples=200}")
     status, err = call("run", "c.toml", "--set", settings[0], "--set", settings[1])
-    assert status == 3 and "not finite at beta = 1" in err
+    assert status == 3 and "not finite. At beta = 1," in err
     assert ThermalCurve.load("c.h5").done.tolist() == [False, False, True]
 
 

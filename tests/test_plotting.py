@@ -65,6 +65,37 @@ def test_curves_overlay_with_a_legend_and_one_exact_line():
     assert len(axes[0].containers) == 2
 
 
+def test_exact_lines_of_several_models_are_named():
+    axes = plot_curves([curve(), curve(J=2.0)], labels=["a", "b"])
+    texts = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
+    assert texts == ["exact: tfim on chain 6, J = 1, gamma = 1", "exact: tfim on chain 6, J = 2, gamma = 1", "a", "b"]
+    lines = [line for line in axes[0].lines if len(line.get_xdata()) == 200]
+    assert len({line.get_linestyle() for line in lines}) == 2
+
+
+def test_what_is_not_trusted_is_grey_and_said_in_the_legend():
+    doubtful = replace(curve(), diagnostics={"doubts": np.array([0.0, 1.0, 0.0]), "trusted": np.array([1.0, 0.0, 1.0])})
+    axes = plot_curves([doubtful], labels=["a"])
+    assert [text.get_text() for text in axes[0].figure.legends[0].get_texts()] == ["exact solution", "a", "a: do not trust"]
+    good, bad = axes[0].containers
+    assert good.lines[0].get_xdata().tolist() == [0.5, 2.0] and bad.lines[0].get_xdata().tolist() == [1.0]
+    assert good.lines[0].get_color() != bad.lines[0].get_color() == "0.6"
+
+
+def test_zeros_by_symmetry_get_no_panel_unless_asked_for():
+    zero = curve(error=9e-13)
+    assert "longitudinal magnetisation" not in [ax.get_title() for ax in plot_curves([zero])]
+    assert "longitudinal magnetisation" in [ax.get_title() for ax in plot_curves([curve()])]
+    assert len(plot_curves([zero], observables=["magnetization_z"])) == 1
+
+
+def test_infinite_temperature_is_left_out():
+    (ax,) = plot_curves([curve(T=(0.5, np.inf, 2.0))], observables=["energy"])
+    assert points(ax)[:, 0].tolist() == [0.5, 2.0]
+    with pytest.raises(InputError, match="finite"):
+        plot_curves([curve(T=(np.inf,))])
+
+
 def test_no_exact_line_where_it_is_dear_or_unwanted():
     large = replace(curve(), config=curve().config.replace("6", "64").replace("h = 0.0", "h = 0.1"))
     assert large.hamiltonian.n_sites == 64 and large.hamiltonian.z_field[0] == 0.1

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from thermodbm import InputError, ThermalCurve
-from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.method import Point
-from thermodbm.run import results
+from thermodbm.models.observables import OBSERVABLES
+from thermodbm.run import output
 from thermodbm.run.config import parse_config
-from thermodbm.run.results import check_output, collect, shorthand
+from thermodbm.run.output import check_output
+from thermodbm.run.results import collect, shorthand
+from thermodbm.run.tables import as_text
 
 TEXT = parse_config({"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}).text
 
@@ -59,7 +63,7 @@ def test_a_curve_comes_back_from_disk_unchanged(tmp_path):
 def test_the_file_has_the_layout_of_the_contract(tmp_path):
     curve().save(tmp_path / "c.h5")
     with h5py.File(tmp_path / "c.h5") as file:
-        wanted = {"format_version", "thermodbm_version", "method", "config", "seed", "finished", "wall_time_s"}
+        wanted = {"format_version", "thermodbm_version", "method", "config", "seed", "finished", "wall_time_s", "error_includes_systematic"}
         assert set(file.attrs) == wanted and file.attrs["finished"] == 1
         assert set(file) == {"temperature", "beta", "observables", "diagnostics", "network"}
         assert file["temperature"].dtype == np.float64
@@ -102,7 +106,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch,
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(InputError, match="No space left"):
-        curve(seed=2).save(path)
+        curve(seed=2).save(path, force=True)
     monkeypatch.undo()
     assert ThermalCurve.load(path).seed == 1
     assert os.listdir(tmp_path) == ["c.h5"]
@@ -139,7 +143,7 @@ def _foreign(path, change):
     "change",
     [
         lambda f: f.attrs.pop("config"),
-        lambda f: f.attrs.update(format_version=99),
+        lambda f: f.attrs.update(format_version=0),
         lambda f: f.attrs.update(format_version="x"),
         lambda f: f.pop("beta"),
         lambda f: f.pop("observables/energy/error"),
@@ -173,10 +177,10 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch)
     with pytest.raises(InputError, match=r"finished run.*--force"):
         check_output(path)
     check_output(path, force=True)
-    curve((point(1.0), None, None)).save(path)
+    curve((point(1.0), None, None)).save(path, force=True)
     with pytest.raises(InputError, match=r"unfinished run.*resume"):
         check_output(path)
-    curve((None, None, None)).save(path)
+    curve((None, None, None)).save(path, force=True)
     check_output(path)
     path.write_text("my thesis")
     with pytest.raises(InputError, match="no intact result"):
@@ -189,7 +193,7 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, monkeypatch)
         check_output(path / "below_a_file.h5")
     with pytest.raises(InputError, match="name of a file"):
         check_output(tmp_path / ("x" * 5000))
-    monkeypatch.setattr(results.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(output.tempfile, "TemporaryFile", read_only)
     with pytest.raises(InputError, match=r"can be written.*Read-only"):
         check_output(tmp_path / "new.h5")
 
@@ -215,5 +219,75 @@ def test_tables_and_xarray():
     assert table[0] == ["T", "energy"] and table[1] == ["1", "1.00(1)"]
     dataset = curve().to_xarray()
     assert dataset["energy_error"].sel(temperature=0.5) == 0.01
-    assert dataset["correlation_zz"].dims == ("temperature", "correlation_zz_1")
+    assert dataset["correlation_zz"].dims == ("temperature", "site")
+    assert dataset["distance"].values.tolist() == [0, 1, 2, 1] and dataset["momentum"].shape == (4, 1)
+    assert dataset["n_slices"].dims == ("temperature",) and "<H>/N" in dataset["energy"].attrs["long_name"]
     assert "<td>1.00(1)</td>" in curve()._repr_html_()
+
+
+def test_save_overwrites_nothing_unless_told(tmp_path):
+    (tmp_path / "base.toml").write_text("my config")
+    with pytest.raises(InputError, match=r"base\.toml, which exists.*force=True"):
+        curve().save(tmp_path / "base.toml")
+    assert (tmp_path / "base.toml").read_text() == "my config"
+    curve().save(tmp_path / "base.toml", force=True)
+    assert ThermalCurve.load(tmp_path / "base.toml").seed == 3
+
+
+def test_every_observable_of_the_registry_is_an_attribute():
+    full = curve(observables={name: exact(np.ones(3)) for name in OBSERVABLES})
+    for name, observable in OBSERVABLES.items():
+        assert getattr(full, name) is full.observables[name] and getattr(ThermalCurve, name).__doc__ == observable.doc
+    with pytest.raises(AttributeError, match="no staggered_structure_factor; it has energy"):
+        _ = curve().staggered_structure_factor
+
+
+def test_a_newer_file_is_told_as_such(tmp_path):
+    _foreign(tmp_path / "c.h5", lambda f: f.attrs.update(format_version=99, thermodbm_version="7.0"))
+    with pytest.raises(InputError, match=r"c\.h5: format_version.*version 99 \(written by thermodbm 7\.0\)\. Update thermodbm") as caught:
+        ThermalCurve.load(tmp_path / "c.h5")
+    assert "damaged" not in str(caught.value)
+
+
+def test_systematic_errors_of_old_files_are_folded_in_and_those_of_new_ones_are_there_already(tmp_path):
+    systematic = {"systematic_error": np.array([0.0, 0.024, 0.0])}
+    curve(diagnostics=systematic).save(tmp_path / "new.h5")
+    np.testing.assert_array_equal(ThermalCurve.load(tmp_path / "new.h5").energy.error, 0.01)
+    _foreign(
+        tmp_path / "old.h5",
+        lambda f: (f.attrs.pop("error_includes_systematic"), f.update({"diagnostics/systematic_error": [0.0, 0.024, 0.0]})),
+    )
+    old = ThermalCurve.load(tmp_path / "old.h5")
+    np.testing.assert_allclose(old.energy.error, [0.01, 0.026, 0.01])
+    old.save(tmp_path / "again.h5")
+    np.testing.assert_array_equal(ThermalCurve.load(tmp_path / "again.h5").energy.error, old.energy.error)
+
+
+DOUBTS = {"doubts": np.array([0.0, float(Doubt.SIGN | Doubt.FEW), np.nan]), "trusted": np.array([1.0, 0.0, np.nan])}
+
+
+def test_doubts_are_said_with_the_temperatures_they_concern():
+    doubtful = curve(diagnostics=DOUBTS)
+    assert doubtful.doubts == [Doubt.NONE, Doubt.SIGN | Doubt.FEW, Doubt.NONE] and doubtful.trusted.tolist() == [True, False, True]
+    first, second = doubtful.warnings()
+    assert first.startswith("T = 0.5: The average sign") and second.startswith("T = 0.5: Fewer than")
+    assert [row[-1] for row in doubtful.table()] == ["doubts", "-", "sign+few", "-"]
+    assert "The average sign" in doubtful._repr_html_() and "The average sign" in as_text(doubtful)
+    assert curve(diagnostics={}).warnings() == [] and "doubts" not in curve().table()[0]
+
+
+def test_files_without_doubts_are_judged_by_their_sign_and_r_hat():
+    energy = curve().energy._replace(r_hat=np.array([1.0, np.nan, 1.2]))
+    old = curve(observables={"energy": energy}, diagnostics={"trusted": np.array([0.0, 1.0, 1.0])})
+    assert old.doubts == [Doubt.SIGN, Doubt.NONE, Doubt.MIXING] and old.trusted.tolist() == [False, True, False]
+
+
+def test_a_temperature_of_which_nothing_can_be_said_is_finished():
+    lost = curve(diagnostics={"wall_time_s": np.array([1.0, 2.0, np.nan])})
+    lost.energy.mean[1] = np.nan
+    assert lost.done.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("mean", "error", "text"), [(0.0, 9e-13, "0"), (3e-17, 0.0, "0"), (1e-12, 0.0, "1e-12"), (-np.inf, 0.0, "-inf")])
+def test_zeros_by_symmetry_are_zero(mean, error, text):
+    assert shorthand(mean, error) == text

@@ -1,5 +1,7 @@
 """The runner: order, keys, what is kept on disk, and how a run can end. A method of one line stands in for the real ones."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from thermodbm import InputError, NumericsError, ThermalCurve, make_lattice, tra
 from thermodbm.comm import SERIAL
 from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, ThermalMethod
+from thermodbm.exact import exact_curve
+from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.run import runner
 from thermodbm.run.config import parse_config
 from thermodbm.run.progress import Progress, Reporter
@@ -116,6 +120,42 @@ def test_progress_is_one_line_per_temperature_where_there_is_no_terminal(use, ca
     assert lines[0].startswith("[1/3] T = 2  energy 0.5  ") and lines[2].startswith("[3/3] T = 0.25  energy 4  ")
 
 
+def test_progress_without_a_terminal_speaks_now_and_then_even_while_a_method_compiles(use, capsys):
+    def advance(key, state, beta):
+        time.sleep(0.5)
+        return state, Info(1.0, "", Point({"energy": exact(beta)}, {}, {}))
+
+    use(ThermalMethod(lambda key: {}, advance))
+    with Reporter(3, every=0.1) as reporter:
+        runner.run(config(), progress=reporter)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert any(line.startswith("[1/3] T = 2  0%  ") and line.endswith("s gone  starting") for line in lines)
+    assert sum("energy" in line for line in lines) == 3
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("extra", [[np.inf], []])
+def test_infinite_temperature_is_put_in_and_no_method_sees_it(use, extra, tmp_path):
+    seen = []
+    use(fake(seen=seen))
+    tables = {**BASE, "temperature": {"T": [1.0, *extra, 2.0]}, "output": {"file": str(tmp_path / "c.h5")}}
+    curve = runner.run(parse_config(tables))
+    assert [beta for beta, _ in seen] == [0.5] * 3 + [1.0] * 3 and curve.finished and curve.done.all()
+    again = ThermalCurve.load(tmp_path / "c.h5")
+    np.testing.assert_array_equal(again.energy.mean, [1.0, *([0.0] if extra else []), 0.5])
+    assert (again.observables["known"].mean[[0, -1]] == 2).all()  # it is no part of joint estimates
+    assert set(again.observables) == {"energy", "known"}  # nor says it what the method does not measure
+
+
+def test_infinite_temperature_alone(use, tmp_path):
+    use(fake())
+    curve = runner.run(parse_config({**BASE, "temperature": {"beta": [0.0]}, "output": {"file": str(tmp_path / "c.h5")}}))
+    assert curve.finished and ThermalCurve.load(tmp_path / "c.h5").finished
+    assert curve.energy.mean == 0 and curve.entropy.mean == np.log(2) and curve.free_energy.mean == -np.inf
+    np.testing.assert_array_equal(curve.correlation_zz.mean, [[1, 0, 0, 0]])
+
+
 CHAIN = transverse_field_ising(make_lattice("chain", 4))
 
 
@@ -144,6 +184,72 @@ def test_thermal_curve_takes_ranges_options_and_dicts():
         np.testing.assert_allclose(curve.beta, [1, 2, 4])
         np.testing.assert_array_equal(curve.energy.mean, curves[0].energy.mean)
     assert [curve.seed for curve in curves] == [1, 2, 2]
+
+
+def test_what_is_no_hamiltonian_is_told(monkeypatch):
+    for wrong, text in ((make_lattice("chain", 4), "transverse_field_ising, xxz"), (3, "heisenberg")):
+        with pytest.raises(InputError, match="hamiltonian: expected a SpinHamiltonian") as caught:
+            thermodbm.thermal_curve(wrong, T=1.0, progress=False)
+        assert text in str(caught.value)
+    for make in (transverse_field_ising, thermodbm.heisenberg, thermodbm.xxz, thermodbm.j1j2):
+        with pytest.raises(InputError, match="lattice: expected a Lattice, such as make_lattice"):
+            make("chain")
+
+    def energy(J):
+        return thermodbm.thermal_curve(transverse_field_ising(make_lattice("chain", 4), J=J), T=1.0, method="exact").energy.mean[0]
+
+    with pytest.raises(InputError, match="traced by jax"):
+        jax.grad(energy)(1.0)
+
+
+def test_parameters_come_with_or_without_their_outer_name(monkeypatch):
+    given = []
+    monkeypatch.setattr(runner, "variational_method", lambda *arguments, module, params: given.append(params) or fake())
+    for params in ({"a": 1}, {"params": {"a": 1}}):
+        thermodbm.thermal_curve(CHAIN, T=1.0, method="variational", module="a module", params=params, progress=False)
+    assert given == [{"a": 1}] * 2
+    with pytest.raises(InputError, match="collections batch_stats"):
+        options = {"T": 1.0, "method": "variational", "module": "a module", "progress": False}
+        thermodbm.thermal_curve(CHAIN, params={"params": {}, "batch_stats": {}}, **options)
+
+
+SMALL = {
+    "one site": transverse_field_ising(make_lattice("chain", 1), gamma=0.7, h=0.3),
+    "no edges": transverse_field_ising(thermodbm.graph(2, []), gamma=0.7, h=0.3),
+    "one site, exchange": thermodbm.heisenberg(make_lattice("chain", 1), h=0.5),
+    "no edges, exchange": thermodbm.xxz(thermodbm.graph(2, []), h=0.5),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_free_spins_are_exact(name):
+    """e = -b tanh(b/T) with the field b on each spin, in units of the moment."""
+    magnet = SMALL[name]
+    b = np.hypot(float(magnet.x_field[0]), float(magnet.z_field[0]))
+    curve = thermodbm.thermal_curve(magnet, T=[0.5, np.inf], method="exact", progress=False)
+    np.testing.assert_allclose(curve.energy.mean, [-b * np.tanh(b / 0.5), 0], atol=1e-12)
+    np.testing.assert_allclose(curve.entropy.mean[1], np.log(2))
+
+
+@pytest.mark.parametrize(
+    "magnet",
+    [
+        CHAIN,
+        thermodbm.xxz(make_lattice("square", (2, 3)), delta=0.4, h=0.2),
+        thermodbm.heisenberg(thermodbm.graph(3, [(0, 1), (1, 2), (0, 2)])),
+    ],
+    ids=lambda h: h.model,
+)
+def test_infinite_temperature_is_the_limit_of_exact_curves(magnet):
+    known = infinite_temperature(magnet)
+    hot = exact_curve(magnet, np.array([1e-9]))
+    assert set(hot) == set(known) - {"specific_heat_direct"}
+    for name, values in hot.items():
+        if name != "free_energy":
+            np.testing.assert_allclose(values[0], known[name], atol=1e-8, err_msg=name)
+    assert hot["free_energy"][0] * 1e-9 == pytest.approx(-np.log(2))
+    zero = exact_curve(magnet, np.array([0.0, 1.0]))
+    assert all((zero[name][0] == known[name]).all() for name in zero)
 
 
 @pytest.mark.parametrize(

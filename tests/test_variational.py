@@ -6,9 +6,10 @@ from flax import linen as nn
 from scipy.linalg import expm
 
 from thermodbm.errors import InputError, NumericsError
+from thermodbm.evolve.ansatz import default_module
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, remove_signs, rotated_couplings, start_params
-from thermodbm.evolve.variational import default_module, variational_method
+from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
+from thermodbm.evolve.variational import variational_method
 from thermodbm.exact import exact_curve
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz

@@ -1,27 +1,15 @@
 """Quantum magnets at finite temperature with purified deep Boltzmann machines."""
 
-from thermodbm.errors import InputError, NumericsError, ThermodbmError
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, SamplingOptions, VariationalOptions
-from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
-from thermodbm.run.results import ThermalCurve
-from thermodbm.run.runner import thermal_curve
+from thermodbm.lazy import hand_on
 
-__all__ = [
-    "DeterministicOptions",
-    "ExactOptions",
-    "InputError",
-    "Lattice",
-    "NumericsError",
-    "SamplingOptions",
-    "SpinHamiltonian",
-    "ThermalCurve",
-    "ThermodbmError",
-    "VariationalOptions",
-    "graph",
-    "heisenberg",
-    "j1j2",
-    "make_lattice",
-    "thermal_curve",
-    "transverse_field_ising",
-    "xxz",
-]
+__getattr__, __dir__, __all__ = hand_on(
+    __name__,
+    {
+        "errors": ("InputError", "NumericsError", "ThermodbmError"),
+        "evolve.options": ("DeterministicOptions", "ExactOptions", "SamplingOptions", "VariationalOptions"),
+        "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
+        "models.lattice": ("Lattice", "graph", "make_lattice"),
+        "run.results": ("ThermalCurve",),
+        "run.runner": ("thermal_curve",),
+    },
+)

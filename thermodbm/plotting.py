@@ -10,6 +10,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.exact import exact_curve, free_fermions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.observables import OBSERVABLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,21 +18,14 @@ if TYPE_CHECKING:
 
     from thermodbm.run.results import ThermalCurve
 
-# observable -> words, symbol, and the power of the coupling J in its unit
-_PANELS = {
-    "energy": ("energy per site", "e", 1),
-    "specific_heat": ("specific heat per site", "c", 0),
-    "entropy": ("entropy per site", "s", 0),
-    "free_energy": ("free energy per site", "f", 1),
-    "susceptibility": ("susceptibility per site", r"\chi", -1),
-    "staggered_structure_factor": ("staggered structure factor", r"S(\mathrm{staggered})", 0),
-    "order_parameter_squared": ("squared magnetisation", r"\langle m_z^2 \rangle", 0),
-    "magnetization_x": ("transverse magnetisation", "m_x", 0),
-    "magnetization_z": ("longitudinal magnetisation", "m_z", 0),
-}
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: told apart by all eyes
 _MARKERS = "osD^vP"
+_DASHES = ("-", "--", ":", "-.")  # of exact lines, where there are several
+_DOUBTFUL = "0.6"
 _LARGEST_DIAGONALISED = 10
+_SCALARS = {name: o for name, o in OBSERVABLES.items() if not o.dims}
+VANISHING = 1e-10
+"""An observable that is nowhere larger, its error included, is zero by symmetry: no panel is wasted on it unless it is asked for."""
 
 
 def plot_curves(
@@ -58,11 +52,12 @@ def plot_curves(
         InputError: if no curve has any of the observables, or one is not known here.
     """
     labels = [curve.method for curve in curves] if labels is None else labels
-    if unknown := set(observables or ()) - set(_PANELS):
-        raise InputError("observables", expected="some of " + ", ".join(_PANELS), found=", ".join(sorted(unknown)))
-    names = [name for name in (observables or _PANELS) if any(name in curve.observables for curve in curves)]
-    if not names:
-        raise InputError("curves", expected="at least one finished temperature", found="none")
+    if unknown := set(observables or ()) - set(_SCALARS):
+        raise InputError("observables", expected="some of " + ", ".join(_SCALARS), found=", ".join(sorted(unknown)))
+    wanted = observables or [name for name, o in _SCALARS.items() if o.panel and not _zero(name, curves)]
+    names = [name for name in wanted if any(name in curve.observables for curve in curves)]
+    if not names or not any((curve.done & np.isfinite(curve.temperature)).any() for curve in curves):
+        raise InputError("curves", expected="at least one finished temperature that is finite", found="none")
     figure, axes = _canvas(len(names))
     units = {_unit(curve)[1] for curve in curves}
     symbol = units.pop() if len(units) == 1 else ""
@@ -71,30 +66,57 @@ def plot_curves(
     if limits:
         _draw_limits(axes, names, curves)
     for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-        scale = _unit(curve)[0]
-        style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": "none"}
-        style |= {"linestyle": "none", "markersize": 5, "capsize": 2}  # hollow, so that curves which agree are seen to
-        for ax, name in zip(axes, names, strict=True):
-            if name not in curve.observables:
-                continue
-            mean, error = curve.observables[name].mean, curve.observables[name].error
-            factor = scale ** -_PANELS[name][2]
-            ax.errorbar(curve.temperature / scale, mean * factor, error * factor, label=label, **style)
-    temperatures = np.concatenate([curve.temperature for curve in curves])
+        _draw_points(axes, names, curve, label, number)
+    temperatures = np.concatenate([_finite(curve.temperature) for curve in curves])
     for ax, name in zip(axes, names, strict=True):
-        words, observable, power = _PANELS[name]
-        unit = {1: f"\\,/\\,{symbol}", 0: "", -1: f"\\cdot {symbol}"}[power] if symbol else ""
-        ax.set_title(words, fontsize=10)
-        ax.set_ylabel(f"${observable}{unit}$")
+        known = _SCALARS[name]
+        unit = {1: f"\\,/\\,{symbol}", 0: "", -1: f"\\cdot {symbol}"}[known.unit] if symbol else ""
+        ax.set_title(known.words, fontsize=10)
+        ax.set_ylabel(f"${known.symbol}{unit}$")
         ax.set_xlabel(f"$T\\,/\\,{symbol}$" if symbol else "$T$  ($k_B = 1$)")
         if temperatures.max() > 8 * temperatures.min():
             _logarithmic(ax)
         ax.grid(alpha=0.25, linewidth=0.6)
-    handles, texts = axes[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper right", ncols=min(4, len(texts)), frameon=False)
+    entries = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside upper right", ncols=_legend_columns(entries, len(axes)), frameon=False)
     if len(titles := {_title(curve) for curve in curves}) == 1:
         figure.suptitle(titles.pop(), x=0.01, ha="left", fontsize=11)
     return axes
+
+
+def _draw_points(axes: np.ndarray, names: Sequence[str], curve: "ThermalCurve", label: str, number: int) -> None:
+    """The points of one curve with their errors; grey where something speaks against them."""
+    scale = _unit(curve)[0]
+    style = {"marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": "none"}
+    style |= {"linestyle": "none", "markersize": 5, "capsize": 2}  # hollow, so that curves which agree are seen to
+    finite, good = np.isfinite(curve.temperature), curve.trusted
+    for ax, name in zip(axes, names, strict=True):
+        if name not in curve.observables:
+            continue
+        factor = scale ** -_SCALARS[name].unit
+        T, mean, error = curve.temperature / scale, curve.observables[name].mean * factor, curve.observables[name].error * factor
+        for chosen, color, text in (
+            (finite & good, _COLORS[number % len(_COLORS)], label),
+            (finite & ~good, _DOUBTFUL, f"{label}: do not trust"),
+        ):
+            if chosen.any():
+                ax.errorbar(T[chosen], mean[chosen], error[chosen], label=text, color=color, **style)
+
+
+def _zero(name: str, curves: Sequence["ThermalCurve"]) -> bool:
+    """Whether an observable is zero by symmetry in all curves that have it."""
+    estimates = [curve.observables[name] for curve in curves if name in curve.observables]
+    return all(np.max(np.abs(_finite(x)), initial=0.0) < VANISHING for e in estimates for x in (e.mean, e.error))
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    return x[np.isfinite(x)]
+
+
+def _legend_columns(texts: Sequence[str], n_panels: int) -> int:
+    """As many as fit the width of the figure, at about 14 characters to an inch beside a handle of half an inch."""
+    width = 3.5 * min(3, n_panels)
+    return max(1, min(4, len(texts), int(width // (0.7 + max(map(len, texts), default=1) / 13))))
 
 
 def _canvas(n_panels: int) -> tuple["Figure", np.ndarray]:
@@ -120,23 +142,26 @@ def _logarithmic(ax: "Axes") -> None:
 
 
 def _draw_exact(axes: np.ndarray, names: Sequence[str], curves: Sequence["ThermalCurve"]) -> None:
-    """Lines for every different model among the curves that can be solved at once."""
-    drawn: set[str] = set()
+    """Lines for every different model among the curves that can be solved at once, named where there are several."""
+    models: dict[str, list[ThermalCurve]] = {}
     for curve in curves:
         tables = tomllib.loads(curve.config)
-        model = repr([tables.get("lattice"), tables.get("model")])
-        if model in drawn or not _solvable(hamiltonian := curve.hamiltonian):
+        models.setdefault(repr([tables.get("lattice"), tables.get("model")]), []).append(curve)
+    for number, alike in enumerate(models.values()):
+        if not _solvable(hamiltonian := alike[0].hamiltonian):
             continue
-        drawn.add(model)
-        scale = _unit(curve)[0]
-        temperatures = np.geomspace(curve.temperature.min(), curve.temperature.max(), 200)
+        scale = _unit(alike[0])[0]
+        visited = _finite(np.concatenate([curve.temperature for curve in alike]))
+        if not visited.size:
+            continue
+        temperatures = np.geomspace(visited.min(), visited.max(), 200)
         values = exact_curve(hamiltonian, 1 / temperatures)
+        label = "exact solution" if len(models) == 1 else f"exact: {_title(alike[0])}"
         for ax, name in zip(axes, names, strict=True):
             if name in values:
-                line = values[name] * scale ** -_PANELS[name][2]
-                ax.plot(
-                    temperatures / scale, line, color="0.35", linewidth=1.2, zorder=1, label="exact solution" if len(drawn) == 1 else None
-                )
+                line = values[name] * scale ** -_SCALARS[name].unit
+                dashes = _DASHES[number % len(_DASHES)]
+                ax.plot(temperatures / scale, line, dashes, color="0.35", linewidth=1.2, zorder=1, label=label)
 
 
 def _draw_limits(axes: np.ndarray, names: Sequence[str], curves: Sequence["ThermalCurve"]) -> None:

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_BATCHES = 32
+ROUNDING = 1e-14
+"""Variance in units of the squared mean that single precision, in which samplers work, makes by itself: a constant."""
+MIN_BATCHES = 20
 """Batches from which the error of an array is taken: as long as they can be while there are so many, so that none knows of another."""
 
 
@@ -79,7 +81,7 @@ def from_chains(series: np.ndarray, block: int = 1, variance: float | None = Non
     mean, spread = series.mean(), series.var(ddof=1) if series.size > 1 else 0.0
     variance = spread if variance is None else variance
     n = series.size * block
-    if spread <= 1e-26 * mean**2:
+    if spread <= ROUNDING * mean**2:
         return Estimate(*map(np.asarray, (mean, 0.0, 0.5, 1.0, float(n))))
     if n_blocks < 4:
         error = series.mean(0).std(ddof=1) / np.sqrt(n_chains) if n_chains > 1 else np.inf
@@ -106,9 +108,10 @@ def from_blocks(blocks: Blocks, variance: np.ndarray) -> Estimate:
     batches = blocks.means[:whole].reshape(per_chain, -1, *blocks.means.shape[1:]).mean(1) if whole else blocks.means
     batches = batches.reshape(-1, *blocks.means.shape[2:])
     if len(batches) < 2:
-        return Estimate(mean, np.full_like(mean, np.inf))
+        unknown = np.full_like(mean, np.nan)
+        return Estimate(mean, np.full_like(mean, np.inf), unknown, unknown, unknown)
     square = batches.var(0, ddof=1) / len(batches) * (whole * blocks.length / blocks.n_draws)
-    square = np.where(square > 1e-26 * mean**2, square, 0.0)
+    square = np.where(variance > ROUNDING * mean**2, square, 0.0)
     n_eff = np.divide(variance, square, out=np.full_like(mean, float(n)), where=square > 0)
     tau_int = np.divide(n, 2 * n_eff, out=np.full_like(mean, np.inf), where=n_eff > 0)
     return Estimate(mean, np.sqrt(square), tau_int, _split_r_hat(blocks.means, blocks.length, variance), n_eff)

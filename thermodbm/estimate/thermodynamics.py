@@ -10,30 +10,41 @@ peaks) plus a constant; everything else is a linear functional of it, and so is 
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
-Roughness, length and amplitude of the covariance are averaged over with the square root of their marginal likelihood: the covariance is
-the same at all temperatures and curves are not, so the full likelihood is too sure of itself (measured on frustrated magnets and at
-phase transitions; see Gruenwald, ALT 2012, for likelihoods to a power below 1). The posterior variance holds the statistical
-errors and the uncertainty of interpolating between the temperatures that were asked for, however few.
-Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 4.2.1, 5.2 and 9.4.
+Of these curves only those are kept that a magnet can have: c >= 0 on a grid of z, and at the coldest temperature 0 <= s <= ln 2 and e not
+below the sum of the ground state energies of all bonds. Where data and errors alone come within two errors and `_SLACK` of an inequality,
+it is not used: a quantity that is zero would be pushed up at every point of the grid, and its integral by many errors. Moments of a
+normal distribution cut off by inequalities, and the probability of what is left, come from expectation propagation.
+
+Roughness, length and amplitude of the covariance are averaged over with a power below 1 of their marginal likelihood (inequalities
+included): the covariance is the same at all temperatures and curves are not, so the full likelihood is too sure of itself (measured on
+frustrated magnets and at phase transitions; see Gruenwald, ALT 2012). The posterior variance holds the statistical errors and the
+uncertainty of interpolating between the temperatures that were asked for, however few.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 3.6, 4.2.1, 5.2 and 9.4.
 """
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from scipy.linalg import cholesky, solve_triangular
-from scipy.special import softmax
+from scipy.special import erfcx, log_ndtr, softmax
 
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.models.hamiltonian import SpinHamiltonian
 
-_LENGTHS = np.geomspace(0.03, 3.0, 12)  # in z, which has range 1
-_AMPLITUDES = np.geomspace(1e-3, 30.0, 14)  # of h, whose natural size is 1
+_LENGTHS = np.geomspace(0.03, 3.0, 8)  # in z, which has range 1
+_AMPLITUDES = np.geomspace(1e-3, 30.0, 9)  # of h, whose natural size is 1
 _CONSTANT = 3.0  # standard deviation of the constant part of h
-_LIKELIHOOD_POWER = 0.5
+_LIKELIHOOD_POWER = 0.3
+_NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
+_SLACK = 0.02  # of c, s and e / w, whose natural size is 1: an inequality is used where errors are larger
+_SPACING = 0.06  # in z, of the grid on which c >= 0
+_MAX_CHECKED = 40  # temperatures at which c >= 0
+_SWEEPS = 5  # of expectation propagation
 
 
 def integrate_thermodynamics(
@@ -43,28 +54,37 @@ def integrate_thermodynamics(
 
     The specific heat serves as the slope of the energy, c = -beta^2 de/dbeta, wherever it is finite and has an error (zero for exact
     values): give NaN where it must not be used. A peak that is narrower than the spacing of temperatures cannot be foreseen from its
-    neighbours; everywhere else errors are one standard deviation.
+    neighbours; everywhere else errors are one standard deviation. Means lie within 0 <= s <= ln 2 and c >= 0.
 
     Args:
         hamiltonian: what was simulated; its couplings fix the first moments.
-        betas: inverse temperatures > 0 in any order, (n_T,).
+        betas: inverse temperatures >= 0 in any order, (n_T,).
         energy, specific_heat: means and errors per site, (n_T,), statistically independent between temperatures; NaN where
-            a temperature is not finished.
+            a temperature is not finished or not to be trusted. What is wanted there is predicted from the other temperatures.
 
     Returns:
-        entropy, free_energy, specific_heat, (n_T,) each; NaN where the energy is.
+        entropy, free_energy, specific_heat, (n_T,) each; the same bits for the same arguments.
     """
+    betas, order = np.sort(np.asarray(betas, float)), np.argsort(betas, kind="stable")
+    energy, specific_heat = (Estimate(each.mean[order], each.error[order]) for each in (energy, specific_heat))
     second, third = high_temperature_moments(hamiltonian)
     w = second**0.5 or 1e-9  # H = 0 has no scale: any small one will do
-    known = np.isfinite(energy.mean) & np.isfinite(energy.error)
-    x = np.asarray(betas, float)[known] * w
-    results = np.full((2, 3, len(known)), np.nan)
-    if known.any():
-        e = Estimate(energy.mean[known] / w, energy.error[known] / w)
-        c = Estimate(specific_heat.mean[known], specific_heat.error[known])
-        results[..., known] = _regress(x, third / (2 * w**3) - 1, e, c)
-        results[:, 1] *= w
-    return {name: Estimate(mean, error) for name, mean, error in zip(("entropy", "free_energy", "specific_heat"), *results, strict=True)}
+    known = (betas > 0) & np.isfinite(energy.mean) & np.isfinite(energy.error)
+    slopes = known & np.isfinite(specific_heat.mean) & np.isfinite(specific_heat.error)
+    e, c = ((each.mean[used] / unit, each.error[used] / unit) for each, used, unit in ((energy, known, w), (specific_heat, slopes, 1.0)))
+    data = _Data(known, slopes, *np.concatenate([e, c], axis=1))
+    with _one_thread():
+        means, errors = _regress(betas * w, third / (2 * w**3) - 1, lowest_energy(hamiltonian) / w, data)
+    (s, integral, c), (s_error, integral_error, c_error) = means, errors
+    with np.errstate(divide="ignore"):
+        f, f_error = (integral - np.log(2)) / betas, np.divide(integral_error, betas, out=np.zeros(len(betas)), where=betas > 0)
+    place = np.argsort(order)
+    results = {
+        "entropy": (np.clip(s, 0, np.log(2)), np.minimum(s_error, np.log(2) / 2)),
+        "free_energy": (f, f_error),
+        "specific_heat": (np.maximum(c, 0), c_error),
+    }
+    return {name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}
 
 
 def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float]:
@@ -83,89 +103,233 @@ def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float
     return float(second) / n, float(triangles + fields - 6 * zz @ xy**2) / n
 
 
-class _Functionals(NamedTuple):
-    """Linear functionals of h, rows over (h at points, h' at the z of the data), and their values for h = 0."""
+def lowest_energy(hamiltonian: SpinHamiltonian) -> float:
+    """A lower bound of the ground state energy per site: the ground state energies of all bonds, each with its share of the fields.
 
-    rows: np.ndarray  # (n_functionals, n_points + n_data)
-    offset: np.ndarray  # (n_functionals,)
-
-    def __getitem__(self, chosen: np.ndarray) -> "_Functionals":
-        return _Functionals(self.rows[chosen], self.offset[chosen])
-
-
-def _regress(x: np.ndarray, a: float, e: Estimate, c: Estimate) -> np.ndarray:
-    """Means and errors (2, 3, n) of s, f / w and c at x from those of e / w and c."""
-    n, z = len(x), x / (1 + x)
-    points, energies, heats, integrals = _functionals(x, a)
-    slope = np.isfinite(c.mean) & np.isfinite(c.error)
-    data = _join(energies, heats[slope])
-    values = np.concatenate([e.mean, c.mean[slope]]) - data.offset
-    noise = np.concatenate([e.error, c.error[slope]]) ** 2
-    entropy = _Functionals(x[:, None] * energies.rows - integrals.rows, np.log(2) + x * energies.offset - integrals.offset)
-    free_energy = _Functionals(integrals.rows / x[:, None], (integrals.offset - np.log(2)) / x)
-    wanted = _join(entropy, free_energy, heats)
-
-    constant = np.concatenate([np.ones(len(points)), np.zeros(n)]) * _CONSTANT
-    log_likelihood, means, variances = [], [], []
-    for matern, length in product((_matern32, _matern52), _LENGTHS):
-        shape = _covariance(matern, length, points, z)
-        cross, inner = wanted.rows @ shape @ data.rows.T, data.rows @ shape @ data.rows.T
-        prior = np.einsum("ij,jk,ik->i", wanted.rows, shape, wanted.rows, optimize=True)
-        constant_data, constant_wanted = data.rows @ constant, wanted.rows @ constant
-        for amplitude in _AMPLITUDES:
-            covariance = amplitude**2 * inner + np.outer(constant_data, constant_data)
-            covariance[np.diag_indices_from(covariance)] += noise + _JITTER * np.diag(covariance)
-            try:
-                factor = cholesky(covariance, lower=True)
-            except np.linalg.LinAlgError:  # exact data to which these hyperparameters give no weight
-                continue
-            right = np.column_stack([values, (amplitude**2 * cross + np.outer(constant_wanted, constant_data)).T])
-            weighted, gain = np.split(solve_triangular(factor, right, lower=True, check_finite=False), [1], axis=1)
-            weighted = weighted[:, 0]
-            log_likelihood.append(-0.5 * weighted @ weighted - np.log(np.diag(factor)).sum())
-            means.append(weighted @ gain)
-            variances.append(amplitude**2 * prior + constant_wanted**2 - np.sum(gain**2, 0))
-    p = softmax(_LIKELIHOOD_POWER * np.array(log_likelihood))
-    mean = p @ means
-    variance = p @ (np.maximum(variances, 0) + (np.array(means) - mean) ** 2)
-    return np.stack([mean + wanted.offset, np.sqrt(variance)]).reshape(2, 3, n)
+    Source: Anderson, Phys. Rev. 83, 1260 (1951).
+    """
+    n, bonds = hamiltonian.n_sites, hamiltonian.bonds
+    zz, xy, x, z = (np.asarray(c, float) for c in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
+    coordination = np.bincount(bonds.ravel(), minlength=n)
+    alone = coordination == 0
+    share = 1 / np.maximum(coordination, 1)[bonds]
+    (x_1, x_2), (z_1, z_2), none = (x[bonds] * share).T, (z[bonds] * share).T, 0 * zz
+    rows = [  # of up up, up down, down up, down down
+        [zz - z_1 - z_2, -x_2, -x_1, none],
+        [-x_2, -zz - z_1 + z_2, 2 * xy, -x_1],
+        [-x_1, 2 * xy, -zz + z_1 - z_2, -x_2],
+        [none, -x_1, -x_2, zz + z_1 + z_2],
+    ]
+    pairs = np.linalg.eigvalsh(np.moveaxis(np.array(rows), -1, 0))[:, 0]
+    return float(pairs.sum() - np.hypot(x, z)[alone].sum()) / n
 
 
-def _functionals(x: np.ndarray, a: float) -> tuple[np.ndarray, _Functionals, _Functionals, _Functionals]:
-    """Points in z where h is needed, and e / w, c and int_0^x (e / w) dx' as functionals of h; the integral by Gauss-Legendre."""
-    n, z = len(x), x / (1 + x)
-    steps = 1 - np.exp(-np.arange(0, np.log1p(x.max()), 0.25))  # dx = dz / (1 - z)^2 varies by less than e^(1/2) between them
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """NumPy's OpenBLAS (of its wheels; no other) in one thread: for small matrices threads that spin cost ten times what they bring."""
+    library = ctypes.CDLL(np.linalg._umath_linalg.__file__)
+    try:
+        get, put = library.scipy_openblas_get_num_threads64_, library.scipy_openblas_set_num_threads64_
+    except AttributeError:
+        yield
+        return
+    before = get()
+    put(1)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+class _Data(NamedTuple):
+    """Energies (in units of w), then specific heats."""
+
+    known: np.ndarray  # (n_T,), where there is an energy
+    slopes: np.ndarray  # (n_T,), where there is a specific heat
+    values: np.ndarray  # (n_data,)
+    errors: np.ndarray  # (n_data,)
+
+
+class _Normal(NamedTuple):
+    """Normal distributions, one for each of K covariances of h, of what must be positive (u, n_u) and what is wanted (n_w)."""
+
+    log_likelihood: np.ndarray  # (K,)
+    mean: np.ndarray  # (K, n_u + n_w)
+    variance: np.ndarray  # (K, n_u + n_w)
+    rows: np.ndarray  # (K, n_u, n_u + n_w), covariances of u with everything
+
+
+def _regress(x: np.ndarray, a: float, e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray]:
+    """Means and errors, (3, n) each, of s, int_0^x (e / w) dx' and c at ascending x, with e / w not below e_min."""
+    n, z = len(x), _grid(x / (1 + x))
+    m, last = len(z), n - 1
+    checked = np.unique(np.r_[np.linspace(0, last, min(n, _MAX_CHECKED)).astype(int), n:m])
+    points, weights, offset = _quadrature(z, a)
+    e, c, integral = (scipy.sparse.eye_array(3 * m, format="csr")[k * m : (k + 1) * m] for k in range(3))
+    s = scipy.sparse.diags_array(z / (1 - z)) @ e - integral  # but for ln 2
+    asked = scipy.sparse.vstack([c[checked], s[[last]], -s[[last]], e[[last]], s[:n], integral[:n], c[:n]]).tocsr()
+    n_u = len(checked) + 3
+    known = asked @ offset
+    known[[n_u - 3, *range(n_u, n_u + n)]] += np.log(2)
+    known[n_u - 1] -= e_min
+    observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes)])
+    one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1)])
+    h = _posteriors(
+        lambda *shape: _covariance(*shape, points, weights, m),
+        one,
+        data._replace(values=data.values - offset[observed]),
+        observed,
+        asked,
+        n_u,
+    )
+    mean, variance, log_probability = _cut_off(h.mean + known, h.variance, h.rows, n_u)
+    weight = softmax(_LIKELIHOOD_POWER * (h.log_likelihood + log_probability))
+    average = weight @ mean
+    error = np.sqrt(weight @ (variance + (mean - average) ** 2))
+    return average.reshape(3, n), error.reshape(3, n)
+
+
+def _grid(z: np.ndarray) -> np.ndarray:
+    """The z of all temperatures, in front, and points that fill the gaps between them."""
+    fill = np.linspace(0, z[-1], int(z[-1] / _SPACING) + 2)[1:]
+    return np.concatenate([z, fill[np.abs(fill[:, None] - z).min(1) > _SPACING / 3]])
+
+
+def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What integrals over h need, by Gauss-Legendre between neighbouring z.
+
+    Returns:
+        points (m + n_nodes,), the z and the nodes between them; weights (m, n_nodes), so that the integral over e / w up to each z is
+        weights @ h(nodes) where e / w = z^3 h; and e / w, c and the integral, (3 m,), for h = 0.
+    """
+    steps = 1 - np.exp(-np.arange(0, -np.log1p(-z.max()), 0.25))  # dx = dz / (1 - z)^2 varies by less than e^(1/2) between them
     edges = np.unique(np.concatenate([z, steps]))
-    nodes, weights = np.polynomial.legendre.leggauss(6)
-    half = np.diff(edges)[:, None] / 2
-    t = (edges[:-1, None] + half * (1 + nodes)).ravel()
-    measure = (half * weights).ravel() / (1 - t) ** 2 * (t < z[:, None])  # (n, n_nodes)
-    points, none = np.concatenate([z, t]), np.zeros((n, n))
-    known = lambda z: -z + a * z**2  # noqa: E731
-    energies = _Functionals(np.hstack([np.diag(z**3), 0 * measure, none]), known(z))
-    heats = _Functionals(np.hstack([np.diag(-3 * z**4), 0 * measure, np.diag(-(z**5))]), z**2 - 2 * a * z**3)
-    return points, energies, heats, _Functionals(np.hstack([none, measure * t**3, none]), measure @ known(t))
+    width = np.diff(edges)
+    close = width < 0.06 * (1 - edges[1:])
+    nodes, measures = [], []
+    for n_nodes, chosen in ((2, close), (5, ~close)):
+        t, weight = np.polynomial.legendre.leggauss(n_nodes)
+        nodes.append((edges[:-1][chosen, None] + width[chosen, None] * (1 + t) / 2).ravel())
+        measures.append((width[chosen, None] * weight / 2).ravel())
+    t = np.concatenate(nodes)
+    measure = np.concatenate(measures) / (1 - t) ** 2 * (t < z[:, None])
+    return np.concatenate([z, t]), measure * t**3, np.concatenate([-z + a * z**2, z**2 - 2 * a * z**3, measure @ (-t + a * t**2)])
 
 
-def _join(*parts: _Functionals) -> _Functionals:
-    return _Functionals(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np.ndarray, asked, n_u: int) -> _Normal:
+    """Normal distributions given the data, for all covariances of h whose likelihood is not negligible.
+
+    One diagonalisation serves all amplitudes: with K = inner covariance at amplitude 1, whitened by the noise, = V diag(lambda) V', the
+    covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the constant, of rank one.
+
+    Args:
+        covariance: of e / w, c and integral (3 m, 3 m) at amplitude 1, of a Matern function and a length.
+        one: (3 m,), what h = one standard deviation of its constant part adds to them.
+        observed: indices of the data, (n_data,), among the 3 m.
+        asked: matrix (n_u + n_w, 3 m).
+    """
+    found = []
+    for shape in product((_matern32, _matern52), _LENGTHS):
+        full = covariance(*shape)
+        inner = full[np.ix_(observed, observed)]
+        scale = 1 / np.sqrt(data.errors**2 + _JITTER * np.diag(inner))
+        spectrum, vectors = np.linalg.eigh(inner * scale * scale[:, None])
+        white = vectors.T * scale
+        y, u = white @ data.values, white @ one[observed]
+        shrink = 1 / (1 + _AMPLITUDES[:, None] ** 2 * np.maximum(spectrum, 0))  # (n_amplitudes, n_data)
+        precision = 1 + shrink @ u**2  # of the constant
+        constant = shrink @ (u * y) / precision
+        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * constant**2 - np.log(precision)) / 2 + np.log(scale).sum()
+        found.append((log_likelihood, full, white, y, u, shrink, precision, constant))
+    best = max(each[0].max() for each in found)
+    results = []
+    for log_likelihood, full, white, y, u, *of_amplitude in found:
+        kept = _LIKELIHOOD_POWER * (log_likelihood - best) > np.log(_NEGLIGIBLE)
+        if not kept.any():
+            continue
+        cross = asked @ full
+        prior, gain = asked @ cross.T, white @ cross[:, observed].T
+        for likelihood, power, shrink, precision, constant in zip(
+            *(each[kept] for each in (log_likelihood, _AMPLITUDES**2, *of_amplitude)), strict=True
+        ):
+            left = asked @ one - power * (shrink * u) @ gain  # of the constant, after what the data say about it
+            mean = power * (shrink * (y - u * constant)) @ gain + asked @ one * constant
+            rows = power * prior[:n_u] - power**2 * (gain[:, :n_u].T * shrink) @ gain + np.outer(left[:n_u], left) / precision
+            variance = power * np.diag(prior) - power**2 * shrink @ gain**2 + left**2 / precision
+            rows[np.diag_indices(n_u)] = np.maximum(np.diag(rows), 0) + 1e-10 * power * np.diag(prior)[:n_u] + 1e-14  # rounding
+            results.append((likelihood, mean, np.maximum(variance, 0), rows))
+    return _Normal(*map(np.array, zip(*results, strict=True)))
 
 
-def _covariance(matern: Callable[[np.ndarray], tuple], length: float, points: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Covariance of (h at points, h' at z) for unit amplitude."""
-    value, _, _ = matern((points[:, None] - points) / length)
-    _, slope, _ = matern((points[:, None] - z) / length)
-    _, _, curvature = matern((z[:, None] - z) / length)
-    return np.block([[value, -slope / length], [-slope.T / length, -curvature / length**2]])
+def _cut_off(mean: np.ndarray, variance: np.ndarray, rows: np.ndarray, n_u: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means and variances (K, n_w) of what is wanted and log-probability (K,), where u > -slack: expectation propagation.
+
+    Each inequality is replaced by a factor exp(nu u - tau u^2 / 2) that gives u the moments it has with the inequality itself and all
+    other factors; one after the other, some times over.
+    """
+    covariance = rows[:, :, :n_u]
+    mean_u = mean[:, :n_u] + np.minimum(2 * np.sqrt(variance[:, :n_u]), _SLACK)
+    least = 1e-12 * np.diagonal(covariance, axis1=1, axis2=2)
+    nu, tau = np.zeros((2, *mean_u.shape))
+    now, now_mean = covariance.copy(), mean_u.copy()
+    for _ in range(_SWEEPS):
+        for i in range(n_u):
+            v = np.maximum(now[:, i, i], least[:, i])
+            rest = np.maximum(1 / v - tau[:, i], 1e-3 / v)  # precision of u_i without its own factor
+            rest_nu = now_mean[:, i] / v - nu[:, i]
+            cut_mean, cut_variance, _ = _positive(rest_nu / rest, 1 / rest)
+            change = np.maximum(1 / cut_variance - rest, 1e-12 * rest) - tau[:, i]
+            change_nu = cut_mean / cut_variance - rest_nu - nu[:, i]
+            tau[:, i] += change
+            nu[:, i] += change_nu
+            column, factor = now[:, i].copy(), 1 / (1 + change * v)
+            now_mean += ((change_nu - change * now_mean[:, i]) * factor)[:, None] * column
+            now -= (change * factor)[:, None, None] * column[:, :, None] * column[:, None]
+        root = np.sqrt(tau)
+        lower = np.linalg.cholesky(np.eye(n_u) + root[:, :, None] * covariance * root[:, None])
+        pull = np.linalg.solve(lower, (nu / root - root * mean_u)[..., None])
+        gain = np.linalg.solve(lower, root[:, :, None] * rows).swapaxes(1, 2)  # afresh, lest rounding adds up
+        now, now_mean = covariance - gain[:, :n_u] @ gain[:, :n_u].swapaxes(1, 2), mean_u + (gain[:, :n_u] @ pull)[..., 0]
+    v = np.maximum(np.diagonal(now, axis1=1, axis2=2), least)
+    rest, rest_nu = np.maximum(1 / v - tau, 1e-3 / v), now_mean / v - nu
+    log_part = lambda nu, tau: (nu**2 / tau - np.log(tau)) / 2  # noqa: E731
+    factors = _positive(rest_nu / rest, 1 / rest)[2] + log_part(rest_nu, rest) - log_part(now_mean / v, 1 / v) + nu**2 / tau / 2
+    log_probability = factors.sum(1) - np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(1) - (pull**2).sum((1, 2)) / 2
+    log_probability = np.where(log_probability < 0.1, log_probability, -1e6)  # above 0 only where rounding has won: leave it out
+    gain = gain[:, n_u:]
+    return mean[:, n_u:] + (gain @ pull)[..., 0], np.maximum(variance[:, n_u:] - (gain**2).sum(2), 0), log_probability
 
 
-def _matern32(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """k(r), k'(r), k''(r) for a once differentiable process."""
+def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and variance of a normal variable of which only positive values are kept, and the log-probability of those."""
+    sd = np.sqrt(variance)
+    r = mean / sd
+    hazard = np.sqrt(2 / np.pi) / erfcx(-r / np.sqrt(2))
+    far = r < -30  # where the differences below cancel: an exponential distribution
+    part = np.where(far, 1 / np.maximum(r**2, 1), 1 - hazard * (r + hazard))
+    return np.where(far, sd / np.maximum(-r, 1), mean + sd * hazard), variance * np.clip(part, 1e-12, 1), log_ndtr(r)
+
+
+def _covariance(matern: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+    """Covariance (3 m, 3 m) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral, at the first m points, for unit amplitude."""
+    r, z = (points[:, None] - points) / length, points[:m]
+    value, slope, curvature = matern(r, 0), matern(r[:, :m], 1) / length, matern(r[:m, :m], 2) / length**2
+    e, c, c_slope = z**3, -3 * z**4, -(z**5)
+    with_c = value[:, :m] * c - slope * c_slope  # covariance of h at all points with c
+    slope_with_c = slope[:m] * c - curvature * c_slope
+    c_c = c[:, None] * with_c[:m] + c_slope[:, None] * slope_with_c
+    e_integral, c_integral = (weights @ value[m:, :m] * e).T, (weights @ with_c[m:]).T
+    e_c, integrals = e[:, None] * with_c[:m], weights @ value[m:, m:] @ weights.T
+    return np.block([[e[:, None] * value[:m, :m] * e, e_c, e_integral], [e_c.T, c_c, c_integral], [e_integral.T, c_integral.T, integrals]])
+
+
+def _matern32(r: np.ndarray, derivative: int) -> np.ndarray:
+    """k(r), k'(r) or k''(r) for a once differentiable process."""
     s = np.sqrt(3) * np.abs(r)
-    return (1 + s) * np.exp(-s), -3 * r * np.exp(-s), -3 * (1 - s) * np.exp(-s)
+    return (lambda: 1 + s, lambda: -3 * r, lambda: 3 * (s - 1))[derivative]() * np.exp(-s)
 
 
-def _matern52(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """k(r), k'(r), k''(r) for a twice differentiable process."""
+def _matern52(r: np.ndarray, derivative: int) -> np.ndarray:
+    """k(r), k'(r) or k''(r) for a twice differentiable process."""
     s = np.sqrt(5) * np.abs(r)
-    return (1 + s + s**2 / 3) * np.exp(-s), -5 / 3 * r * (1 + s) * np.exp(-s), -5 / 3 * (1 + s - s**2) * np.exp(-s)
+    return (lambda: 1 + s + s**2 / 3, lambda: -5 / 3 * r * (1 + s), lambda: 5 / 3 * (s**2 - s - 1))[derivative]() * np.exp(-s)

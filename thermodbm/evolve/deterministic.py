@@ -261,36 +261,40 @@ def _to_zero(plan: Plan, levels: Mapping[int, Level], beta: float, name: str, fo
     return extrapolate(found, (deltas / deltas[0]) ** 2, **prior.scaled(name, smallness))
 
 
-def _level_estimates(plan: Plan, series: Series, every: int, beta: float) -> dict[str, Estimate]:
-    """Everything that one Trotter step yields, with the floor of its errors and what is known without."""
+def _level_estimates(plan: Plan, series: Series, beta: float) -> dict[str, Estimate]:
+    """Everything that one Trotter step yields."""
     n = plan.hamiltonian.n_sites
     found, arrays = estimate_scalars(series, beta, n), estimate_arrays(series)
     slope, fluctuation = arrays.pop("slope"), found["specific_heat"]
     found["specific_heat"] = fluctuation._replace(
         mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
     )
+    return found | arrays
+
+
+def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: int, beta: float) -> dict[str, Estimate]:
+    """The estimates with what samples cannot have seen in their errors, and what is known without."""
     sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
     tau = max(0.5, float(np.nan_to_num(found["energy"].tau_int, nan=0.5, posinf=0.5)))
-    independent = series.n_draws * plan.n_chains / (2 * tau)
+    independent, changed = series.n_draws * plan.n_chains / (2 * tau), dict(found)
     for name, change in least_changes(plan.hamiltonian, beta).items():
-        for table, n_draws in ((found, independent), (arrays, independent / every)):
-            if name in table and sign:
-                floor = change / (sign * max(n_draws, 1.0))
-                table[name] = table[name]._replace(error=np.hypot(table[name].error, floor))
-    found |= arrays
+        if name in found and sign:
+            n_draws = independent / every if name in series.arrays else independent
+            changed[name] = found[name]._replace(error=np.hypot(found[name].error, change / (sign * max(n_draws, 1.0))))
     for name, (entries, value) in known_values(plan.hamiltonian).items():
         if name in found:
-            e = found[name]
-            found[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
-    return found
+            e = changed[name]
+            changed[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
+    return changed
 
 
 def _point(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm) -> Point:
     ordered = [level for _, level in sorted(levels.items())]
     whole = [join_ranks(comm.share(level.series)) for level in ordered]
-    found = [_level_estimates(plan, series, plan.every(level.n_slices), beta) for series, level in zip(whole, ordered, strict=True)]
+    found = [_level_estimates(plan, series, beta) for series in whole]
+    doubts = doubts_of_chains(found[0])
+    found = [_with_floors(plan, e, x, plan.every(level.n_slices), beta) for e, x, level in zip(found, whole, ordered, strict=True)]
     observables = {name: _to_zero(plan, levels, beta, name, [e[name] for e in found]) for name in found[0] if name != "sign"}
-    doubts = doubts_of_chains({k: e for k, e in found[0].items() if k in observables or k == "sign"})
     n_slices = ordered[0].n_slices
     diagnostics = {
         "n_slices": n_slices,

@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
-from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
+from thermodbm.sampling.metropolis import hamiltonian_patterns
 
 Values = Mapping[str, jax.Array]
 """Observable -> value for each configuration, (n, ...)."""
+
+
+class Averages(NamedTuple):
+    """Observables of the contract in a trial state that is taken as it is."""
+
+    estimates: dict[str, Estimate]  # with statistical errors
+    spread: dict[str, np.ndarray]  # sqrt(<O^2> - <O>^2), by which a state a little off changes <O>
 
 
 class Tally(NamedTuple):
@@ -47,9 +55,8 @@ def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[jax.Array], 
 
 
 def energy_observables(hamiltonian: SpinHamiltonian, e_loc: jax.Array, ratios: jax.Array) -> dict[str, jax.Array]:
-    """Local energy and its square per site, and sx where H has it, from total e_loc (n,) and amplitude ratios (n, K)."""
-    n = hamiltonian.n_sites
-    found = {"energy": e_loc.real / n, "energy_squared": jnp.abs(e_loc) ** 2 / n}
+    """Local energy per site, and sx where H has it, from total e_loc (n,) and amplitude ratios (n, K)."""
+    found = {"energy": e_loc.real / hamiltonian.n_sites}
     if not hamiltonian.conserves_sz:
         found["magnetization_x"] = ratios.real.mean(-1)
     return found
@@ -85,6 +92,37 @@ def heat_bath_controls(hamiltonian: SpinHamiltonian) -> Callable[..., jax.Array]
     return controls
 
 
+def variance_observables(
+    hamiltonian: SpinHamiltonian, e_loc: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+) -> Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """Parts of Var(H) = sum_v |Psi(v)|^2 |e_loc(v) - E|^2 that are bounded, however small the amplitude.
+
+    Where Psi(v) is small |e_loc|^2 is large, and samples of |Psi|^2 never see it. So each sample makes one of the K moves of H, or
+    none, with equal chances. What it comes to, v, has the weight w(v) = (K + 1) / (1 + void + sum_k |r_k|^2) against that law, with
+    r_k = Psi(v_k)/Psi(v) of the moves from v that are not void, and w |sum_k H_k r_k|^2 <= (K + 1) sum_k H_k^2.
+
+    Returns:
+        A function (key, theta, samples (n, V)) -> w, w Re e_loc / N and w |e_loc|^2 / N, (n,) each, of the configurations come to.
+    """
+    n = hamiltonian.n_sites
+    patterns = np.asarray(hamiltonian_patterns(hamiltonian)[0], np.int8)
+    k, stay = len(patterns), np.zeros((1, 2 * n), np.int8)
+    choices, support = jnp.asarray(np.concatenate([stay, patterns])), jnp.asarray(np.abs(patterns).sum(-1))
+
+    def values(key: jax.Array, theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
+        pattern = choices[jax.random.randint(key, (len(visible),), 0, k + 1)]
+        overlap = (pattern * visible).sum(-1, dtype=jnp.int8)
+        valid = jnp.abs(overlap) == jnp.abs(pattern).sum(-1)
+        sign = jnp.where(valid, jnp.where(overlap < 0, -1, 1), 0).astype(jnp.int8)
+        moved = visible - 2 * pattern * sign[:, None]
+        energies, ratios = e_loc(theta, moved)
+        void = (jnp.abs(moved.astype(jnp.int32) @ patterns.T.astype(np.int32)) != support).sum(-1)
+        weight = (k + 1) / (1 + void + (jnp.abs(ratios) ** 2).sum(-1))
+        return {"moved": weight, "moved_energy": weight * energies.real / n, "moved_square": weight * jnp.abs(energies) ** 2 / n}
+
+    return values
+
+
 def empty_tally(values: Values) -> Tally:
     """Nothing counted yet, for observables of the given shapes (n_walkers, ...)."""
     zeros = {name: jnp.zeros_like(v) for name, v in values.items()}
@@ -100,32 +138,31 @@ def add_to_tally(tally: Tally, values: Values) -> Tally:
     )
 
 
-def walker_estimates(
-    hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL, distance: float = 0.0
-) -> dict[str, Estimate]:
+def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, comm: Comm = SERIAL) -> Averages:
     """Means and errors from the scatter of the walkers' own means: walkers are uncorrelated, samples of one walker need not be.
     There is no r_hat: walkers number thousands and each gives few samples.
 
     From plain averages, what the entry "controls" explains is taken off by linear regression among the walkers. Fluctuations are left as
-    they are: they would gain little, and the regression of a square has a bias. A state that is off by `distance` adds
-    2 distance sqrt(Var) to every error but the energy's, whose systematic error is told apart.
+    they are: they would gain little, and the regression of a square has a bias.
     """
     samples = {name: s / tally.count for name, s in tally.sums.items()}
     n_walkers = len(samples["energy"]) * comm.size
     mean = {name: x / n_walkers for name, x in comm.sum({name: s.sum(0) for name, s in samples.items()}).items()}
     controls, mean_controls = samples.pop("controls"), np.asarray(mean.pop("controls"))
-    derived, linear = _derived(hamiltonian, beta, mean, samples)
+    linear = {name: (samples[name], mean[name]) for name in mean if name not in _PARTS}
+    linear |= _susceptibility(hamiltonian, beta, mean, samples)
     flat = {name: (x - mean_x).reshape(len(x), -1) for name, (x, mean_x) in linear.items()}
     centered = controls - mean_controls
     gram, cross = comm.sum((centered.T @ centered, {name: centered.T @ x for name, x in flat.items()}))
-    squares, spread = comm.sum((tally.squares, {name: (x**2).sum(0) for name, x in flat.items()}))
+    squares, scatter = comm.sum((tally.squares, {name: (x**2).sum(0) for name, x in flat.items()}))
     total, scale = float(n_walkers * tally.count), 1 / (max(n_walkers - 1, 1) * n_walkers)  # from a sum of squares to that of the mean
-    found = {}
-    for name, value in derived.items():
-        value, variance = np.asarray(value), np.asarray(spread[name]).reshape(np.shape(value)) * scale
-        off = 0.0 if name == "energy" else 2 * distance * np.sqrt(total * variance)
+    found, spread = {}, {}
+    for name in linear:
+        value = np.asarray(mean[name] if name in mean else _fluctuation(hamiltonian, beta, mean))
+        variance = np.asarray(scatter[name]).reshape(value.shape) * scale
+        spread[name] = np.sqrt(total * variance)
         if name not in mean:
-            found[name] = Estimate(value, np.hypot(np.sqrt(variance), off))
+            found[name] = Estimate(value, np.sqrt(variance))
             continue
         slopes = np.linalg.lstsq(np.asarray(gram), np.asarray(cross[name]), rcond=1e-10)[0]
         explained = np.sum(slopes * np.asarray(cross[name]), 0).reshape(value.shape) * scale
@@ -133,36 +170,62 @@ def walker_estimates(
         single = np.maximum(np.asarray(squares[name]) / total - np.asarray(mean[name]) ** 2, 0)
         n_eff = np.divide(single, left, out=np.full(value.shape, total), where=left > 0)
         tau_int = 0.5 * np.divide(total * variance, single, out=np.ones(value.shape), where=single > 0)
-        found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.hypot(np.sqrt(left), off), tau_int, None, n_eff)
-    return found
+        spread[name] = np.sqrt(single)
+        found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.sqrt(left), tau_int, None, n_eff)
+    found["specific_heat"] = _sampled_heat(hamiltonian, beta, float(found["energy"].mean), samples, n_walkers, comm)
+    spread["specific_heat"] = np.sqrt(2) * found["specific_heat"].mean
+    return Averages(found, spread)
 
 
-def exact_estimates(
-    hamiltonian: SpinHamiltonian, beta: float, weights: jax.Array, values: Values, distance: float = 0.0
-) -> dict[str, Estimate]:
-    """The same from all configurations and their weights, of sum 1. Nothing is left to chance but the state itself: one that is off by
-    `distance` has averages off by up to 2 distance sqrt(Var). The energy's error is zero, as its systematic error is told apart.
-    """
-    mean = {name: jnp.tensordot(weights, x, 1) for name, x in values.items()}
-    derived, linear = _derived(hamiltonian, beta, mean, values)
-    spread = {name: jnp.sqrt(jnp.tensordot(weights, (x - mean_x) ** 2, 1)) for name, (x, mean_x) in linear.items()}
-    spread["energy"] = jnp.zeros(())
-    return {name: Estimate(np.asarray(v), np.asarray(2 * distance * spread[name])) for name, v in derived.items()}
-
-
-def _derived(hamiltonian: SpinHamiltonian, beta: float, mean: Values, samples: Values) -> tuple[dict, dict]:
-    """Observables of the contract from means, and for each a linearisation (samples, their mean) that has the same error."""
+def _sampled_heat(hamiltonian: SpinHamiltonian, beta: float, energy: float, samples: Values, n_walkers: int, comm: Comm) -> Estimate:
+    """c = beta^2 Var(H)/N about the energy per site, from the parts of `variance_observables`; an error in E enters it squared."""
     n = hamiltonian.n_sites
-    derived = {name: x for name, x in mean.items() if name not in ("energy_squared", "total_m_squared")}
-    linear = {name: (samples[name], mean[name]) for name in derived}
+    x = beta**2 * (samples["moved_square"] - 2 * n * energy * samples["moved_energy"] + n * energy**2 * samples["moved"])
+    mean = comm.sum(x.sum()) / n_walkers
+    variance = comm.sum(((x - mean) ** 2).sum()) / (max(n_walkers - 1, 1) * n_walkers)
+    return Estimate(np.asarray(mean), np.sqrt(np.asarray(variance)))
 
-    def fluctuation(name: str, scale: float, square: str, first: str) -> None:
-        derived[name] = scale * (mean[square] - n * mean[first] ** 2)
-        linear[name] = (scale * (samples[square] - 2 * n * mean[first] * samples[first]), scale * (mean[square] - 2 * n * mean[first] ** 2))
 
-    fluctuation("specific_heat", beta**2, "energy_squared", "energy")
-    if hamiltonian.conserves_sz:
-        scaled = {"m2": n * mean["total_m_squared"]}
-        mean, samples = {**mean, **scaled}, {**samples, "m2": n * samples["total_m_squared"]}
-        fluctuation("susceptibility", beta, "m2", "magnetization_z")
-    return derived, linear
+def exact_estimates(hamiltonian: SpinHamiltonian, beta: float, weights: jax.Array, e_loc: jax.Array, values: Values) -> Averages:
+    """The same from all configurations and their weights, of sum 1, and total local energies: nothing is left to chance."""
+    n = hamiltonian.n_sites
+    mean = {name: jnp.tensordot(weights, x, 1) for name, x in values.items()}
+    linear = {name: (values[name], mean[name]) for name in mean if name not in _PARTS}
+    linear |= _susceptibility(hamiltonian, beta, mean, values)
+    heat = beta**2 * (weights @ jnp.abs(e_loc - n * mean["energy"]) ** 2) / n
+    derived = {name: mean[name] if name in mean else _fluctuation(hamiltonian, beta, mean) for name in linear}
+    spread = {name: np.asarray(jnp.sqrt(jnp.tensordot(weights, (x - mean_x) ** 2, 1))) for name, (x, mean_x) in linear.items()}
+    found = {name: exact(np.asarray(x)) for name, x in {**derived, "specific_heat": heat}.items()}
+    return Averages(found, {**spread, "specific_heat": np.sqrt(2) * found["specific_heat"].mean})
+
+
+_PARTS = {"total_m_squared", "moved", "moved_energy", "moved_square"}
+"""Averages that are no observables themselves."""
+
+
+def _fluctuation(hamiltonian: SpinHamiltonian, beta: float, mean: Values) -> jax.Array:
+    """The susceptibility beta N (<m^2> - <m>^2) of the conserved magnetisation per site."""
+    return beta * hamiltonian.n_sites * (mean["total_m_squared"] - mean["magnetization_z"] ** 2)
+
+
+def _susceptibility(hamiltonian: SpinHamiltonian, beta: float, mean: Values, samples: Values) -> dict[str, tuple]:
+    """Where it is one, a linearisation of it, (samples, their mean), that has the same error."""
+    if not hamiltonian.conserves_sz:
+        return {}
+    n, m = hamiltonian.n_sites, mean["magnetization_z"]
+    linear = [beta * n * (x["total_m_squared"] - 2 * m * x["magnetization_z"]) for x in (samples, mean)]
+    return {"susceptibility": tuple(linear)}
+
+
+def with_systematic(averages: Averages, share: float, energy: float, residual: float) -> dict[str, Estimate]:
+    """Estimates whose errors hold what is wrong with the state itself, as an independent error.
+
+    Args:
+        share: an average <O> is off by this share of the spread sqrt(<O^2> - <O>^2); of (H - E)^2 the spread is taken as that of a
+            normal distribution, sqrt(2) Var(H).
+        energy: by this much the energy per site is off.
+        residual: r^2, by which share Var(H) and -dE/d beta differ.
+    """
+    off = {name: share * spread for name, spread in averages.spread.items()}
+    off |= {"energy": energy, "specific_heat": np.hypot(off["specific_heat"], residual * averages.estimates["specific_heat"].mean)}
+    return {name: x._replace(error=np.asarray(np.hypot(x.error, off[name]))) for name, x in averages.estimates.items()}

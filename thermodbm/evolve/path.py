@@ -1,32 +1,57 @@
-"""Integrals along the way from infinite temperature: ln Z, and what the residual does to the energy."""
+"""Integrals along the way from infinite temperature: ln Z, and what the parameters could not follow."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from thermodbm.evolve.method import State
 
-INFINITE_TEMPERATURE = {
-    "beta": 0.0,
-    "log_z": float(np.log(2)),
-    "log_z_variance": 0.0,
-    "energy": 0.0,
-    "energy_error": 0.0,
-    "residual": 0.0,
-    "systematic": 0.0,
-}
-"""Where the integrals along the way begin, per site: energy and its slope -variance are those of a traceless H."""
+class Path(NamedTuple):
+    """Where the evolution has come to, and integrals over beta up to there; per site unless said otherwise."""
+
+    beta: float
+    energy: float
+    energy_error: float  # statistical
+    variance: float  # Var(H)/N = -de/dbeta of the exact evolution
+    residual: float  # r^2
+    log_z: float
+    log_z_variance: float  # statistical
+    missed: float  # int r^2 Var/N: by so much the energy is off to first order
+    share: float  # int r^2 sqrt(Var) of the total Var: other averages are off by this share of their own spread
+    systematic: float  # error of the energy, `missed` and that of a distance
+    systematic_area: float  # its integral: error of ln Z
 
 
-def extend(path: State, beta: float, energy: float, energy_error: float, variance: float, residual: float) -> State:
-    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule; effect of r^2 on e by the trapezoidal one."""
-    d = beta - path["beta"]
-    area = d * (path["energy"] + energy) / 2 - d**2 * (path["variance"] - variance) / 12
-    return {
-        "beta": float(beta),
-        "log_z": float(path["log_z"] - area),
-        "log_z_variance": float(path["log_z_variance"] + d**2 / 2 * (path["energy_error"] ** 2 + energy_error**2)),
-        "energy": float(energy),
-        "energy_error": float(energy_error),
-        "variance": float(variance),
-        "residual": float(residual),
-        "systematic": float(path["systematic"] + d * (path["residual"] * path["variance"] + residual * variance) / 2),
-    }
+def infinite_temperature(variance: float) -> Path:
+    """Where the way begins: energy and its slope -variance are those of a traceless H."""
+    return Path(0.0, 0.0, 0.0, variance, 0.0, float(np.log(2)), 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def extend(
+    path: Path, n_sites: int, beta: float, energy: float, energy_error: float, variance: float, residual: float, distance: float
+) -> Path:
+    """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, the others by the trapezoidal one.
+
+    Averages over a state that is off by `distance` (of normalised states) are off by up to 2 distance sqrt(Var).
+    """
+    d = float(beta) - path.beta
+    area = d * (path.energy + energy) / 2 - d**2 * (path.variance - variance) / 12
+
+    def integral(at: float, rate: float) -> float:
+        return float(at + d / 2 * rate)
+
+    missed = integral(path.missed, path.residual * path.variance + residual * variance)
+    share = integral(path.share, path.residual * np.sqrt(n_sites * path.variance) + residual * np.sqrt(n_sites * variance))
+    systematic = float(missed + 2 * distance * np.sqrt(variance / n_sites))
+    return Path(
+        beta=float(beta),
+        energy=float(energy),
+        energy_error=float(energy_error),
+        variance=float(variance),
+        residual=float(residual),
+        log_z=float(path.log_z - area),
+        log_z_variance=float(path.log_z_variance + d**2 / 2 * (path.energy_error**2 + energy_error**2)),
+        missed=missed,
+        share=share,
+        systematic=systematic,
+        systematic_area=integral(path.systematic_area, path.systematic + systematic),
+    )

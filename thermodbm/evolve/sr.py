@@ -16,8 +16,12 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.scipy.sparse.linalg import cg
 
 from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.network.ansatz import gram
+
+CG_TOLERANCE, CG_ITERATIONS = 1e-6, 1000
+"""Where conjugate gradients stop; `SRInfo.unsolved` tells whether they came that far."""
 
 
 class SRInfo(NamedTuple):
@@ -27,6 +31,7 @@ class SRInfo(NamedTuple):
     variance: jax.Array  # <|e_loc - <H>|^2>, total
     residual: jax.Array  # r^2, the share of the variance that the parameters cannot follow, 0 to 1
     n_eff: jax.Array  # effective number of samples, (sum w)^2 / sum w^2
+    unsolved: jax.Array  # |S x - F| / |F| that conjugate gradients stopped at, with the shift in S; 0 for other solvers
 
 
 class Centered(NamedTuple):
@@ -54,7 +59,7 @@ def center(
     variance = comm.sum(jnp.sum(jnp.abs(e) ** 2))
     if real_params:
         derivs, e = jnp.concatenate([derivs.real, derivs.imag]), jnp.concatenate([e.real, e.imag])
-    return Centered(derivs, e), SRInfo((mean_e / norm).real, variance, jnp.ones(()), norm**2 / squares)
+    return Centered(derivs, e), SRInfo((mean_e / norm).real, variance, jnp.ones(()), norm**2 / squares, jnp.zeros(()))
 
 
 def sr_direction(
@@ -73,32 +78,33 @@ def sr_direction(
     """
     weights = jnp.ones(len(e_loc)) if weights is None else weights
     centered, info = center(log_derivs, e_loc, weights, comm, real_params=real_params)
-    direction = solve(centered, options, comm)
-    return direction, info._replace(residual=residual(centered, direction, info.variance, comm))
+    direction, unsolved = _solve(centered, options, comm)
+    return direction, info._replace(residual=residual(centered, direction, info.variance, comm), unsolved=unsolved)
 
 
-def solve(centered: Centered, options: VariationalOptions, comm: Comm = SERIAL) -> jax.Array:
-    """S^-1 F, regularised in units in which the diagonal of S is one; `VariationalOptions.solver` says how."""
+def _solve(centered: Centered, options: VariationalOptions, comm: Comm) -> tuple[jax.Array, jax.Array]:
+    """S^-1 F, regularised in units in which the diagonal of S is one; `VariationalOptions.solver` says how. And `SRInfo.unsolved`."""
     derivs, e = centered
     if choose_solver(options, *derivs.shape, comm) == "minsr":
-        return _min_sr(derivs, e, options, comm)
+        return _min_sr(derivs, e, options, comm), jnp.zeros(())
     return precondition(derivs, comm.sum(derivs.conj().T @ e), options, comm)
 
 
-def precondition(derivs: jax.Array, force: jax.Array, options: VariationalOptions, comm: Comm = SERIAL) -> jax.Array:
-    """S^-1 force for any force (P,), with S = O* O of centred log-derivatives (n, P)."""
+def precondition(derivs: jax.Array, force: jax.Array, options: VariationalOptions, comm: Comm = SERIAL) -> tuple[jax.Array, jax.Array]:
+    """S^-1 force for any force (P,), with S = O* O of centred log-derivatives (n, P); and `SRInfo.unsolved`."""
     scale = _scale(derivs, comm)
     scaled, force = derivs * scale, force * scale
     kind = choose_solver(options, *derivs.shape, comm)
     if kind in ("cg", "minsr"):  # the latter needs a force of the form O* e
         apply = lambda x: comm.sum(scaled.conj().T @ (scaled @ x)) + _shift(options) * x  # noqa: E731
-        return scale * cg(apply, force, tol=1e-6, maxiter=1000)[0]
+        x, _ = cg(apply, force, tol=CG_TOLERANCE, maxiter=CG_ITERATIONS)
+        return scale * x, jnp.linalg.norm(apply(x) - force) / jnp.maximum(jnp.linalg.norm(force), 1e-300)
     qgt = comm.sum(gram(scaled.conj().T))
     if kind == "cholesky":
-        return scale * cho_solve(cho_factor(qgt + _shift(options) * jnp.eye(len(force)), lower=True), force)
+        return scale * cho_solve(cho_factor(qgt + _shift(options) * jnp.eye(len(force)), lower=True), force), jnp.zeros(())
     values, vectors = jnp.linalg.eigh(qgt)
     inverse = jnp.where(values > options.cutoff * values[-1], 1 / jnp.maximum(values, 1e-300), 0)
-    return scale * (vectors @ (inverse * (vectors.conj().T @ force)))
+    return scale * (vectors @ (inverse * (vectors.conj().T @ force))), jnp.zeros(())
 
 
 def _scale(derivs: jax.Array, comm: Comm) -> jax.Array:
@@ -108,14 +114,34 @@ def _scale(derivs: jax.Array, comm: Comm) -> jax.Array:
 
 
 def _shift(options: VariationalOptions) -> float:
-    return options.diag_shift or options.cutoff
+    return options.cutoff if options.diag_shift is None else options.diag_shift
+
+
+def check_solver(options: VariationalOptions) -> None:
+    """Complain of a solver that cannot do without a shift: S is singular wherever two parameters have the same effect.
+
+    Raises:
+        InputError: for cholesky or minsr with diag_shift = 0.
+    """
+    if options.diag_shift == 0 and options.solver in ("cholesky", "minsr"):
+        raise InputError(
+            "method.diag_shift",
+            expected=f"a positive number for solver = {options.solver}",
+            found=0,
+            hint="Without a shift use pinv or cg.",
+        )
 
 
 def choose_solver(options: VariationalOptions, n: int, n_params: int, comm: Comm) -> str:
-    """The solver for n samples on each rank; see `VariationalOptions.solver`."""
+    """The solver for n samples on each rank; see `VariationalOptions.solver`.
+
+    Raises:
+        InputError: as `check_solver`.
+    """
+    check_solver(options)
     if options.solver != "auto":
         return options.solver
-    if n * comm.size < n_params:
+    if n * comm.size < n_params and options.diag_shift != 0:
         return "minsr"
     if n_params > 8192:
         return "cg"
@@ -167,7 +193,7 @@ def direction_by_kernel(
     direction = pull_back(x - p * x.sum()).conj()
     variance = jnp.sum(jnp.abs(e) ** 2)
     rest = shift**2 * jnp.sum(jnp.abs(left) ** 2)  # e - O direction = shift left
-    return direction, SRInfo(mean_e.real, variance, rest / jnp.maximum(variance, 1e-30), 1 / jnp.sum(p**2))
+    return direction, SRInfo(mean_e.real, variance, rest / jnp.maximum(variance, 1e-30), 1 / jnp.sum(p**2), jnp.zeros(()))
 
 
 def residual(centered: Centered, direction: jax.Array, variance: jax.Array, comm: Comm = SERIAL) -> jax.Array:
@@ -176,9 +202,28 @@ def residual(centered: Centered, direction: jax.Array, variance: jax.Array, comm
     return comm.sum(jnp.sum(jnp.abs(rest) ** 2)) / jnp.maximum(variance, 1e-30)
 
 
-def metric_norm(centered: Centered, change: jax.Array, comm: Comm = SERIAL) -> jax.Array:
-    """sqrt(change* S change): how far a change of parameters moves the normalised state."""
-    return jnp.sqrt(comm.sum(jnp.sum(jnp.abs(centered.log_derivs @ change) ** 2)))
+def tangent(
+    log_amplitude: Callable[[jax.Array], jax.Array], theta: jax.Array, weights: jax.Array, comm: Comm = SERIAL
+) -> Callable[[jax.Array], jax.Array]:
+    """change (P,) -> root of the weight times O change less its mean, (n,): how Psi moves with the parameters, without building O.
+
+    Args:
+        log_amplitude: theta -> ln Psi (n,) of this rank's samples.
+        weights: of the samples (n,), of any norm.
+    """
+    p = weights / comm.sum(weights.sum())
+    _, push = jax.linearize(log_amplitude, theta)
+
+    def moved(change: jax.Array) -> jax.Array:
+        x = push(change)
+        return jnp.sqrt(p) * (x - comm.sum(p @ x))
+
+    return moved
+
+
+def norm(moved: jax.Array, comm: Comm = SERIAL) -> jax.Array:
+    """The root of the sum of squares over all ranks. Of what `tangent` gives: sqrt(change* S change), how far the normalised state moves."""
+    return jnp.sqrt(comm.sum(jnp.sum(jnp.abs(moved) ** 2)))
 
 
 def scale_by_sr(options: VariationalOptions, comm: Comm = SERIAL) -> optax.GradientTransformationExtraArgs:
@@ -192,6 +237,6 @@ def scale_by_sr(options: VariationalOptions, comm: Comm = SERIAL) -> optax.Gradi
     def update(updates: jax.Array, state: optax.EmptyState, params: object = None, *, log_derivs: jax.Array, **_: object) -> tuple:
         n = len(log_derivs)
         centered, _ = center(log_derivs, jnp.zeros(n), jnp.ones(n), comm, real_params=not jnp.iscomplexobj(updates))
-        return precondition(centered.log_derivs, updates, options, comm), state
+        return precondition(centered.log_derivs, updates, options, comm)[0], state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

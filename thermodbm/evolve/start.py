@@ -1,40 +1,24 @@
 """Where the variational evolution begins: the thermal state at a small beta, with extra filters that do nothing yet."""
 
-import dataclasses
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from thermodbm.comm import Comm
+from thermodbm.estimate.thermodynamics import high_temperature_moments
+from thermodbm.estimate.trust import Doubt
+from thermodbm.evolve.step import Cloud, local_energy, reweight
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.lattice import two_coloring
 from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.composition import Superposition
 from thermodbm.network.permanent import site_pair_orbits
 from thermodbm.network.symmetry import pair_orbits, site_orbits
+from thermodbm.network.trial import TrialState
 
 SHARE = 0.1
 """Share of the second of two terms at the start."""
-
-
-def remove_signs(hamiltonian: SpinHamiltonian) -> SpinHamiltonian:
-    """The same model with every exchange xy <= 0, where a rotation of spins by pi about z can do that; otherwise unchanged.
-
-    The rotation (Marshall's) multiplies xy of a bond by the signs of its two sites; it leaves the spectrum and everything diagonal in
-    sz as it was, and makes all amplitudes of the thermal state positive.
-    """
-    xy = np.asarray(hamiltonian.xy)
-    n_vertices, edges = hamiltonian.n_sites, []
-    for (i, j), coupling in zip(hamiltonian.bonds.tolist(), xy, strict=True):
-        if coupling > 0:
-            edges.append((i, j))
-        elif coupling < 0:  # equal signs: two steps through a vertex of its own
-            edges += [(i, n_vertices), (n_vertices, j)]
-            n_vertices += 1
-    signs = two_coloring(n_vertices, np.array(edges).reshape(-1, 2))
-    if signs is None:
-        return hamiltonian
-    i, j = hamiltonian.bonds.T
-    return dataclasses.replace(hamiltonian, xy=hamiltonian.xy * signs[i] * signs[j])
+MAX_DEVIATION = 0.1
+"""Of energy, variance or correlations from a thermal state at small beta, in their natural units, above which a start is no such state."""
 
 
 def pair_amplitudes(hamiltonian: SpinHamiltonian, beta: float) -> np.ndarray:
@@ -135,3 +119,37 @@ def start_params(key: jax.Array, module: PurifiedDBM, couplings: tuple[np.ndarra
             z = noise * (random.normal(size=size) if positive else (random.normal(size=size) + 1j * random.normal(size=size)) / np.sqrt(2))
             params[name] = (z * phases.reshape(-1, *np.ones(len(shape) - 1, int))).reshape(-1, *shape[1:])[: shape[0]]
     return params
+
+
+def distance_from_thermal_state(
+    hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, cloud: Cloud, beta: float, comm: Comm
+) -> tuple[float, Doubt]:
+    """How far a state that is meant to be thermal at a small beta can be from it, judged by what is known there, per site:
+
+        e = -beta Tr H^2 + beta^2/2 Tr H^3,   Var(H) = Tr H^2 - beta Tr H^3,   <sz_i sz_j> of order beta
+
+    A state that is off by a distance D of normalised states has an energy off by up to 2 D sqrt(Var), and so on: D is the least that
+    explains what is found. Averages cannot tell more, so that a state that passes need not be the thermal one.
+
+    Returns:
+        D, at most the root of two; and `Doubt.STATE` where a deviation is above `MAX_DEVIATION`.
+    """
+    n, (second, third) = hamiltonian.n_sites, high_temperature_moments(hamiltonian)
+    weights = reweight(trial, theta, cloud, comm)
+    energies = local_energy(hamiltonian, trial)(theta, cloud.visible)[0]
+    spins = cloud.visible[:, :n].astype(float)
+    sums = comm.sum((weights.sum(), (weights**2).sum(), weights @ energies, (spins.T * weights) @ spins))
+    norm, squares, energy, pairs = (np.asarray(x) for x in sums)
+    energy = (energy / norm).real
+    variance = float(comm.sum(weights @ jnp.abs(energies - energy) ** 2) / norm)
+    chance = 0.0 if cloud.power == 0 else 3 * np.sqrt(squares) / norm
+    scale, order = np.sqrt(second) or 1.0, beta * np.sqrt(second)
+    correlations = np.abs(pairs / norm - np.eye(n)).max(initial=0.0) - beta * np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0)
+    found = [
+        abs(energy / n + beta * second - beta**2 * third / 2) / scale - chance * np.sqrt(variance / n / n) / scale,
+        abs(variance / n - second + beta * third) / scale**2 - 2 * chance,
+        correlations - chance,
+    ]
+    off = np.maximum(np.nan_to_num(np.array(found) - order**2, nan=np.inf), 0)
+    distance = max(np.sqrt(n) * off[0] / 2, off[1] / np.sqrt(8), off[2] / 2)
+    return float(min(distance, np.sqrt(2))), Doubt.STATE if off.max() > MAX_DEVIATION else Doubt.NONE

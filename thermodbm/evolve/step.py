@@ -1,7 +1,7 @@
 """One integration step of the parameters in imaginary time, on given configurations, and the error of a rate."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,18 @@ import jax.numpy as jnp
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.evolve.integrators import TABLEAUS, runge_kutta_step
 from thermodbm.evolve.options import VariationalOptions
-from thermodbm.evolve.sr import SRInfo, center, choose_solver, direction_by_kernel, metric_norm, residual, sr_direction
+from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trial import TrialState
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios
+
+
+class Cloud(NamedTuple):
+    """Configurations to average over: samples of |Psi|^power, each counted so many times; all that there are have power 0."""
+
+    visible: jax.Array  # (n, V), of this rank
+    multiplicity: jax.Array  # (n,)
+    power: float
 
 
 class Step(NamedTuple):
@@ -27,6 +35,14 @@ class Step(NamedTuple):
     rate: jax.Array  # (P,) d theta/d tau of the last stage, for the next step to try
     count: jax.Array  # effective number of samples, of all ranks
     overlap: jax.Array  # share of them that still count in the last stage
+    unsolved: jax.Array  # the largest `SRInfo.unsolved` of its stages
+
+
+class _Stage(NamedTuple):
+    rate: jax.Array
+    energies: jax.Array  # (n,)
+    weights: jax.Array  # (n,)
+    info: SRInfo
 
 
 def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
@@ -41,45 +57,54 @@ def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[j
 
 
 def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm) -> Callable[..., Step]:
-    """A jitted function (theta, visible (n, V), h, power, multiplicity (n,), rate (P,)) -> `Step` of size h in tau.
+    """A jitted function (theta, `Cloud`, h, rate (P,)) -> `Step` of size h in tau, the same on all ranks.
 
     All stages are evaluated on the same configurations, reweighted to |Psi|^2, so that the error of the step is seen through the noise.
-    The configurations are samples of |Psi(theta)|^power, each counted so many times; all there are have power 0. The given rate is that
-    of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on new samples tells what
-    the parameters miss, and what they took for the rule that was chance. NaN where there is none.
+    The given rate is that of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on
+    new samples tells what the parameters miss, and what they took for the rule that was chance. NaN where there is none.
     """
     e_loc, n = local_energy(hamiltonian, trial), hamiltonian.n_sites
 
-    def step(theta: jax.Array, visible: jax.Array, h: jax.Array, power: jax.Array, multiplicity: jax.Array, previous: jax.Array) -> Step:
+    def step(theta: jax.Array, cloud: Cloud, h: jax.Array, previous: jax.Array) -> Step:
+        visible, multiplicity, power = cloud
+
         def log_modulus(theta: jax.Array) -> jax.Array:
             return trial.log_amplitude(theta, visible).real
 
         log_density = power * log_modulus(theta) - jnp.log(multiplicity)
         log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
-        def rate(theta: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def rate(theta: jax.Array) -> tuple[jax.Array, _Stage]:
             weights = jnp.exp(2 * log_modulus(theta) - log_density)
-            direction, info = natural_direction(trial, theta, visible, e_loc(theta, visible)[0], weights, options, comm)
-            return -direction, (-direction, info.n_eff)
+            energies = e_loc(theta, visible)[0]
+            direction, info = natural_direction(trial, theta, visible, energies, weights, options, comm)
+            return -direction, _Stage(-direction, energies, weights, info)
 
-        new, error, (rates, counts) = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
-        weights = jnp.exp(2 * log_modulus(theta) - log_density)
-        derivs, real_params = trial.log_derivs(theta, visible), not jnp.iscomplexobj(theta)
-        system, first = center(derivs, e_loc(theta, visible)[0], weights, comm, real_params=real_params)
-        known = jnp.where(jnp.isfinite(previous).all(), previous, rates[0])
-        return Step(
+        new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
+        first, last = (jax.tree.map(lambda x, k=k: x[k], stages) for k in (0, -1))
+        moved = tangent(lambda t: trial.log_amplitude(t, visible), theta, first.weights, comm)
+        known = jnp.where(jnp.isfinite(previous).all(), previous, first.rate)
+        done = Step(
             theta=new,
-            error=metric_norm(system, error, comm),
-            energy=first.energy / n,
-            energy_error=jnp.sqrt(first.variance / first.n_eff) / n,
-            variance=first.variance / n,
-            residual=jnp.minimum(residual(system, -known, first.variance, comm), 1.0),
-            rate=rates[-1],
-            count=first.n_eff,
-            overlap=counts[-1] / first.n_eff,
+            error=norm(moved(error), comm),
+            energy=first.info.energy / n,
+            energy_error=jnp.sqrt(first.info.variance / first.info.n_eff) / n,
+            variance=first.info.variance / n,
+            residual=jnp.minimum(_mismatch(moved(known), first.energies, first.weights, comm) / jnp.maximum(first.info.variance, 1e-30), 1),
+            rate=last.rate,
+            count=first.info.n_eff,
+            overlap=last.info.n_eff / first.info.n_eff,
+            unsolved=stages.info.unsolved.max(),
         )
+        return from_first_rank(done, comm)
 
     return jax.jit(step)
+
+
+def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> jax.Array:
+    """|d Psi/d tau + (H - E) Psi|^2 of normalised Psi, from d ln Psi/d tau as `tangent` gives it, and total local energies (n,)."""
+    p = weights / comm.sum(weights.sum())
+    return norm(jnp.sqrt(p) * (energies - comm.sum(p @ energies)) + moved, comm) ** 2
 
 
 def natural_direction(
@@ -106,18 +131,25 @@ def common_maximum(log_weight: jax.Array, comm: Comm) -> jax.Array:
     return comm.sum(jnp.max(log_weight)) / comm.size
 
 
-def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[..., jax.Array]:
-    """A jitted function (theta, rate, visible, log_weight) -> |d Psi/d tau + (H - E) Psi| for d theta/d tau = rate and normalised Psi.
+def from_first_rank(tree: Any, comm: Comm) -> Any:
+    """What rank 0 holds, on all ranks: libraries may round differently on different machines, and paths of the parameters diverge."""
+    return tree if comm.size == 1 else comm.sum(jax.tree.map(lambda x: x if comm.rank == 0 else jnp.zeros_like(x), tree))
 
-    log_weight (n,) is that by which |Psi|^2 is reweighted: minus the logarithm of the density that the configurations were drawn from.
-    """
+
+def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[..., jax.Array]:
+    """A jitted function (theta, rate, `Cloud`) -> |d Psi/d tau + (H - E) Psi| for d theta/d tau = rate and normalised Psi."""
     e_loc = local_energy(hamiltonian, trial)
 
     @jax.jit
-    def norm(theta: jax.Array, rate: jax.Array, visible: jax.Array, log_weight: jax.Array) -> jax.Array:
-        log_weight = log_weight + 2 * trial.log_amplitude(theta, visible).real
-        weights = jnp.exp(log_weight - common_maximum(log_weight, comm))
-        system, info = center(trial.log_derivs(theta, visible), e_loc(theta, visible)[0], weights, comm)
-        return jnp.sqrt(residual(system, -rate, info.variance, comm) * info.variance)
+    def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> jax.Array:
+        weights = reweight(trial, theta, cloud, comm)
+        moved = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)
+        return jnp.sqrt(_mismatch(moved(rate), e_loc(theta, cloud.visible)[0], weights, comm))
 
-    return norm
+    return error
+
+
+def reweight(trial: TrialState, theta: jax.Array, cloud: Cloud, comm: Comm) -> jax.Array:
+    """Weights (n,), of any norm, by which averages over a cloud are averages in |Psi|^2."""
+    log_weight = (2 - cloud.power) * trial.log_amplitude(theta, cloud.visible).real + jnp.log(cloud.multiplicity)
+    return jnp.exp(log_weight - common_maximum(log_weight, comm))

@@ -1,9 +1,10 @@
 """The variational method: the parameters of a purified neural state follow imaginary time, tau = beta/2, by stochastic reconfiguration."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
@@ -12,80 +13,56 @@ from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import high_temperature_moments
-from thermodbm.evolve import measurement as measure
+from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
+from thermodbm.evolve.ansatz import Ansatz, largest_coupling, make_ansatz
+from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
+from thermodbm.evolve.measurement import Averages, with_systematic
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.path import INFINITE_TEMPERATURE, extend
-from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, remove_signs, rotated_couplings, start_params
-from thermodbm.evolve.step import evolution_step, local_energy, rate_error
+from thermodbm.evolve.path import Path, extend, infinite_temperature
+from thermodbm.evolve.start import distance_from_thermal_state
+from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_error
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
-from thermodbm.network.trial import trial_state
-from thermodbm.sampling.configurations import random_configurations
-from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, local_ratios, metropolis, metropolis_moves
+from thermodbm.network.trial import TrialState, trial_state
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
-MIN_POWER, MIN_COUNT = 1.0, 0.5
-"""The evolution draws from |Psi|^power and reweights, so that rare configurations, by which parameters move at high temperature, are
-seen; the least power from 1 to 2 is taken at which this share of the samples counts."""
-N_SETTLE = 8
-"""Rounds of `n_sweeps` before samples of another law are used."""
-MAX_PAIRED = 24
-"""Sites up to which permanents, whose cost doubles with every two sites, are offered."""
-PAIRED_BY_DEFAULT = range(10, 17)
-"""Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
+FROZEN = 1e-3
+"""r^2 c below which a large r^2 is of no account: what is left of the specific heat, per site, is all that could be missed."""
 
 
-def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
-    """The trial state that `options` ask for, with the symmetries of the couplings.
+class Evolution(NamedTuple):
+    """Where the evolution stands."""
 
-    Raises:
-        InputError: as `check_ansatz`.
-    """
-    n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter"
-    ansatz = options.ansatz
-    if ansatz == "auto":
-        ansatz = "pairs" if paired and n in PAIRED_BY_DEFAULT else "rbm"
-    exchange = options.exchange and options.start == "trotter"
-    group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
-    n_deep = options.layers if ansatz == "dbm" else 0
-    per_filter = (n_deep + 1) * len(group.perm)
-    fours = 0 if ansatz == "jastrow" else -(-options.alpha * 2 * n // (4 * per_filter))
-    even = spin_flip_symmetric(hamiltonian)
-    network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
-    if ansatz != "pairs":
-        return network
-    check_ansatz(hamiltonian, options)
-    return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+    theta: jax.Array  # (P,)
+    beta: float
+    step: float  # in tau, to be tried next
+    rate: jax.Array  # (P,) d theta/d tau at the end of the last step; NaN where there is none
+    path: Path
+    distance: float  # of the state from the one it should be, from the start, the integrator and chance
+    residual: float  # r^2 of the last step
+    unsolved: float  # the largest `SRInfo.unsolved` of all steps
+    doubts: int  # `Doubt` of the start
+    n_steps: int
+    n_rejected: int
+    walkers: Walkers | None
 
 
-def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> None:
-    """Complain of a trial state that does not fit the model.
+class Parts(NamedTuple):
+    """What the evolution is made of."""
 
-    Raises:
-        InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites.
-    """
-    paired = hamiltonian.conserves_sz and options.start == "trotter" and 2 <= hamiltonian.n_sites <= MAX_PAIRED
-    if options.ansatz == "pairs" and not paired:
-        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
-        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
-        raise InputError("method.ansatz", expected=expected, found=found)
-
-
-def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
-    """The largest coupling or field in the units of the model's own convention."""
-    leaves = (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field)
-    exchange = 4.0 if hamiltonian.conserves_sz else 1.0
-    largest = max(float(jnp.max(jnp.abs(x), initial=0.0)) * f for x, f in zip(leaves, (exchange, exchange, 1.0, 1.0), strict=True))
-    return largest or 1.0
+    ansatz: Ansatz
+    trial: TrialState
+    options: VariationalOptions  # with the defaults of this trial state
+    averager: Averager
+    step: Callable[..., Step]
+    start_rate_error: Callable[..., jax.Array]
+    comm: Comm
+    beta_0: float
 
 
 def variational_method(
@@ -98,212 +75,186 @@ def variational_method(
 ) -> ThermalMethod:
     """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
 
-    The specific heat is beta^2 Var(e_loc)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The
+    The specific heat is beta^2 Var(H)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The
     susceptibility is given where the magnetisation is conserved: no equal-time average is the Kubo response of other models.
 
-    The residual r^2 of each step is logged. The `systematic_error` of the energy per site is its effect, the integral of Var r^2/N over
-    beta, plus 2 D sqrt(Var)/N, the most by which states a small distance D apart differ. D joins, as independent errors, those of the
-    analytic start, of the integrator, and of sampled rates, r sqrt(Var) each; it cannot know of a start that the user gives. Sampled
+    The residual r^2 of each step is logged, and what it does to averages is in their errors, as is what a distance D of the state from
+    the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is not chance: the
+    integral of Var r^2/N over beta, plus 2 D sqrt(Var)/N. D joins, as independent errors, those of the analytic start, of the
+    integrator, and of sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled
     steps draw from |Psi|^p and reweight, and measure r^2 on configurations that the rate has not seen.
+
+    Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
+    `models.rotation.rotation_sign`.
 
     Args:
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
-            all real, or all complex and holomorphic. It starts at `params`, which describe the state at beta_0 over the largest
-            coupling. By default `default_module`, at the analytic state.
+            all real, or all complex and holomorphic. It starts at `params`, which describe the state of the Hamiltonian as it is given,
+            without a sublattice rotation, at beta_0 over the largest coupling. By default `default_module`, at the analytic state.
 
     Raises:
-        InputError: for a module without parameters, or a space too large to enumerate.
+        InputError: for a module without parameters, a space too large to enumerate, or options that do not fit together.
 
     Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), Method II.
     """
-    if (module is None) != (params is None):
-        raise InputError("module", expected="a module together with the parameters it starts from", found="only one of the two")
-    n, custom = hamiltonian.n_sites, module is not None
-    rotated = options.start == "rotated" and not custom
-    conserve_sz = hamiltonian.conserves_sz and not rotated
-    simple = remove_signs(hamiltonian)
-    scale = largest_coupling(hamiltonian)
-    positive = not rotated and bool(np.all(np.asarray(simple.xy) <= 0)) and bool(np.all(np.asarray(simple.x_field) >= 0))
-    module = module or default_module(simple, options)
+    parts = _make_parts(hamiltonian, options, sampling, comm, make_ansatz(hamiltonian, options, module, params))
 
-    def initial_params(key: jax.Array, beta: float) -> dict:
-        if isinstance(module, Superposition):
-            return pair_start_params(key, module, simple, beta, options.noise, positive=positive)
-        couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
-        return start_params(key, module, couplings, options.noise, positive=positive)
+    def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        key_start, key_work = jax.random.split(key)
+        at = _unpack(state)
+        if beta < at.beta * (1 - 1e-12):
+            if parts.ansatz.origin == "given" or at.n_steps:
+                raise InputError("temperature", expected=f"beta of at least {at.beta:.4g}, where the evolution is", found=beta)
+            at = _start(parts, key_start, beta)
+        at, info = (_integrate if at.beta < beta * (1 - 1e-12) else _observe)(parts, key_work, at, beta)
+        return _pack(at), info
 
-    example = params or initial_params(jax.random.key(0), options.beta_0 / scale)
-    trial, flat = trial_state(module, example), ravel_pytree(example)[0]
-    n_params = flat.size
-    exact_sum = all_configurations(simple, options, conserve_sz=conserve_sz, symmetric=not custom)
-    sampled = exact_sum is None
-    paired = isinstance(module, Superposition) and not custom
-    shift = (1e-4 if paired else 1e-6) if sampled and conserve_sz else 1e-7
+    return ThermalMethod(init=lambda key: _pack(_start(parts, key, parts.beta_0)), advance=advance)
+
+
+def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz) -> Parts:
+    beta_0 = options.beta_0 / largest_coupling(hamiltonian)
+    example = ansatz.start(jax.random.key(0), beta_0)
+    trial = trial_state(ansatz.module, example)
+    simple = ansatz.hamiltonian
+    everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, symmetric=ansatz.symmetric)
+    shift, tolerance = (ansatz.diag_shift, 1e-4) if everything is None else (1e-7, 3e-5)
     options = replace(
         options,
         diag_shift=shift if options.diag_shift is None else options.diag_shift,
-        tolerance=options.tolerance or (1e-4 if sampled else 3e-5),
+        tolerance=options.tolerance or tolerance,
     )
-    beta_0 = options.beta_0 / scale
-    n_walkers = _walkers_per_rank(options, n_params, comm)
-    ones = jnp.ones(n_walkers)
-    n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
-
-    step = evolution_step(simple, trial, options, comm)
-    start_rate_error = rate_error(simple, trial, comm)
-    e_loc = local_energy(simple, trial)
-    diagonal = measure.diagonal_observables(simple)
-    controls, pair_flips = measure.heat_bath_controls(simple), antiparallel_flips(n)
-    moves = metropolis_moves(simple, conserve_sz=conserve_sz)
-
-    @jax.jit
-    def move(key: jax.Array, theta: jax.Array, walkers: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
-        n_moves = options.n_sweeps * 2 * n
-        walkers, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, walkers, moves, n_moves, power)
-        return walkers, comm.sum(accepted) / comm.size
-
-    def settle(key: jax.Array, theta: jax.Array, walkers: jax.Array, power: float) -> jax.Array:
-        for k in range(N_SETTLE):
-            walkers, _ = move(jax.random.fold_in(key, k), theta, walkers, power)
-        return walkers
-
-    @jax.jit
-    def values(theta: jax.Array, walkers: jax.Array) -> dict[str, jax.Array]:
-        energies, ratios = e_loc(theta, walkers)
-        zero_mean = controls(walkers[:, :n], ratios, local_ratios(trial, theta, walkers, pair_flips))
-        return {**measure.energy_observables(simple, energies, ratios), **diagonal(walkers[:, :n]), "controls": zero_mean}
-
-    @jax.jit
-    def exact_values(theta: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        log_weight = 2 * trial.log_amplitude(theta, exact_sum.visible).real + jnp.log(exact_sum.multiplicity)
-        energies, ratios = e_loc(theta, exact_sum.visible)
-        return jax.nn.softmax(log_weight), {**measure.energy_observables(simple, energies, ratios), **exact_sum.diagonal(diagonal)}
-
-    def first_walkers(key: jax.Array, theta: jax.Array) -> jax.Array:
-        walkers = random_configurations(jax.random.fold_in(jax.random.fold_in(key, 1), comm.rank), n_walkers, n)
-        return settle(jax.random.fold_in(key, 2), theta, walkers, MIN_POWER)
-
-    def start_error(key: jax.Array, beta: float, walkers: jax.Array | None) -> float:
-        """Distance of the start from the exact state: that of its motion with beta from imaginary time, which grows linearly from 0."""
-        if custom or rotated:  # nothing is known of the start, or it is exact
-            return 0.0
-        theta, less, more = (ravel_pytree(initial_params(jax.random.fold_in(key, 0), x * beta))[0] for x in (1.0, 0.999, 1.001))
-        if sampled:
-            visible, log_weight = walkers, -MIN_POWER * trial.log_amplitude(theta, walkers).real
-        else:
-            visible, log_weight = exact_sum.visible, jnp.log(exact_sum.multiplicity)
-        return float(beta / 4 * start_rate_error(theta, (more - less) / (1e-3 * beta), visible, log_weight))
-
-    def start_at(key: jax.Array, beta: float) -> State:
-        theta = ravel_pytree(params or initial_params(jax.random.fold_in(key, 0), beta))[0]
-        walkers = first_walkers(key, theta) if sampled else None
-        state = {
-            "theta": theta,
-            "beta": 0.0 if rotated else beta,
-            "step": 0.35 * beta / 2,
-            "path": dict(INFINITE_TEMPERATURE, variance=high_temperature_moments(hamiltonian)[0]),
-            "rate": np.full(n_params, np.nan, flat.dtype),
-            "distance": start_error(key, beta, walkers),
-            "residual": 0.0,
-            "acceptance": 1.0,
-            "n_steps": 0,
-            "n_rejected": 0,
-        }
-        if sampled:
-            state |= {"walkers": walkers, "power": MIN_POWER}
-        return state
-
-    def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        if beta < state["beta"] * (1 - 1e-12):
-            if custom or state["n_steps"]:
-                raise InputError("temperature", expected=f"beta of at least {state['beta']:.4g}, where the evolution is", found=beta)
-            state = start_at(key, beta)
-        if state["beta"] < beta * (1 - 1e-12):
-            return integrate(key, state, beta)
-        return (observe_sampled if sampled else observe_exactly)(key, state, beta)
-
-    def integrate(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        state, at = dict(state), state["beta"]
-        if sampled:
-            state["walkers"], accepted = move(key, state["theta"], state["walkers"], state["power"])
-            state["acceptance"] = float(accepted)
-        limit = options.max_distance / np.sqrt(max(n * state["path"]["variance"], 1e-12))
-        h = min(state["step"], limit, np.inf if rotated else 0.35 * at / 2)
-        rest = (beta - at) / 2
-        h = rest if rest <= h else min(h, rest / 2) if rest < 2 * h else h
-        if h < MIN_STEP * beta and rest > MIN_STEP * beta:
-            raise NumericsError(f"The evolution is stuck at beta = {at:.6g}: steps have shrunk to {h:.1e}.")
-        configurations = (state["walkers"], h, state["power"], ones) if sampled else (exact_sum.visible, h, 0.0, exact_sum.multiplicity)
-        done = jax.device_get(step(state["theta"], *configurations, state["rate"]))
-        finite = np.isfinite(done.theta).all() and np.isfinite(done.energy)
-        good = finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance
-        if not good:
-            state |= {"n_rejected": state["n_rejected"] + 1, "step": h / 4 if not done.error < np.inf else h / 2}
-            return state, Info(0.9 * at / beta, f"beta {at:.4g}, step rejected", None)
-        tableau = TABLEAUS[options.integrator]
-        missed = n * done.variance * done.residual if sampled else 0.0
-        if sampled:
-            less = done.count / (n_walkers * comm.size) > MIN_COUNT
-            state["power"] = min(2.0, max(MIN_POWER, state["power"] + (-0.05 if less else 0.1)))
-        state |= {
-            "theta": done.theta,
-            "rate": done.rate if sampled else state["rate"],
-            "distance": float(np.sqrt(state["distance"] ** 2 + done.error**2 + h**2 * missed)),
-            "beta": beta if h == rest else at + 2 * h,
-            "step": max(
-                state["step"] if h < state["step"] else 0.0, next_step_size(h, float(done.error), options.tolerance, tableau.order)
-            ),
-            "path": extend(state["path"], at, done.energy, done.energy_error if sampled else 0.0, done.variance, done.residual),
-            "residual": float(done.residual),
-            "n_steps": state["n_steps"] + 1,
-        }
-        return state, Info(0.9 * state["beta"] / beta, f"beta {state['beta']:.4g}, r^2 {state['residual']:.1e}", None)
-
-    def observe_exactly(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        return finish(state, beta, measure.exact_estimates(simple, beta, *exact_values(state["theta"]), state["distance"]))
-
-    def observe_sampled(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        state = dict(state)
-        samples = state.pop("samples") if "samples" in state else settle(jax.random.fold_in(key, 0), state["theta"], state["walkers"], 2.0)
-        samples, accepted = move(jax.random.fold_in(key, N_SETTLE), state["theta"], samples, 2.0)
-        found = values(state["theta"], samples)
-        tally = measure.add_to_tally(measure.Tally(**state.pop("tally")) if "tally" in state else measure.empty_tally(found), found)
-        estimates = measure.walker_estimates(simple, beta, tally, comm, state["distance"])
-        error = float(estimates["energy"].error)
-        done = error <= sampling.target_error if sampling.target_error else tally.count >= n_rounds
-        if done:
-            return finish(state, beta, estimates)
-        state |= {"tally": tally._asdict(), "samples": samples, "acceptance": float(accepted)}
-        share = (sampling.target_error / error) ** 2 if sampling.target_error else int(tally.count) / n_rounds
-        return state, Info(0.9 + 0.1 * share, f"error {error:.1e}", None)
-
-    def finish(state: State, beta: float, estimates: dict[str, Estimate]) -> tuple[State, Info]:
-        e, c = estimates["energy"], estimates["specific_heat"]
-        path = extend(state["path"], beta, e.mean, e.error, c.mean / beta**2, state["residual"])
-        systematic = path["systematic"] + 2 * state["distance"] * np.sqrt(path["variance"] / n)
-        log_z, log_z_error = path["log_z"], np.hypot(np.sqrt(path["log_z_variance"]), beta * systematic)
-        observables = {
-            **estimates,
-            "entropy": Estimate(log_z + beta * e.mean, np.hypot(log_z_error, beta * e.error)),
-            "free_energy": Estimate(np.asarray(-log_z / beta), np.asarray(log_z_error / beta)),
-        }
-        diagnostics = {
-            "residual": state["residual"],
-            "systematic_error": systematic,
-            "acceptance": state["acceptance"],
-            "parameters": float(n_params),
-            "n_steps": float(state["n_steps"]),
-            "n_rejected": float(state["n_rejected"]),
-        }
-        network = {
-            "/".join(k.key for k in keys): np.asarray(x) for keys, x in jax.tree_util.tree_leaves_with_path(trial.unravel(state["theta"]))
-        }
-        return {**state, "path": path}, Info(1.0, f"r^2 {state['residual']:.1e}", Point(observables, diagnostics, network))
-
-    return ThermalMethod(init=lambda key: start_at(key, beta_0), advance=advance)
+    if everything is None:
+        n_walkers = walkers_per_rank(options, ravel_pytree(example)[0].size, comm)
+        averager = sampled(ansatz, trial, options, sampling, n_walkers, comm)
+    else:
+        averager = enumerated(ansatz, trial, everything)
+    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, comm)
+    return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0)
 
 
-def _walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) -> int:
-    total = options.n_walkers or max(4096, min(16 * n_params, 16384))
-    per_rank = -(-total // comm.size)
-    return per_rank if per_rank <= BLOCK else -(-per_rank // BLOCK) * BLOCK
+def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
+    key_params, key_walkers, key_draw = jax.random.split(key, 3)
+    hamiltonian = parts.ansatz.hamiltonian
+    theta = from_first_rank(ravel_pytree(parts.ansatz.start(key_params, beta))[0], parts.comm)
+    walkers = parts.averager.begin(key_walkers, theta)
+    distance, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
+    return Evolution(
+        theta=theta,
+        beta=0.0 if parts.ansatz.origin == "infinite" else float(beta),
+        step=0.35 * beta / 2,
+        rate=np.full(theta.size, np.nan, theta.dtype),
+        path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
+        distance=distance,
+        residual=0.0,
+        unsolved=0.0,
+        doubts=int(doubts),
+        n_steps=0,
+        n_rejected=0,
+        walkers=walkers,
+    )
+
+
+def _start_error(
+    parts: Parts, key_params: jax.Array, key_draw: jax.Array, theta: jax.Array, walkers: Walkers | None, beta: float
+) -> tuple[float, Doubt]:
+    """Distance of the start from the exact state, and whether it is that state at all.
+
+    Of the analytic one: that of its motion with beta from imaginary time, which grows linearly from 0. Of one that the user gives, from
+    the energy, its variance and the correlations.
+    """
+    if parts.ansatz.origin == "infinite":  # it is exact
+        return 0.0, Doubt.NONE
+    _, cloud = parts.averager.draw(key_draw, theta, walkers)
+    if parts.ansatz.origin == "given":
+        return distance_from_thermal_state(parts.ansatz.hamiltonian, parts.trial, theta, cloud, beta, parts.comm)
+    less, more = (ravel_pytree(parts.ansatz.start(key_params, x * beta))[0] for x in (0.999, 1.001))  # random numbers are the same
+    return float(beta / 4 * parts.start_rate_error(theta, (more - less) / (2e-3 * beta), cloud)), Doubt.NONE
+
+
+def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
+    """One step in imaginary time, or a shorter one to be tried next."""
+    options, n = parts.options, parts.ansatz.hamiltonian.n_sites
+    limit = options.max_distance / np.sqrt(max(n * at.path.variance, 1e-12))
+    h = min(at.step, limit, np.inf if parts.ansatz.origin == "infinite" else 0.35 * at.beta / 2)
+    left = (beta - at.beta) / 2
+    h = left if left <= h else min(h, left / 2) if left < 2 * h else h
+    if h < MIN_STEP * beta and left > MIN_STEP * beta:
+        raise NumericsError(f"The evolution is stuck at beta = {at.beta:.6g}: steps have shrunk to {h:.1e}.")
+    walkers, cloud = parts.averager.draw(key, at.theta, at.walkers)
+    done: Step = jax.device_get(parts.step(at.theta, cloud, h, at.rate))
+    finite = np.isfinite(done.theta).all() and np.isfinite(done.energy)
+    if not (finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance):
+        at = at._replace(walkers=walkers, n_rejected=at.n_rejected + 1, step=h / 4 if not done.error < np.inf else h / 2)
+        return at, Info(0.9 * at.beta / beta, f"beta {at.beta:.4g}, step rejected", None)
+    chance = n * done.variance * done.residual if parts.averager.sampled else 0.0
+    distance = float(np.sqrt(at.distance**2 + done.error**2 + h**2 * chance))
+    energy_error = done.energy_error if parts.averager.sampled else 0.0
+    longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
+    at = at._replace(
+        theta=done.theta,
+        beta=float(beta) if h == left else at.beta + 2 * float(h),
+        step=float(max(at.step if h < at.step else 0.0, longer)),
+        rate=done.rate if parts.averager.sampled else at.rate,
+        path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, distance),
+        distance=distance,
+        residual=float(done.residual),
+        unsolved=max(at.unsolved, float(done.unsolved)),
+        n_steps=at.n_steps + 1,
+        walkers=parts.averager.adapt(walkers, done.count),
+    )
+    return at, Info(0.9 * at.beta / beta, _message(at), None)
+
+
+def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
+    """A share of the measurement; the point, when it is complete."""
+    walkers, averages, share = parts.averager.observe(key, at.theta, at.walkers, beta)
+    at = at._replace(walkers=walkers)
+    if share < 1:
+        return at, Info(0.9 + 0.1 * share, f"error {float(averages.estimates['energy'].error):.1e}", None)
+    n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
+    variance = max(float(c.mean), 0.0) / beta**2
+    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, at.distance))
+    doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
+    if at.residual > MAX_RESIDUAL and at.residual * c.mean > FROZEN:
+        doubts |= Doubt.STATE
+    diagnostics = {
+        "residual": at.residual,
+        "systematic_error": at.path.systematic,
+        "acceptance": walkers.acceptance if walkers else 1.0,
+        "parameters": float(at.theta.size),
+        "n_steps": float(at.n_steps),
+        "n_rejected": float(at.n_rejected),
+        "solver_error": at.unsolved,
+        "doubts": float(doubts),
+        "trusted": float(not doubts),
+    }
+    leaves = jax.tree_util.tree_leaves_with_path(parts.trial.unravel(at.theta))
+    network = {"/".join(k.key for k in keys): np.asarray(x) for keys, x in leaves} | {"basis_signs": parts.ansatz.eta}
+    return at, Info(1.0, _message(at), Point(_observables(averages, at, beta), diagnostics, network))
+
+
+def _observables(averages: Averages, at: Evolution, beta: float) -> dict[str, Estimate]:
+    """All estimates, with systematic errors, and what follows from ln Z: s = ln Z + beta e, f = -ln Z/beta, per site."""
+    path, e = at.path, averages.estimates["energy"]
+    # errors of one sign, as r^2 makes them, partly cancel in s: it is off by no more than either of its terms
+    entropy_off = max(path.systematic_area, beta * path.systematic)
+    chance = np.sqrt(path.log_z_variance)
+    return {
+        **with_systematic(averages, 2 * at.distance + path.share, path.systematic, at.residual),
+        "entropy": Estimate(np.asarray(path.log_z + beta * e.mean), np.sqrt(chance**2 + (beta * e.error) ** 2 + entropy_off**2)),
+        "free_energy": Estimate(np.asarray(-path.log_z / beta), np.asarray(np.hypot(chance, path.systematic_area) / beta)),
+    }
+
+
+def _message(at: Evolution) -> str:
+    start = ", the start is not the thermal state" if Doubt.STATE in Doubt(int(at.doubts)) else ""
+    return f"beta {at.beta:.4g}, r^2 {at.residual:.1e}{start}"
+
+
+def _pack(at: Evolution) -> State:
+    return {**at._asdict(), "path": at.path._asdict(), "walkers": pack(at.walkers)}
+
+
+def _unpack(state: State) -> Evolution:
+    return Evolution(**{**state, "path": Path(**state["path"]), "walkers": unpack(state["walkers"])})

@@ -6,7 +6,8 @@ import numpy as np
 
 from thermodbm.errors import InputError
 from thermodbm.exact import diagonalisation, free_fermions
-from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.exact.infinite_temperature import infinite_temperature
+from thermodbm.models.hamiltonian import SpinHamiltonian, check_hamiltonian
 
 Curve = dict[str, np.ndarray]
 """Observable -> values per site, (n_T, ...), under the names of the contract."""
@@ -28,16 +29,22 @@ def exact_solver(hamiltonian: SpinHamiltonian) -> Callable[[np.ndarray], Curve]:
 
 
 def exact_curve(hamiltonian: SpinHamiltonian, betas: np.ndarray) -> Curve:
-    """The exact thermal curve at inverse temperatures (n_T,).
+    """The exact thermal curve at inverse temperatures (n_T,), zero among them if need be.
 
     Raises:
-        InputError: for temperatures that are not positive, and if the system is too large for every exact way.
+        InputError: for inverse temperatures that are negative, and if the system is too large for every exact way.
 
     >>> from thermodbm.models import heisenberg, make_lattice
     >>> float(exact_curve(heisenberg(make_lattice("chain", 2)), np.array([100.0]))["energy"][0])  # two spins: a singlet, -3/4
     -0.375
     """
     betas = np.asarray(betas, float)
-    if betas.ndim != 1 or not (np.isfinite(betas) & (betas > 0)).all():
-        raise InputError("temperature", expected="positive inverse temperatures", found=betas.tolist())
-    return exact_solver(hamiltonian)(betas)
+    if betas.ndim != 1 or not (np.isfinite(betas) & (betas >= 0)).all():
+        raise InputError("temperature", expected="inverse temperatures of at least 0", found=betas.tolist())
+    check_hamiltonian(hamiltonian)
+    curve = exact_solver(hamiltonian)(np.where(betas > 0, betas, 1.0))
+    if (hot := betas == 0).any():
+        for name, value in infinite_temperature(hamiltonian).items():
+            if name in curve:
+                curve[name][hot] = value
+    return curve

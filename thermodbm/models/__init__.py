@@ -1,6 +1,11 @@
 """What is simulated: lattices and spin Hamiltonians."""
 
-from thermodbm.models.hamiltonian import SpinHamiltonian, heisenberg, j1j2, transverse_field_ising, xxz
-from thermodbm.models.lattice import Lattice, graph, make_lattice
+from thermodbm.lazy import hand_on
 
-__all__ = ["Lattice", "SpinHamiltonian", "graph", "heisenberg", "j1j2", "make_lattice", "transverse_field_ising", "xxz"]
+__getattr__, __dir__, __all__ = hand_on(
+    __name__,
+    {
+        "hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
+        "lattice": ("Lattice", "graph", "make_lattice"),
+    },
+)

@@ -87,6 +87,35 @@ class SpinHamiltonian:
         return svg(draw_hamiltonian(self))
 
 
+def check_hamiltonian(hamiltonian: object) -> None:
+    """Refuse what is no Hamiltonian, or one inside a JAX transformation where numbers are needed.
+
+    Raises:
+        InputError: saying how to make one.
+    """
+    if not isinstance(hamiltonian, SpinHamiltonian):
+        hint = "Make one of it by transverse_field_ising, xxz, heisenberg or j1j2." if isinstance(hamiltonian, Lattice) else ""
+        raise InputError("hamiltonian", expected="a SpinHamiltonian, such as heisenberg(lattice)", found=_kind(hamiltonian), hint=hint)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(hamiltonian)):
+        hint = "Curves cannot be differentiated or compiled from outside: call them on numbers."
+        raise InputError("hamiltonian", expected="couplings that are numbers", found="couplings traced by jax.grad, jit or vmap", hint=hint)
+
+
+def check_lattice(lattice: object) -> None:
+    """Refuse what is no lattice.
+
+    Raises:
+        InputError: saying how to make one.
+    """
+    if not isinstance(lattice, Lattice):
+        expected = 'a Lattice, such as make_lattice("chain", 8) or graph(n_sites, edges)'
+        raise InputError("lattice", expected=expected, found=_kind(lattice))
+
+
+def _kind(thing: object) -> str:
+    return f"{type(thing).__module__.partition('.')[0]} {type(thing).__name__}".removeprefix("builtins ")
+
+
 def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array | np.ndarray:
     """`value` as a float array (n,). Tracers are let through; concrete values are checked, and stay NumPy arrays in double precision
     whatever JAX is set to, so that a Hamiltonian made before x64 is switched on is none the worse.
@@ -122,6 +151,7 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     >>> transverse_field_ising(make_lattice("chain", 4), J=[1.0, -1.0, 0.5, 1.0]).zz.tolist()
     [-1.0, 1.0, -0.5, -1.0]
     """
+    check_lattice(lattice)
     bonds, n = lattice.bonds(), lattice.n_sites
     zz = -_leaf("J", J, len(bonds), "bond")
     return SpinHamiltonian(lattice, "tfim", _pairs(bonds), zz, 0 * zz, _leaf("gamma", gamma, n, "site"), _leaf("h", h, n, "site"))
@@ -136,6 +166,7 @@ def _exchange(lattice: Lattice, model: str, bonds: np.ndarray, jz: jax.Array, jx
 
 def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
     """H = sum_<ij> J [ SxSx + SySy + delta SzSz ] - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic."""
+    check_lattice(lattice)
     bonds = lattice.bonds()
     jxy = _leaf("J", J, len(bonds), "bond")
     return _exchange(lattice, "xxz", bonds, jxy * _leaf("delta", delta, len(bonds), "bond"), jxy, h)
@@ -148,6 +179,7 @@ def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHa
     >>> float(heisenberg(make_lattice("chain", 4)).diagonal_energy(np.array([1, -1, 1, -1])))
     -1.0
     """
+    check_lattice(lattice)
     bonds = lattice.bonds()
     j = _leaf("J", J, len(bonds), "bond")
     return _exchange(lattice, "heisenberg", bonds, j, j, h)
@@ -155,6 +187,7 @@ def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHa
 
 def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling = 0.0) -> SpinHamiltonian:
     """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i over first and second neighbours, with S = sigma/2."""
+    check_lattice(lattice)
     first, second = lattice.bonds(1), lattice.bonds(2)
     parts = [_leaf("J1", J1, len(first), "bond"), _leaf("J2", J2, len(second), "second-neighbour bond")]
     j = (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)

@@ -1,6 +1,8 @@
 """Lattices: sites, bonds by neighbour shell, colourings, translations and distances."""
 
+import operator
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
@@ -156,7 +158,7 @@ def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tupl
         periodic: one flag, or one per axis.
 
     Raises:
-        InputError: for an unknown kind, an extent that does not fit the dimension, or a single site.
+        InputError: for an unknown kind, or an extent that does not fit the dimension.
 
     >>> make_lattice("kagome", (2, 3)).n_sites
     18
@@ -173,37 +175,54 @@ def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tupl
     for axis, (length, flag) in enumerate(zip(extent, flags, strict=True)):
         if flag and length == 1 and int(np.prod(extent)) > 1:
             flags = tuple(f and a != axis for a, f in enumerate(flags))  # one cell has no neighbour across the boundary
-    lattice = Lattice(kind, tuple(int(n) for n in extent), tuple(bool(f) for f in flags))
-    if lattice.n_sites < 2:
-        raise InputError("lattice.extent", expected="at least two sites", found=list(extent))
-    return lattice
+    return Lattice(kind, tuple(int(n) for n in extent), tuple(bool(f) for f in flags))
 
 
-def graph(n_sites: int, edges: list[tuple[int, int]]) -> Lattice:
+def graph(n_sites: int, edges: Iterable[tuple[int, int]] | nx.Graph) -> Lattice:
     """A set of sites joined by the given edges.
 
+    Args:
+        edges: pairs of sites from 0 to n_sites - 1; or a graph of networkx whose nodes are these numbers.
+
     Raises:
-        InputError: for an edge to a site that does not exist, to itself, or given twice.
+        InputError: for an edge to a site that does not exist, to itself, or given twice, and for sites that are no integers.
 
     >>> graph(3, [(0, 1), (2, 1)]).bonds().tolist()
     [[0, 1], [2, 1]]
+    >>> graph(4, nx.cycle_graph(4)).bonds().tolist()
+    [[0, 1], [0, 3], [1, 2], [2, 3]]
     """
+    n_sites = _integer(n_sites, "lattice.n_sites", "a positive integer")
     if n_sites < 1:
         raise InputError("lattice.n_sites", expected="a positive integer", found=n_sites)
+    hint = ""
+    if isinstance(edges, nx.Graph):
+        hint = "networkx.convert_node_labels_to_integers numbers the nodes of a graph."
+        edges = list(edges.edges())
+    if not isinstance(edges, Iterable) or isinstance(edges, str | bytes):
+        raise InputError("lattice.edges", expected="a list of pairs of sites", found=edges)
     seen: dict[tuple[int, int], int] = {}
     for number, edge in enumerate(edges):
         where = f"lattice.edges[{number}]"
-        if len(edge) != 2:
-            raise InputError(where, expected="two site numbers", found=list(edge))
-        i, j = (int(s) for s in edge)
+        if not isinstance(edge, Iterable) or len(edge := list(edge)) != 2:
+            raise InputError(where, expected="two site numbers", found=edge)
+        i, j = (_integer(s, where, "two site numbers, integers", found=edge, hint=hint) for s in edge)
         if not (0 <= i < n_sites and 0 <= j < n_sites):
-            raise InputError(where, expected=f"sites from 0 to {n_sites - 1}", found=[i, j])
+            raise InputError(where, expected=f"sites from 0 to {n_sites - 1}", found=[i, j], hint=hint)
         if i == j:
             raise InputError(where, expected="two different sites", found=[i, j])
-        if (pair := (min(i, j), max(i, j))) in seen:
-            raise InputError(where, expected="each pair once", found=f"{[i, j]} again, first given as edge {seen[pair]}")
-        seen[pair] = number
-    return Lattice("graph", (int(n_sites),), (False,), tuple((int(i), int(j)) for i, j in edges))
+        if {(i, j), (j, i)} & seen.keys():
+            first = seen.get((i, j), seen.get((j, i)))
+            raise InputError(where, expected="each pair once", found=f"{[i, j]} again, first given as edge {first}")
+        seen[i, j] = number
+    return Lattice("graph", (n_sites,), (False,), tuple(seen))
+
+
+def _integer(value: object, where: str, expected: str, found: object = None, hint: str = "") -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(where, expected=expected, found=value if found is None else found, hint=hint) from None
 
 
 def site_coloring(n_sites: int, bonds: np.ndarray) -> list[np.ndarray]:

@@ -158,10 +158,12 @@ def hyperbolic_tables(weights: Weights, visible: jax.Array) -> tuple[jax.Array, 
     # field x + iy of moduli at most one: with u = exp(-2|x|), 2 exp(-|x|) cosh = (1 + u) cos y + i sign(x) (1 - u) sin y
     x = (weights.W.real @ visible)[:, :, None] + weights.offset.real[..., None]
     y = (weights.W.imag @ visible)[:, :, None] + weights.offset.imag[..., None]
-    scale = jnp.abs(x).max(2)
-    rest = jnp.exp(jnp.abs(x) - scale[:, :, None]) / 2 if x.shape[2] > 1 else 0.5
-    u, cos, sin = jnp.exp(-2 * jnp.abs(x)), jnp.cos(y), jnp.sin(y)
-    even, odd = rest * (1 + u), jnp.copysign(rest * (1 - u), x)
+    modulus = jnp.where(x < 0, -x, x)  # unlike abs, of slope one at zero: derivatives are right there, too
+    scale = modulus.max(2)
+    rest = jnp.exp(modulus - scale[:, :, None]) / 2 if x.shape[2] > 1 else 0.5
+    u, cos, sin = jnp.exp(-2 * modulus), jnp.cos(y), jnp.sin(y)
+    even, odd = rest * (1 + u), rest * (1 - u)
+    odd = jnp.where(x < 0, -odd, odd)
     return jax.lax.complex(even * cos, odd * sin), jax.lax.complex(odd * cos, even * sin), scale
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.lattice import bond_coloring, two_coloring
+from thermodbm.models.lattice import bond_coloring
+from thermodbm.models.rotation import sublattice_rotation
 from thermodbm.network.dbm import DBMParams
 from thermodbm.network.trotter import NetworkBuilder, bond_weights
 
@@ -48,32 +49,6 @@ def trotter_step(bonds: np.ndarray) -> list[tuple[np.ndarray, float]]:
     inner = [(group, 0.5) for group in groups[1:-1]]
     last = [(groups[-1], 1.0)] if len(groups) > 1 else []
     return [(groups[0], 1.0), *inner, *last, *inner[::-1]]
-
-
-def balanced_signs(n_sites: int, bonds: np.ndarray, couplings: np.ndarray) -> np.ndarray | None:
-    """Signs (n_sites,) that differ across bonds of positive and agree across bonds of negative coupling; None where there are none.
-
-    >>> balanced_signs(3, np.array([[0, 1], [1, 2]]), np.array([1.0, -1.0])).tolist()
-    [1, -1, -1]
-    """
-    opposite: list[tuple[int, int]] = []
-    n_nodes = n_sites
-    for (i, j), coupling in zip(np.asarray(bonds).tolist(), couplings, strict=True):
-        if coupling > 0:
-            opposite.append((i, j))
-        elif coupling < 0:  # an auxiliary site on the bond: opposite twice
-            opposite += [(i, n_nodes), (n_nodes, j)]
-            n_nodes += 1
-    signs = two_coloring(n_nodes, np.array(opposite, int).reshape(-1, 2))
-    return None if signs is None else signs[:n_sites]
-
-
-def sublattice_rotation(hamiltonian: SpinHamiltonian) -> np.ndarray | None:
-    """Signs eta (n_sites,) such that rotating the sites with eta = -1 by pi about z makes every exchange element positive.
-
-    None if that cannot be: the magnet is frustrated, and has a sign problem.
-    """
-    return balanced_signs(hamiltonian.n_sites, hamiltonian.bonds, np.asarray(hamiltonian.xy))
 
 
 def exchange_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> DBMParams:

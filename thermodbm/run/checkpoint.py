@@ -1,9 +1,7 @@
-"""Where a run stands, kept in its result file, and the signals that ask it to stop there."""
+"""Where a run stands, kept in its result file."""
 
-import signal
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from thermodbm.comm import Comm
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.method import Point, State
 from thermodbm.run.config import RunConfig, parse_config
-from thermodbm.run.hdf5 import Tree, fingerprint, read_file, read_tree
+from thermodbm.run.hdf5 import Tree, fingerprint, flatten, read_file, read_tree
 from thermodbm.run.results import program_version, read_curve
-
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
 class Checkpoint(NamedTuple):
@@ -86,19 +81,6 @@ def load_checkpoint(path: Path, comm: Comm) -> tuple[RunConfig, Checkpoint | Non
     return config, Checkpoint(points, tree["chunk"], state, tree["seconds"], tree["seconds_here"])
 
 
-@contextmanager
-def heed_signals() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM, SIGINT and SIGUSR1 only raise a flag; the function that is yielded tells whether one has come."""
-    caught: list[int] = []
-    handled = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in handled}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 JAX = "jax"
 """Key under which an array of JAX lies in a group of its own: it comes back as one, since NumPy may round otherwise in the last digit."""
 
@@ -126,4 +108,4 @@ def _point_tree(point: Point) -> Tree:
 
 def _point(tree: Mapping[str, Any]) -> Point:
     observables = {name: Estimate(**fields) for name, fields in tree["observables"].items()}
-    return Point(observables, tree["diagnostics"], flatten_dict(tree["network"], sep="/"))
+    return Point(observables, tree["diagnostics"], flatten(tree["network"]))

@@ -20,7 +20,7 @@ class Comparison:
     temperature: np.ndarray  # (n_common,)
     a: np.ndarray  # (n_common, ...)
     b: np.ndarray
-    error: np.ndarray  # sqrt(error_a^2 + error_b^2), systematic errors included where they are reported
+    error: np.ndarray  # sqrt(error_a^2 + error_b^2), systematic errors included
     pull: np.ndarray  # (a - b) / error
 
     @property
@@ -50,21 +50,12 @@ def compare(a: ThermalCurve, b: ThermalCurve) -> dict[str, Comparison]:
     comparisons = {
         name: found
         for name in a.observables
-        if name in b.observables
-        and (found := _compare(a.temperature[here], _with_systematic(a, name), here, _with_systematic(b, name), there))
+        if name in b.observables and (found := _compare(a.temperature[here], a.observables[name], here, b.observables[name], there))
     }
     if not comparisons:
         names = f"{', '.join(a.observables)} in the first and {', '.join(b.observables)} in the second"
         raise InputError("observables", expected="two curves with observables in common", found=names)
     return comparisons
-
-
-def _with_systematic(curve: ThermalCurve, name: str) -> Estimate:
-    """The estimate; for the energy with the systematic error that the variational method reports, as part of its error."""
-    estimate = curve.observables[name]
-    if name != "energy" or "systematic_error" not in curve.diagnostics:
-        return estimate
-    return estimate._replace(error=np.hypot(estimate.error, curve.diagnostics["systematic_error"]))
 
 
 def _compare(temperature: np.ndarray, a: Estimate, here: np.ndarray, b: Estimate, there: np.ndarray) -> Comparison | None:

@@ -50,7 +50,17 @@ def input_error(error: ValidationError, data: Mapping[str, Any], sections: Mappi
         return _unknown_key(where, complaint["loc"], sections)
     expected = " or ".join(dict.fromkeys(_EXPECTED.get(c["type"], c["msg"]).format(**c.get("ctx", {})) for c in here))
     found = "nothing" if complaint["type"] in ("missing", "union_tag_not_found") else show(_at(path, data))
-    return InputError(where, expected=expected, found=found)
+    return InputError(where, expected=expected, found=found, hint=_example(path, here, found))
+
+
+def _example(path: tuple[str | int, ...], complaints: list[Any], found: str) -> str:
+    """How to write the number that stands where only a list will do."""
+    kinds = {c["type"] for c in complaints}
+    if "tuple_type" not in kinds or "float_type" in kinds or not found.lstrip("-+").replace(".", "", 1)[:1].isdecimal():
+        return ""
+    key = path[-1]
+    table = f", or {key} = {{ start = 0.1, stop = 2.0, num = 20 }}" if path[0] == "temperature" else ""
+    return f"Write {key} = [{found}]{table}."
 
 
 def show(value: Any, width: int = 80) -> str:

@@ -11,15 +11,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, create_model
 
 from thermodbm.errors import InputError
+from thermodbm.evolve.ansatz import check_ansatz
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
-from thermodbm.evolve.variational import check_ansatz
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
 from thermodbm.run.complaints import input_error
-from thermodbm.run.cost import check_memory, deterministic_cost
 
 MAX_SITES = 2**17
 MAX_TEMPERATURES = 10_000
@@ -56,12 +55,14 @@ class Range(Section):
         return (np.geomspace if self.spacing == "log" else np.linspace)(self.start, self.stop, self.num)
 
 
-Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range
+# infinite temperature is one of them: T = inf, beta = 0
+Temperatures = tuple[Annotated[float, Field(gt=0, allow_inf_nan=True)], ...]
+Betas = tuple[NonNegativeFloat, ...]
 
 
 class Temperature(Section):
-    T: Grid | None = None
-    beta: Grid | None = None
+    T: Annotated[Temperatures, Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range | None = None
+    beta: Annotated[Betas, Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range | None = None
 
 
 class Output(Section):
@@ -149,10 +150,11 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
 
     Args:
         settings: such as "model.J=0.5"; the value is read as TOML, and as a string where it is none.
-        output: takes the place of output.file, whose default is the name of the config with the suffix .h5.
+        output: takes the place of output.file. Both count from the current directory; the default is the config with the suffix .h5,
+            beside the config.
 
     Raises:
-        InputError: for anything wrong, naming the key.
+        InputError: for anything wrong, naming the key, and for keys that the method ignores.
     """
     try:
         data = tomllib.loads(path.read_bytes().decode())
@@ -166,12 +168,58 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
         table = data.setdefault("output", {})
         data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
     elif isinstance(table := data.setdefault("output", {}), dict):
-        table.setdefault("file", path.with_suffix(".h5").name)
-    return parse_config(data)
+        table.setdefault("file", str(path.with_suffix(".h5")))
+    return refuse_ignored(parse_config(data), data)
+
+
+IGNORED = {
+    "deterministic": {},
+    "variational": {
+        "sampling.n_chains": "method.n_walkers says how many configurations are carried along.",
+        "sampling.n_thermal": "Walkers are carried from step to step, and discard nothing.",
+    },
+    "exact": {f"sampling.{key}": "Nothing is sampled." for key in ("n_chains", "n_samples", "target_error", "n_thermal")},
+}
+"""Keys that a method does not look at -> what to do instead. (The seed is kept with any result.)"""
+
+
+def refuse_ignored(config: RunConfig, data: Mapping[str, Any]) -> RunConfig:
+    """The config, unless the tables from which it was made set a key that the method ignores to anything but its default.
+
+    Stored configs of older versions, in which such keys may stand, are not asked.
+
+    Raises:
+        InputError: naming the key, and what to use instead.
+    """
+    defaults = {
+        "sampling": asdict(SamplingOptions()),
+        "method": {f.name: f.default for f in fields(config.method)},
+    }
+    ignored = dict(IGNORED[config.method_kind])
+    if isinstance(config.method, VariationalOptions):
+        ignored |= _ignored_by_ansatz(config.method)
+    for where, hint in ignored.items():
+        table, key = where.split(".")
+        given = (data.get(table) or {}).get(key)
+        if given is not None and given != defaults[table][key]:
+            expected = f"no such key with method.kind = {config.method_kind}, which ignores it"
+            raise InputError(where, expected=expected, found=given, hint=hint)
+    return config
+
+
+def _ignored_by_ansatz(options: VariationalOptions) -> dict[str, str]:
+    ignored = {}
+    if options.ansatz != "dbm":
+        ignored["method.layers"] = 'Only ansatz = "dbm" has layers.'
+    if options.ansatz == "jastrow":
+        ignored["method.alpha"] = 'ansatz = "jastrow" has no hidden units.'
+    if options.solver in ("cg", "minsr"):
+        ignored["method.cutoff"] = "This solver shifts S instead: method.diag_shift."
+    return ignored
 
 
 def parse_config(data: Mapping[str, Any]) -> RunConfig:
-    """Check and resolve nested tables as they come from TOML.
+    """Check and resolve nested tables as they come from TOML; a pure function, the same on every machine.
 
     Raises:
         InputError: for anything wrong, naming the key.
@@ -195,9 +243,10 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
     method = METHODS[document.method.kind](**{k: v for k, v in sections["method"].items() if k != "kind"})
     sampling = SamplingOptions(**sections["sampling"])
+    ignored = {where.partition(".")[2] for where in IGNORED[document.method.kind]}
+    sections["sampling"] = {k: v for k, v in sections["sampling"].items() if k not in ignored}
     if isinstance(method, DeterministicOptions):
         _check_sampler(hamiltonian, method.sampler)
-        check_memory(deterministic_cost(hamiltonian, method, sampling, betas))
     if isinstance(method, VariationalOptions):
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
@@ -287,13 +336,15 @@ def _temperatures(section: Temperature) -> tuple[np.ndarray, np.ndarray]:
         raise InputError("temperature", expected="either T or beta", found=found)
     name, grid = ("beta", section.beta) if section.T is None else ("T", section.T)
     values = grid.values() if isinstance(grid, Range) else np.array(grid, float)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         inverse = 1 / values
-    if not np.isfinite(inverse).all():
-        raise InputError(f"temperature.{name}", expected="values whose inverse is finite", found=float(values.min()))
-    ordered = np.sort(values)
-    if (repeated := ordered[1:][np.diff(ordered) <= 1e-9 * ordered[1:]]).size:
-        raise InputError(f"temperature.{name}", expected="each value once", found=f"{float(repeated[0])} more than once")
+    betas = values if name == "beta" else inverse
+    if not np.isfinite(betas).all() or np.isinf(inverse[values > 0]).any():
+        raise InputError(f"temperature.{name}", expected="values whose inverse is finite", found=float(values[values > 0].min()))
+    ordered = np.argsort(betas, kind="stable")
+    if (repeated := np.flatnonzero(np.diff(betas[ordered]) <= 1e-9 * betas[ordered][1:])).size:
+        found = f"{float(values[ordered[repeated[0]]])} more than once"
+        raise InputError(f"temperature.{name}", expected="each value once", found=found)
     return (inverse, values) if name == "beta" else (values, inverse)
 
 

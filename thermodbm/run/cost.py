@@ -1,40 +1,61 @@
-"""What a deterministic run will cost, known before it starts: layers of the network, spins to update, memory."""
+"""What a run will cost, known before it starts: size of the network, memory, and, where it can be said, time."""
 
 import os
+from dataclasses import replace
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
+from thermodbm.evolve.ansatz import make_ansatz
+from thermodbm.evolve.deterministic import SHARES
+from thermodbm.evolve.enumeration import all_configurations
+from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.sr import choose_solver
 from thermodbm.models import SpinHamiltonian
+from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
+from thermodbm.run.config import RunConfig
+from thermodbm.run.tables import columns
 
-BYTES_PER_SPIN = 512
-"""Of one chain, measured with benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement."""
+BYTES_PER_SPIN = {"ising": 512, "exchange": 32}
+"""Of one chain. Ising, by benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement. Exchange: of
+a cell of the ring of plaquettes, whose chains are labelled in groups, by the peak memory of 16x16 to 32x32 lattices."""
+SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8}
+"""Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_efficiency.py."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 
 
 class Cost(NamedTuple):
-    """At every temperature, (n_T,) each, of float64, which does not overflow."""
+    """Of the deterministic method at every temperature above zero beta, (n_T,) each, of float64, which does not overflow."""
 
     n_slices: np.ndarray  # of the finest network
-    n_spins: np.ndarray  # of one chain, in the rings of 2 n_slices layers of all networks that extrapolation needs
+    n_spins: np.ndarray  # of one chain, in the rings of all networks that extrapolation needs
     n_bytes: np.ndarray  # all chains
+    n_updates: np.ndarray  # spins times sweeps of all chains, by n_samples
 
 
 def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, betas: np.ndarray) -> Cost:
-    """What the deterministic method will set up."""
+    """What the deterministic method will set up: a ring has 2 n_slices layers, of as many sub-layers as a Trotter step has gates."""
     with np.errstate(over="ignore", divide="ignore"):
-        d_tau = options.d_tau or default_d_tau(hamiltonian)
+        d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
         needed = np.asarray(betas) / (2 * d_tau)
     levels = [slices(beta, d_tau, options.extrapolate) if n < MAX_SLICES else [n] for beta, n in zip(betas, needed, strict=True)]
-    n_spins = 2.0 * hamiltonian.n_sites * np.array([float(sum(level)) for level in levels])
-    return Cost(np.array([float(level[0]) for level in levels]), n_spins, n_spins * sampling.n_chains * BYTES_PER_SPIN)
+    per_slice = 2.0 * hamiltonian.n_sites * (len(trotter_step(hamiltonian.bonds)) if hamiltonian.conserves_sz else 1)
+    n_spins = per_slice * np.array([float(sum(level)) for level in levels])
+    sweeps = [max(4, np.ceil(sampling.n_samples * share / sampling.n_chains)) for share in SHARES[options.extrapolate]]
+    warm_up = [max(30, n // 10) if sampling.n_thermal is None else sampling.n_thermal for n in sweeps]
+    n_updates = [
+        per_slice * sampling.n_chains * sum(float(n) * (s + w) for n, s, w in zip(level, sweeps, warm_up, strict=False)) for level in levels
+    ]
+    n_bytes = n_spins * sampling.n_chains * BYTES_PER_SPIN[_kind(hamiltonian)]
+    return Cost(np.array([float(level[0]) for level in levels]), n_spins, n_bytes, np.array(n_updates))
 
 
-def check_memory(cost: Cost, available: float | None = None) -> None:
+def check_machine(config: RunConfig, available: float | None = None) -> None:
     """Refuse what cannot fit into this machine.
 
     Args:
@@ -43,8 +64,10 @@ def check_memory(cost: Cost, available: float | None = None) -> None:
     Raises:
         InputError: naming the coldest temperature.
     """
-    if available is None:
-        available = _physical_memory()
+    if not isinstance(config.method, DeterministicOptions):
+        return
+    available = _physical_memory() if available is None else available
+    cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
     coldest = int(np.argmax(cost.n_bytes))
     if cost.n_bytes[coldest] > available:
         raise InputError(
@@ -53,6 +76,85 @@ def check_memory(cost: Cost, available: float | None = None) -> None:
             found=f"{cost.n_slices[coldest]:.3g} slices, which need about {cost.n_bytes[coldest]:.1e} bytes",
             hint="Fewer chains, a larger d_tau or higher temperatures need less.",
         )
+
+
+def describe_cost(config: RunConfig) -> list[str]:
+    """Lines of text: size of the problem, and what the method will set up."""
+    lines = [f"{config.hamiltonian.n_sites} sites, {len(config.hamiltonian.bonds)} bonds, {len(config.betas)} temperatures"]
+    if isinstance(config.method, DeterministicOptions):
+        return lines + _describe_deterministic(config)
+    if isinstance(config.method, VariationalOptions):
+        return lines + _describe_variational(config)
+    return lines
+
+
+def _describe_deterministic(config: RunConfig) -> list[str]:
+    hot = config.betas == 0
+    cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas[~hot])
+    cores = _cores()
+    seconds = cost.n_updates * SECONDS_PER_SPIN[_kind(config.hamiltonian)] / cores
+    timed = config.sampling.target_error is None
+    rows = [["T", "slices", "spins a chain", "memory", *(["time"] if timed else [])]]
+    for T, n_slices, n_spins, n_bytes, s in zip(config.temperatures[~hot], *cost[:3], seconds, strict=True):
+        rows.append([f"{T:.6g}", f"{n_slices:.0f}", f"{n_spins:.0f}", f"{n_bytes / 1e6:.1f} MB", *([duration(s)] if timed else [])])
+    lines = ["Estimated, memory beside some hundred MB for the program itself:", *columns(rows).splitlines()] if len(rows) > 1 else []
+    if hot.any():
+        lines.append("T = inf: known, not sampled")
+    if len(rows) == 1:
+        return lines
+    if timed:
+        lines.append(
+            f"Together about {duration(float(seconds.sum()))} of sampling on {cores} core(s) of a CPU, within a factor of about three,"
+        )
+        lines.append("and up to a minute to compile each new number of slices the first time.")
+    else:
+        sweep = (cost.n_updates / config.sampling.n_samples * SECONDS_PER_SPIN[_kind(config.hamiltonian)] / cores).sum()
+        lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
+    return lines
+
+
+def _describe_variational(config: RunConfig) -> list[str]:
+    """Parameters, what is summed or sampled, and the solver; how many steps the evolution takes is not known beforehand."""
+    options, ansatz = config.method, make_ansatz(config.hamiltonian, config.method)
+    module, hamiltonian, n = ansatz.module, ansatz.hamiltonian, config.hamiltonian.n_sites
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2 * n), float))
+    n_params = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
+    exact_sum = all_configurations(hamiltonian, options, conserve_sz=ansatz.conserves_sz, symmetric=ansatz.symmetric)
+    if exact_sum is not None:
+        n_samples = len(exact_sum.visible)
+        drawn = f"all {n_samples} configurations of spins and ancillas (up to symmetry) are summed: nothing is sampled, and"
+        drawn += " sampling.n_samples, target_error, method.n_walkers and n_sweeps are not used"
+    else:
+        n_samples = options.n_walkers or max(4096, min(16 * n_params, 16384))
+        drawn = f"{n_samples} walkers, {options.n_sweeps * 2 * n} attempted moves of each between steps"
+    shifted = replace(options, diag_shift=1e-7 if options.diag_shift is None else options.diag_shift)
+    solver = choose_solver(shifted, n_samples, n_params, SERIAL)
+    matrix = 16 * n_samples * n_params / 1e6
+    return [
+        f"{type(module).__name__} of {n_params} parameters; {drawn}",
+        f"solver {solver}; up to {matrix:.0f} MB for log-derivatives where they are written out, beside some hundred MB for the program",
+        "Time: the number of steps is not known beforehand; the progress of a run tells.",
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Rounded to what an estimate is worth.
+
+    >>> duration(0.2), duration(42.0), duration(600.0), duration(9000.0), duration(1e6)
+    ('< 1 s', '42 s', '10 min', '2.5 h', '12 days')
+    """
+    for unit, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{seconds:.2g} s" if seconds >= 1 else "< 1 s"
+
+
+def _kind(hamiltonian: SpinHamiltonian) -> str:
+    return "exchange" if hamiltonian.conserves_sz else "ising"
+
+
+def _cores() -> int:
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
 
 
 def _physical_memory() -> float:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from thermodbm.errors import InputError
 
@@ -67,8 +66,8 @@ def read_file(path: Path, read: Callable[[h5py.File, int], T]) -> T:
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             return read(file, len(content))
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error.where}", expected=error.expected, found=error.found, hint=error.hint) from None
     except Exception as error:  # h5py raises almost anything on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(str(path), expected=expected, found=f"a foreign or damaged file ({reason[:200]})") from None
@@ -115,10 +114,22 @@ def read_tree(group: h5py.Group, size: int) -> dict[str, Any]:
     return tree
 
 
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """The leaves by their paths; empty dicts vanish.
+
+    >>> flatten({"a": {"b": 1, "c": {}}, "d": 2})
+    {'a/b': 1, 'd': 2}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves
+
+
 def fingerprint(tree: Tree) -> str:
     """SHA-256 over all names, types, shapes and bytes: the same before and after a tree has been on disk."""
     digest = hashlib.sha256()
-    for name, value in sorted(flatten_dict(tree, sep="/").items()):
+    for name, value in sorted(flatten(tree).items()):
         array = np.asarray(value)
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
         digest.update(array.tobytes())

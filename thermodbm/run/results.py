@@ -1,7 +1,6 @@
 """`ThermalCurve`: what a run yields, in memory, in an HDF5 file and as a table."""
 
 import html
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from flax.traverse_util import flatten_dict
 from uncertainties import ufloat
 
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
-from thermodbm.evolve.method import Point
-from thermodbm.models import SpinHamiltonian
-from thermodbm.run.config import parse_config
-from thermodbm.run.hdf5 import Tree, read_array, read_file, read_tree, write_file, write_tree
+from thermodbm.estimate.trust import MAX_R_HAT, Doubt
+from thermodbm.models.observables import OBSERVABLES, Observable
+from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_tree, write_file, write_tree
 
 if TYPE_CHECKING:
     import xarray
+
+    from thermodbm.evolve.method import Point
+    from thermodbm.models import SpinHamiltonian
 
 FORMAT_VERSION = 1
 
@@ -34,15 +34,6 @@ def program_version() -> str:
         return version("thermodbm")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _observable(name: str, doc: str) -> property:
-    def get(curve: "ThermalCurve") -> Estimate:
-        if name not in curve.observables:
-            raise AttributeError(f"this curve has no {name}; it has {', '.join(curve.observables) or 'no observables yet'}")
-        return curve.observables[name]
-
-    return property(get, doc=doc)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,39 +54,62 @@ class ThermalCurve:
     finished: bool = True
     wall_time: float = 0.0  # seconds
 
-    energy = _observable("energy", "Energy <H>/N.")
-    specific_heat = _observable("specific_heat", "Specific heat beta^2 (<H^2> - <H>^2)/N.")
-    entropy = _observable("entropy", "Entropy per site, ln 2 at infinite temperature.")
-    free_energy = _observable("free_energy", "Free energy -ln Z/(beta N).")
-    susceptibility = _observable("susceptibility", "Response of the magnetisation along z to a field along z, per site.")
-    order_parameter_squared = _observable("order_parameter_squared", "<m_z^2>, m_z = sum_i sz_i / N (Ising models).")
-    magnetization_x = _observable("magnetization_x", "<sum_i sx_i>/N (Ising models).")
-    magnetization_z = _observable("magnetization_z", "Magnetisation along z per site.")
-    correlation_zz = _observable("correlation_zz", "zz correlation with site 0, averaged over translations, (n_T, n_sites).")
-    structure_factor_zz = _observable("structure_factor_zz", "Static zz structure factor at the wavevectors of the lattice.")
-
     @property
-    def hamiltonian(self) -> SpinHamiltonian:
+    def hamiltonian(self) -> "SpinHamiltonian":
         """The Hamiltonian, rebuilt from `config`."""
+        from thermodbm.run.config import parse_config  # imports JAX, which a table can do without
+
         return parse_config(tomllib.loads(self.config)).hamiltonian
 
     @property
     def done(self) -> np.ndarray:
-        """Which temperatures are finished, bool (n_T,)."""
+        """Which temperatures are finished, bool (n_T,); one of which nothing could be said is finished, too."""
+        if "wall_time_s" in self.diagnostics:
+            return np.isfinite(self.diagnostics["wall_time_s"])
         if "energy" not in self.observables:
             return np.zeros(len(self.beta), bool)
-        return np.isfinite(self.energy.mean)
+        return np.isfinite(self.observables["energy"].mean)
 
-    def save(self, path: str | Path, checkpoint: Tree | None = None) -> None:
+    @property
+    def doubts(self) -> list[Doubt]:
+        """Reasons not to trust each temperature, (n_T,). Files of older versions tell them by `trusted` (the sign) and r_hat."""
+        if "doubts" in self.diagnostics:
+            return [Doubt(int(flags)) if np.isfinite(flags) else Doubt.NONE for flags in self.diagnostics["doubts"]]
+        sign = self.diagnostics.get("trusted", np.ones(len(self.beta))) == 0
+        mixing = np.zeros(len(self.beta), bool)
+        for estimate in self.observables.values():
+            if estimate.r_hat is not None:
+                mixing |= np.any(estimate.r_hat.reshape(len(mixing), -1) > MAX_R_HAT, axis=1)
+        return [Doubt(Doubt.SIGN * int(s) + Doubt.MIXING * int(m)) for s, m in zip(sign, mixing, strict=True)]
+
+    @property
+    def trusted(self) -> np.ndarray:
+        """Which temperatures nothing speaks against, bool (n_T,); those that are not finished are among them."""
+        if {"doubts", "trusted"} <= set(self.diagnostics):
+            return self.diagnostics["trusted"] != 0
+        return np.array([doubt == Doubt.NONE for doubt in self.doubts], bool)
+
+    def warnings(self) -> list[str]:
+        """A sentence for every reason not to trust some temperatures, which it names."""
+        concerned: dict[str, list[str]] = {}
+        for T, doubt in zip(self.temperature, self.doubts, strict=True):
+            for sentence in doubt.sentences():
+                concerned.setdefault(sentence, []).append(f"{T:.4g}")
+        return [f"T = {', '.join(temperatures)}: {sentence}" for sentence, temperatures in concerned.items()]
+
+    def save(self, path: str | Path, force: bool = False) -> None:
         """Write the curve to an HDF5 file, atomically: a reader, or a kill at any moment, finds the old file or the new one.
 
         Args:
-            checkpoint: what `run.checkpoint` needs to go on with an unfinished run.
+            force: overwrite what stands there already.
 
         Raises:
-            InputError: if the file cannot be written.
+            InputError: if something stands there, or the file cannot be written.
         """
-        write_file(Path(path), partial(_write, self, checkpoint))
+        if not force and Path(path).exists():
+            hint = "Choose another name, or overwrite it with force=True."
+            raise InputError("path", expected="a new file", found=f"{path}, which exists", hint=hint)
+        write_curve(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "ThermalCurve":
@@ -116,28 +130,44 @@ class ThermalCurve:
         return plot_curves([self, *others], **options)
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Each observable as a variable `name` and its error as `name_error`, over the coordinate `temperature`."""
+        """Each observable as a variable `name` and its error as `name_error`, over `temperature`, and scalar diagnostics.
+
+        Correlations run over `site` with the coordinate `distance` from site 0, structure factors over `wavevector` with the coordinate
+        `momentum`, in Cartesian components.
+        """
         import xarray
 
-        variables = {}
+        lattice = self.hamiltonian.lattice
+        sizes = {"site": lattice.n_sites, "wavevector": 0 if lattice.wavevectors is None else len(lattice.wavevectors)}
+        variables: dict[str, Any] = {name: ("temperature", x) for name, x in self.diagnostics.items() if np.ndim(x) == 1}
         for name, estimate in self.observables.items():
-            dims = ("temperature", *(f"{name}_{axis}" for axis in range(1, np.ndim(estimate.mean))))
-            variables[name] = (dims, estimate.mean)
-            variables[f"{name}_error"] = (dims, estimate.error)
+            known, shape = OBSERVABLES.get(name), np.shape(estimate.mean)[1:]
+            axes = known.dims if known and shape == tuple(sizes[d] for d in known.dims) else [f"{name}_{k + 1}" for k in range(len(shape))]
+            description = {"long_name": known.doc} if known else {}
+            variables[name] = (("temperature", *axes), estimate.mean, description)
+            variables[f"{name}_error"] = (("temperature", *axes), estimate.error)
+        coordinates = {"temperature": self.temperature, "beta": ("temperature", self.beta), "distance": ("site", lattice.distances)}
+        if lattice.wavevectors is not None:
+            coordinates["momentum"] = (("wavevector", "component"), lattice.wavevectors)
         attributes = {"method": self.method, "seed": self.seed, "finished": int(self.finished), "config": self.config}
-        return xarray.Dataset(variables, {"temperature": self.temperature, "beta": ("temperature", self.beta)}, attributes)
+        return xarray.Dataset(variables, coordinates, attributes)
 
     def table(self) -> list[list[str]]:
         """Rows of text, headings first: temperature, every scalar observable as 1.2345(6), and what limits their trust."""
         scalars = {name: e for name, e in self.observables.items() if np.ndim(e.mean) == 1}
-        good = {"average_sign": 1.0, "trusted": 1.0, "systematic_error": 0.0}
-        doubts = {
-            n: self.diagnostics[n] for n, value in good.items() if n in self.diagnostics and np.nanmax(np.abs(self.diagnostics[n] - value))
+        good = {"average_sign": 1.0, "systematic_error": 0.0}
+        limits = {
+            n: self.diagnostics[n]
+            for n, value in good.items()
+            if n in self.diagnostics and np.nanmax(np.abs(self.diagnostics[n] - value), initial=0.0)
         }
-        rows = [["T", *scalars, *doubts]]
+        doubts = self.doubts
+        doubtful = any(doubts)
+        rows = [["T", *scalars, *limits, *(["doubts"] if doubtful else [])]]
         for t, temperature in enumerate(self.temperature):
             estimates = [shorthand(e.mean[t], e.error[t]) for e in scalars.values()]
-            rows.append([f"{temperature:.6g}", *estimates, *(f"{values[t]:.3g}" for values in doubts.values())])
+            words = ["+".join(doubt.name.lower() for doubt in doubts[t]) or "-"] if doubtful else []
+            rows.append([f"{temperature:.6g}", *estimates, *(f"{values[t]:.3g}" for values in limits.values()), *words])
         return rows
 
     def __repr__(self) -> str:
@@ -149,7 +179,31 @@ class ThermalCurve:
         head, *rows = [[html.escape(cell) for cell in row] for row in self.table()]
         lines = ["".join(f"<th>{cell}</th>" for cell in head), *("".join(f"<td>{cell}</td>" for cell in row) for row in rows)]
         caption = html.escape(f"{self.method} method, k_B = 1, per site" + ("" if self.finished else ", unfinished"))
-        return f"<table><caption>{caption}</caption>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+        warnings = "".join(f"<p>{html.escape(text)}</p>" for text in self.warnings())
+        return f"<table><caption>{caption}</caption>" + "".join(f"<tr>{line}</tr>" for line in lines) + f"</table>{warnings}"
+
+
+def _attribute(observable: Observable) -> property:
+    def get(curve: ThermalCurve) -> Estimate:
+        if observable.name not in curve.observables:
+            raise AttributeError(f"this curve has no {observable.name}; it has {', '.join(curve.observables) or 'no observables yet'}")
+        return curve.observables[observable.name]
+
+    return property(get, doc=observable.doc)
+
+
+for _observable in OBSERVABLES.values():
+    setattr(ThermalCurve, _observable.name, _attribute(_observable))
+
+
+VANISHING, ROUNDING = 1e-10, 1e-14
+"""What is smaller is zero by symmetry: as a sampled value with its error, and as an exact value."""
+
+
+def vanishes(estimate: Estimate) -> bool:
+    """Whether an observable is zero by symmetry at all finished temperatures."""
+    sizes = np.abs(estimate.mean[np.isfinite(estimate.mean)]), estimate.error[np.isfinite(estimate.error)]
+    return all(np.max(x, initial=0.0) < VANISHING for x in sizes)
 
 
 def shorthand(mean: float, error: float) -> str:
@@ -158,8 +212,12 @@ def shorthand(mean: float, error: float) -> str:
     >>> shorthand(-1.271441, 0.00023), shorthand(0.5, 0.0), shorthand(float("nan"), float("nan"))
     ('-1.2714(2)', '0.5', '-')
     """
-    if not np.isfinite(mean):
+    if np.isinf(mean):
+        return f"{mean}"
+    if np.isnan(mean):
         return "-"
+    if max(abs(mean), error) < (VANISHING if error else ROUNDING):
+        return "0"
     if not 0 <= error < np.inf:
         return f"{mean:.4g}(?)"
     if error <= max(1e-12 * abs(mean), 1e-280):  # as good as exact, and beyond what can be written with all its digits
@@ -167,7 +225,7 @@ def shorthand(mean: float, error: float) -> str:
     return f"{ufloat(mean, error):.1uS}"
 
 
-def collect(points: Sequence[Point | None]) -> dict[str, Any]:
+def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
     """The `observables`, `diagnostics` and `network` of a curve from its points, None where a temperature is not finished."""
 
     def union(tables: list[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
@@ -198,6 +256,18 @@ def _stack(values: list[Any]) -> np.ndarray | None:
     return full
 
 
+def write_curve(curve: ThermalCurve, path: Path, checkpoint: Tree | None = None) -> None:
+    """Write a curve over whatever stands there.
+
+    Args:
+        checkpoint: what `run.checkpoint` needs to go on with an unfinished run.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    write_file(path, partial(_write, curve, checkpoint))
+
+
 def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> None:
     file.attrs.update(
         format_version=FORMAT_VERSION,
@@ -206,6 +276,7 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
         config=curve.config,
         seed=curve.seed,
         finished=int(curve.finished),
+        error_includes_systematic=1,
         wall_time_s=float(curve.wall_time),
     )
     file["temperature"], file["beta"] = curve.temperature, curve.beta
@@ -234,8 +305,12 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         return values.astype(float, copy=False)
 
     attributes = file.attrs
-    if (found := int(attributes["format_version"])) != FORMAT_VERSION:
-        raise ValueError(f"format version {found}; this program reads {FORMAT_VERSION}")
+    if (found := int(attributes["format_version"])) > FORMAT_VERSION:
+        expected, hint = f"a file of format version {FORMAT_VERSION} or older", "Update thermodbm to read it."
+        by = f" (written by thermodbm {attributes.get('thermodbm_version', 'of unknown version')})"
+        raise InputError("format_version", expected=expected, found=f"version {found}{by}", hint=hint)
+    if found < 1:
+        raise ValueError(f"format version {found}")
     tomllib.loads(config := str(attributes["config"]))
     n = len(read_array(file["temperature"], size))
     observables = {}
@@ -244,48 +319,20 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         if estimate.mean.shape != estimate.error.shape:
             raise ValueError(f"{name} has means and errors of different shapes")
         observables[name] = estimate
+    diagnostics = {name: array(values, n) for name, values in file["diagnostics"].items()}
+    if "error_includes_systematic" not in attributes and {"energy", "systematic_error"} <= {*observables, *diagnostics}:
+        energy = observables["energy"]  # older versions told the systematic error apart
+        observables["energy"] = energy._replace(error=np.hypot(energy.error, diagnostics["systematic_error"]))
     network = [read_tree(file["network"][f"{t:04d}"], size) if f"{t:04d}" in file["network"] else {} for t in range(n)]
     return ThermalCurve(
         temperature=array(file["temperature"], n),
         beta=array(file["beta"], n),
         observables=observables,
-        diagnostics={name: array(values, n) for name, values in file["diagnostics"].items()},
-        network=tuple(flatten_dict(weights, sep="/") for weights in network),
+        diagnostics=diagnostics,
+        network=tuple(flatten(weights) for weights in network),
         method=str(attributes["method"]),
         config=config,
         seed=int(attributes["seed"]),
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
     )
-
-
-def check_output(path: Path, force: bool = False) -> None:
-    """Refuse an output that cannot be written, or that would destroy something.
-
-    Raises:
-        InputError: if `path` holds a run that has begun (without `force`), is any other file (always), or cannot be written.
-    """
-    where = "output.file"
-    try:
-        occupied = path.exists() and path.stat().st_size > 0
-        parent = next(p for p in path.absolute().parents if p.exists())
-    except (OSError, ValueError) as error:
-        raise InputError(where, expected="the name of a file", found=str(error)) from None
-    if path.is_dir():
-        raise InputError(where, expected="a file", found=f"the directory {path}")
-    try:
-        tempfile.TemporaryFile(dir=parent).close()  # permissions alone do not tell of read-only and other odd file systems
-    except OSError as error:
-        raise InputError(where, expected="a file that can be written", found=f"{path} ({error.strerror} in {parent})") from None
-    if not occupied:
-        return
-    try:
-        curve = ThermalCurve.load(path)
-        begun = read_file(path, lambda file, size: "checkpoint" in file and bool(file["checkpoint/chunk"][()] > 0))
-    except InputError:
-        hint = "Only results of thermodbm are overwritten; remove the file or choose another name."
-        raise InputError(where, expected="a new file", found=f"{path}, which is no intact result", hint=hint) from None
-    if not force and (curve.done.any() or begun):
-        state, hint = ("a finished run", "") if curve.finished else ("an unfinished run", "Go on with `thermodbm resume`, or ")
-        hint = hint + ("o" if hint else "O") + "verwrite it with --force."
-        raise InputError(where, expected="a new file", found=f"{path}, which holds {state}", hint=hint)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,22 @@ from flax import linen as nn
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
+from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
-from thermodbm.evolve.method import ThermalMethod
+from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.variational import variational_method
+from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.hamiltonian import check_hamiltonian
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
-from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options
+from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options, refuse_ignored
+from thermodbm.run.cost import check_machine
 from thermodbm.run.hdf5 import remove_litter
+from thermodbm.run.output import reserve
 from thermodbm.run.progress import Progress, Reporter
-from thermodbm.run.results import ThermalCurve, check_output, collect
+from thermodbm.run.results import ThermalCurve, collect, write_curve
 
 
 def start_jax() -> None:
@@ -86,7 +91,7 @@ def run(
     progress = progress or Progress()
     method = method or make_method(config.hamiltonian, config.method, config.sampling, comm)
     key = jax.random.key(config.sampling.seed)
-    at = begin or Checkpoint({}, 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
+    at = begin or Checkpoint(_known(config), 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
     order = method.order(config.betas).tolist()
     began = time.monotonic() - at.seconds
     if config.output is not None and comm.rank == 0:
@@ -96,7 +101,7 @@ def run(
         if config.output is not None:
             tree = checkpoint_tree(at, config, comm) if resumable and not curve.finished else None
             if comm.rank == 0:
-                replace(curve, wall_time=at.seconds).save(config.output, tree)
+                write_curve(replace(curve, wall_time=at.seconds), config.output, tree)
 
     curve = _curve(config, method, at)
     record()
@@ -112,7 +117,8 @@ def run(
             if point is None:
                 at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
             else:
-                if not all(np.isfinite(e.mean).all() for e in point.observables.values()):
+                trusted = point.diagnostics.get("trusted", 1.0)  # what is not may be lost altogether, and is marked
+                if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
                     raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
@@ -133,11 +139,22 @@ def _any(comm: Comm, *flags: bool) -> list[bool]:
     return list(flags) if comm.size == 1 else (np.asarray(comm.sum(jnp.asarray(flags, int))) > 0).tolist()
 
 
+def _known(config: RunConfig) -> dict[int, Point]:
+    """Infinite temperature, where it is asked for: no method need visit it."""
+    observables = {name: exact(values) for name, values in infinite_temperature(config.hamiltonian).items()}
+    return {int(index): Point(observables, {"wall_time_s": 0.0}, {}) for index in np.flatnonzero(config.betas == 0)}
+
+
 def _curve(config: RunConfig, method: ThermalMethod, at: Checkpoint) -> ThermalCurve:
     """The curve so far, with the estimates that join several temperatures."""
-    hot_to_cold = sorted(at.points, key=lambda index: config.betas[index])
-    joined = method.summarize([at.points[i] for i in hot_to_cold], config.betas[hot_to_cold]) if hot_to_cold else []
-    by_index = dict(zip(hot_to_cold, joined, strict=True))
+    visited = sorted((i for i in at.points if config.betas[i] > 0), key=lambda index: config.betas[index])
+    joined = method.summarize([at.points[i] for i in visited], config.betas[visited]) if visited else []
+    by_index = dict(zip(visited, joined, strict=True))
+    measured = {name for point in joined for name in point.observables}
+    for index, point in at.points.items():
+        if config.betas[index] == 0:  # known, but of what the method does not measure nothing is said
+            kept = {name: e for name, e in point.observables.items() if name in measured or not measured}
+            by_index[index] = point._replace(observables=kept)
     return ThermalCurve(
         temperature=config.temperatures,
         beta=config.betas,
@@ -167,11 +184,14 @@ def thermal_curve(
 
     Args:
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
-        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config.
+        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
+            beta = 0 are answered by what is known there.
         method: "deterministic", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
-            to the complex log-amplitude, and the parameters it starts from.
+            to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
+            They must describe the thermal state at `VariationalOptions.beta_0` over the largest coupling, where the evolution begins;
+            from any other state it leads elsewhere.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -183,6 +203,7 @@ def thermal_curve(
     Switches JAX to double precision.
     """
     start_jax()
+    check_hamiltonian(hamiltonian)
     asked = {name: values for name, values in (("T", T), ("beta", beta)) if values is not None}
     grid = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in asked.items()}
     table = {"kind": method} if isinstance(method, str) else plain_options("method", method)
@@ -190,12 +211,25 @@ def thermal_curve(
         table["kind"] = next(kind for kind, options in METHODS.items() if isinstance(method, options))
     data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
     if output is not None:
-        check_output(Path(output), force)
         data["output"] = {"file": str(output)}
-    config = parse_config(data)
+    config = refuse_ignored(parse_config(data), data)
+    check_machine(config)
     own = None
     if module is not None or params is not None:
         if not isinstance(config.method, VariationalOptions):
             raise InputError("module", expected="the variational method", found=config.method_kind)
-        own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=params)
-    return run(config, progress=Reporter(len(config.betas)) if progress else None, method=own)
+        own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
+    with (
+        reserve(config.output, force) if config.output else nullcontext(),
+        Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,
+    ):
+        return run(config, progress=reporter, method=own)
+
+
+def _inner(params: Any) -> Any:
+    """Parameters as they stand in {"params": ...}, which is what `module.init` gives."""
+    if not (isinstance(params, Mapping) and "params" in params and isinstance(params["params"], Mapping)):
+        return params
+    if others := sorted(set(params) - {"params"}):
+        raise InputError("params", expected="parameters alone", found=f"the collections {', '.join(others)} beside them")
+    return params["params"]

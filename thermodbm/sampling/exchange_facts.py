@@ -13,7 +13,7 @@ import numpy as np
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
-from thermodbm.network.exchange import balanced_signs, sublattice_rotation
+from thermodbm.models.rotation import balanced_signs, sublattice_rotation
 
 MAX_CHOICES = 16
 """Sets of mixed bonds among which sweeps choose."""

@@ -1,0 +1,118 @@
+"""Are error bars right? Deviations from diagonalisation in units of the error, over many seeds, for small magnets of every kind.
+
+    python benchmarks/pulls.py [deterministic | variational | learned] [--seeds 50] [--magnets chain glass ...] [--json FILE]
+
+For each magnet and each observable of the file: mean and width (root mean square about the mean) of the pulls, over seeds, temperatures and
+entries. Independent honest errors give 0 and 1; with n independent values they scatter by 1/sqrt(n) and 1/sqrt(2n), and entries of a
+correlation function are not independent. Entries without an error must be exact. Only what is marked trusted counts; its share is printed.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from thermodbm import (
+    SpinHamiltonian,
+    ThermalCurve,
+    graph,
+    heisenberg,
+    j1j2,
+    make_lattice,
+    thermal_curve,
+    transverse_field_ising,
+    xxz,
+)
+from thermodbm.exact import exact_curve
+
+RANDOM = np.random.default_rng(7)
+GAMMA = RANDOM.uniform(0.4, 1.2, 6)
+GLASS = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 3), (1, 4)]
+TRIANGLES = [(0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (3, 4), (2, 4), (4, 5), (3, 5)]
+LONG = {"n_chains": 4, "n_samples": 20_000}  # series are blocked
+SHORT = {"n_chains": 2048, "n_samples": 40_960}  # stretches of two sweeps
+WARM = [0.5, 0.7, 1.0, 1.4, 2.0, 3.0]
+MAGNETS: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
+    "chain": (transverse_field_ising(make_lattice("chain", 8), 1.0, 1.0), WARM, {}),
+    "torus": (transverse_field_ising(make_lattice("square", (3, 3)), 1.0, 2.5), [1.0, 1.5, 2.0, 3.0, 5.0], SHORT),
+    "triangles": (transverse_field_ising(graph(6, TRIANGLES), -1.0, 0.8), WARM, LONG),
+    "xxz": (xxz(make_lattice("chain", 6), 1.0, 1.7), [0.3, 0.5, 0.7, 1.0, 2.0], {}),
+    "field": (heisenberg(make_lattice("chain", 6), 1.0, 0.7), [0.3, 0.5, 0.7, 1.0, 2.0], LONG),
+    "frustrated": (j1j2(make_lattice("chain", 6), 1.0, 0.4), [0.7, 1.0, 1.5, 2.0, 4.0], {}),
+    "open": (heisenberg(make_lattice("square", (2, 3), periodic=False)), [0.3, 0.5, 0.7, 1.0, 2.0], {}),
+    "glass": (transverse_field_ising(graph(6, GLASS), RANDOM.normal(size=8), GAMMA, 0.3 * RANDOM.normal(size=6)), WARM, {}),
+}  # fmt: skip
+METHODS = {"deterministic": {}, "variational": {"enumerate": False, "n_walkers": 2048}, "learned": {}}
+MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
+
+
+def pulls(curve: ThermalCurve, exact: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Deviations in units of the error, one value per trusted temperature and entry with an error.
+
+    Raises:
+        AssertionError: for an entry without an error that is not exact.
+    """
+    trusted = curve.diagnostics.get("trusted", np.ones(len(curve.beta))) == 1
+    found = {}
+    for name, estimate in curve.observables.items():
+        key = "specific_heat" if name == "specific_heat_direct" else name
+        if key not in exact:
+            continue
+        off, error = (estimate.mean - exact[key])[trusted], estimate.error[trusted]
+        assert np.abs(off[error == 0]).max(initial=0.0) < 1e-6, f"{name} is not exact where its error is zero"
+        found[name] = (off / np.where(error > 0, error, np.nan)).ravel()
+    return found
+
+
+def study(name: str, method: str, n_seeds: int) -> dict:
+    """Pulls of one magnet."""
+    magnet, T, sampling = MAGNETS[name]
+    exact = exact_curve(magnet, 1 / np.array(T))
+    began, trusted, table = time.monotonic(), [], {}
+    for seed in range(n_seeds):
+        settings = {**(sampling if method == "deterministic" else {"n_samples": 20_000}), "seed": 1000 + seed}
+        curve = thermal_curve(magnet, T=T, method={"kind": method, **METHODS[method]}, sampling=settings, progress=False)
+        trusted.append(np.mean(curve.diagnostics.get("trusted", 1.0)))
+        for observable, values in pulls(curve, exact).items():
+            table.setdefault(observable, []).append(values)
+    rows = {}
+    for observable, values in table.items():
+        p = np.concatenate(values)
+        p = p[np.isfinite(p)]
+        if p.size:
+            rows[observable] = {"mean": p.mean(), "width": p.std(), "largest": np.abs(p).max(), "n": p.size}
+    return {
+        "magnet": name,
+        "method": method,
+        "seeds": n_seeds,
+        "trusted": np.mean(trusted),
+        "seconds": time.monotonic() - began,
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", nargs="?", default="deterministic", choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--magnets", nargs="+", default=list(MAGNETS), choices=MAGNETS)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    studies = []
+    print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
+    for name in arguments.magnets:
+        found = study(name, arguments.method, arguments.seeds)
+        studies.append(found)
+        for observable, row in found["rows"].items():
+            good = abs(row["mean"]) < MARK_MEAN and MARK_WIDTH[0] <= row["width"] <= MARK_WIDTH[1]
+            numbers = f"{row['mean']:+.2f} | {row['width']:.2f} | {row['largest']:.1f} | {row['n']}"
+            print(f"| {name} | {observable} | {numbers} | {'yes' if good else 'NO'} |", flush=True)
+        print(f"| {name} | trusted {found['trusted']:.0%}, {found['seconds']:.0f} s | | | | | |", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(studies, default=float))
+
+
+if __name__ == "__main__":
+    main()

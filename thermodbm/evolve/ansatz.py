@@ -1,0 +1,126 @@
+"""Which trial state an evolution follows: its module, the basis it is in, where it starts, and what it asks of the solver."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from thermodbm.errors import InputError
+from thermodbm.evolve.options import VariationalOptions
+from thermodbm.evolve.sr import check_solver
+from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
+from thermodbm.models import SpinHamiltonian
+from thermodbm.models.rotation import rotate, sublattice_rotation
+from thermodbm.network.ansatz import PurifiedDBM
+from thermodbm.network.composition import Product, Superposition
+from thermodbm.network.permanent import PairPermanent
+from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+
+MAX_PAIRED = 24
+"""Sites up to which permanents, whose cost doubles with every two sites, are offered."""
+PAIRED_BY_DEFAULT = range(10, 17)
+"""Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
+
+
+class Ansatz(NamedTuple):
+    """A trial state and all that an evolution must know of it."""
+
+    module: nn.Module
+    hamiltonian: SpinHamiltonian  # that it follows: the user's, turned by eta
+    eta: np.ndarray  # (n_sites,) +-1, see models.rotation
+    start: Callable[[jax.Array, float], dict]  # (key, beta) -> parameters
+    origin: Literal["analytic", "infinite", "given"]  # thermal state at a small beta; at beta = 0; whatever the user says it is
+    conserves_sz: bool  # all configurations have spins and ancillas of total zero
+    symmetric: bool  # under the symmetries of the couplings that the options ask for
+    diag_shift: float  # that serves where it is sampled
+
+
+def make_ansatz(
+    hamiltonian: SpinHamiltonian, options: VariationalOptions, module: nn.Module | None = None, params: dict | None = None
+) -> Ansatz:
+    """The trial state that the user brings, or that `options` ask for.
+
+    Raises:
+        InputError: for a module without parameters, and as `check_ansatz`.
+    """
+    if (module is None) != (params is None):
+        raise InputError("module", expected="a module together with the parameters it starts from", found="only one of the two")
+    check_ansatz(hamiltonian, options)
+    n = hamiltonian.n_sites
+    if module is not None:
+        shift = 1e-6 if hamiltonian.conserves_sz else 1e-7
+        return Ansatz(
+            module,
+            hamiltonian,
+            np.ones(n, int),
+            lambda key, beta: params,
+            "given",
+            hamiltonian.conserves_sz,
+            symmetric=False,
+            diag_shift=shift,
+        )
+    eta = sublattice_rotation(hamiltonian)
+    eta = np.ones(n, int) if eta is None else eta
+    simple, rotated = rotate(hamiltonian, eta), options.start == "rotated"
+    positive = not rotated and bool(np.all(np.asarray(simple.xy) <= 0)) and bool(np.all(np.asarray(simple.x_field) >= 0))
+    module = default_module(simple, options)
+    paired = isinstance(module, Superposition)
+
+    def start(key: jax.Array, beta: float) -> dict:
+        if paired:
+            return pair_start_params(key, module, simple, beta, options.noise, positive=positive)
+        couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
+        return start_params(key, module, couplings, options.noise, positive=positive)
+
+    conserves_sz = hamiltonian.conserves_sz and not rotated
+    shift = (1e-4 if paired else 1e-6) if conserves_sz else 1e-7
+    origin = "infinite" if rotated else "analytic"
+    return Ansatz(module, simple, eta, start, origin, conserves_sz, symmetric=True, diag_shift=shift)
+
+
+def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
+    """The module that `options` ask for, with the symmetries of the couplings.
+
+    Raises:
+        InputError: as `check_ansatz`.
+    """
+    check_ansatz(hamiltonian, options)
+    n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter"
+    ansatz = options.ansatz
+    if ansatz == "auto":
+        ansatz = "pairs" if paired and n in PAIRED_BY_DEFAULT else "rbm"
+    exchange = options.exchange and options.start == "trotter"
+    group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
+    n_deep = options.layers if ansatz == "dbm" else 0
+    per_filter = (n_deep + 1) * len(group.perm)
+    fours = 0 if ansatz == "jastrow" else -(-options.alpha * 2 * n // (4 * per_filter))
+    even = spin_flip_symmetric(hamiltonian)
+    network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
+    if ansatz != "pairs":
+        return network
+    return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+
+
+def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> None:
+    """Complain of a trial state that does not fit the model, or a solver that does not fit the shift.
+
+    Raises:
+        InputError: for pairs of defects where the magnetisation of spins and ancillas is not conserved, or of too many sites; as
+            `check_solver`.
+    """
+    check_solver(options)
+    paired = hamiltonian.conserves_sz and options.start == "trotter" and 2 <= hamiltonian.n_sites <= MAX_PAIRED
+    if options.ansatz == "pairs" and not paired:
+        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
+        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
+        raise InputError("method.ansatz", expected=expected, found=found)
+
+
+def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
+    """The largest coupling or field in the units of the model's own convention."""
+    leaves = (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field)
+    exchange = 4.0 if hamiltonian.conserves_sz else 1.0
+    largest = max(float(np.max(np.abs(x), initial=0.0)) * f for x, f in zip(leaves, (exchange, exchange, 1.0, 1.0), strict=True))
+    return largest or 1.0

@@ -1,0 +1,68 @@
+"""The registry of observables: what a curve can hold, under which name, symbol and unit, and for which models."""
+
+from typing import NamedTuple
+
+ISING = ("tfim",)
+EXCHANGE = ("xxz", "heisenberg", "j1j2")
+
+
+class Observable(NamedTuple):
+    """One observable, per site, as tables, figures, files and exports name it."""
+
+    name: str  # in the file, and as an attribute of a curve
+    words: str  # title of a panel
+    symbol: str  # in matplotlib's TeX
+    unit: int  # power of the coupling J
+    doc: str  # one line
+    dims: tuple[str, ...] = ()  # beyond temperature: site, wavevector
+    models: tuple[str, ...] = ISING + EXCHANGE
+    panel: bool = True  # drawn where nothing is asked for
+
+
+_ALL = (
+    Observable("energy", "energy per site", "e", 1, "Energy <H>/N."),
+    Observable("specific_heat", "specific heat per site", "c", 0, "Specific heat beta^2 (<H^2> - <H>^2)/N."),
+    Observable(
+        "specific_heat_direct",
+        "specific heat per site, by fluctuations",
+        "c",
+        0,
+        "Specific heat from the fluctuations at each temperature alone, without the slope of the energies at the others.",
+        panel=False,
+    ),
+    Observable("entropy", "entropy per site", "s", 0, "Entropy per site, ln 2 at infinite temperature."),
+    Observable("free_energy", "free energy per site", "f", 1, "Free energy -ln Z/(beta N)."),
+    Observable(
+        "susceptibility", "susceptibility per site", r"\chi", -1, "Response of the magnetisation along z to a field along z, per site."
+    ),
+    Observable(
+        "staggered_structure_factor",
+        "staggered structure factor",
+        r"S(\mathrm{staggered})",
+        0,
+        "Static zz structure factor at opposite signs on the two sublattices: <(sum_i +-S_i)^2>/N (bipartite lattices).",
+    ),
+    Observable(
+        "order_parameter_squared", "squared magnetisation", r"\langle m_z^2 \rangle", 0, "<m_z^2>, m_z = sum_i sz_i / N.", models=ISING
+    ),
+    Observable("magnetization_x", "transverse magnetisation", "m_x", 0, "<sum_i sx_i>/N.", models=ISING),
+    Observable("magnetization_z", "longitudinal magnetisation", "m_z", 0, "Magnetisation along z per site."),
+    Observable(
+        "correlation_zz",
+        "zz correlation",
+        "C_{zz}",
+        0,
+        "zz correlation with site 0, averaged over translations, (n_T, n_sites).",
+        ("site",),
+    ),
+    Observable(
+        "structure_factor_zz",
+        "zz structure factor",
+        "S_{zz}",
+        0,
+        "Static zz structure factor at the wavevectors of a periodic lattice, (n_T, n_cells).",
+        ("wavevector",),
+    ),
+)
+OBSERVABLES = {observable.name: observable for observable in _ALL}
+"""By name, in the order of tables and panels."""

@@ -1,0 +1,97 @@
+"""Curves and comparisons as text: aligned columns, JSON and CSV."""
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+
+from thermodbm.run.compare import Comparison
+from thermodbm.run.results import FORMAT_VERSION, ThermalCurve
+
+
+def as_text(curve: ThermalCurve) -> str:
+    """The table of a curve between a line of what it is and the reasons for doubt."""
+    state = "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} temperatures finished"
+    head = f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1"
+    return "\n\n".join([head, columns(curve.table()), *(["\n".join(curve.warnings())] if curve.warnings() else [])])
+
+
+def as_dict(curve: ThermalCurve) -> dict[str, Any]:
+    """What `show --json` prints: the HDF5 file without the network."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "method": curve.method,
+        "seed": curve.seed,
+        "finished": int(curve.finished),
+        "wall_time_s": curve.wall_time,
+        "temperature": curve.temperature.tolist(),
+        "beta": curve.beta.tolist(),
+        "observables": {
+            name: {field: values.tolist() for field, values in estimate._asdict().items() if values is not None}
+            for name, estimate in curve.observables.items()
+        },
+        "diagnostics": {name: values.tolist() for name, values in curve.diagnostics.items()},
+        "config": curve.config,
+    }
+
+
+def as_csv(curve: ThermalCurve) -> str:
+    """One row per temperature: scalar observables with errors, then scalar diagnostics; empty cells where nothing is known."""
+    cells = {"temperature": curve.temperature, "beta": curve.beta}
+    for name, estimate in curve.observables.items():
+        cells |= {name: estimate.mean, f"{name}_error": estimate.error}
+    cells = {name: values for name, values in (cells | dict(curve.diagnostics)).items() if values.ndim == 1}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(cells)
+    for row in zip(*(values.tolist() for values in cells.values()), strict=True):
+        writer.writerow("" if np.isnan(value) else repr(value) for value in row)
+    return text.getvalue().rstrip("\n")
+
+
+def comparison_dict(comparisons: dict[str, Comparison], alike: bool) -> dict[str, Any]:
+    """What `compare --json` prints."""
+    details = {name: {f: getattr(c, f).tolist() for f in ("temperature", "a", "b", "error", "pull")} for name, c in comparisons.items()}
+    return {"same_model": alike, "summary": _summary(comparisons), "observables": details}
+
+
+def comparison_text(comparisons: dict[str, Comparison], alike: bool) -> str:
+    """Pulls of scalar observables by temperature, and a summary of all."""
+    scalars = {name: c for name, c in comparisons.items() if c.pull.ndim == 1}
+    temperatures = sorted({t for c in comparisons.values() for t in c.temperature.tolist()})
+    pulls = {name: dict(zip(c.temperature.tolist(), c.pull.tolist(), strict=True)) for name, c in scalars.items()}
+    rows = [["T", *scalars], *([f"{t:.6g}", *(_signed(p.get(t)) for p in pulls.values())] for t in temperatures)]
+    totals = [["observable", "values", "largest pull", "chi^2/n", "largest difference"]]
+    totals += [
+        [n, str(s["n"]), _signed(s["max_pull"])[1:], _signed(s["chi2_per_n"])[1:], f"{s['max_difference']:.2e}"]
+        for n, s in _summary(comparisons).items()
+    ]
+    note = "" if alike else "Note: the two files hold different lattices or models.\n\n"
+    return f"{note}(A - B) / combined error\n\n{columns(rows)}\n\n{columns(totals)}"
+
+
+def nulls(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null."""
+    if isinstance(value, dict):
+        return {k: nulls(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [nulls(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Rows of cells in columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _summary(comparisons: dict[str, Comparison]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"n": c.pull.size, "max_pull": c.max_pull, "chi2_per_n": c.chi2_per_n, "max_difference": float(np.abs(c.a - c.b).max())}
+        for name, c in comparisons.items()
+    }
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}" if abs(value) < 1e4 else f"{value:+.1e}"
