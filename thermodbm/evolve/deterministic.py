@@ -311,17 +311,18 @@ def _point(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm) -> 
 
 
 def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: np.ndarray) -> list[Point]:
-    """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together. What is not
-    trusted does not enter.
+    """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together. Temperatures
+    whose sign is lost or whose chains disagree do not enter, but are predicted from the others.
 
     The specific heat of each temperature alone is kept as specific_heat_direct.
     """
-    trusted = np.array([bool(p.diagnostics.get("trusted", 1.0)) for p in points])
+    wrong = Doubt.SIGN | Doubt.MIXING
+    honest = np.array([not Doubt(int(p.diagnostics["doubts"])) & wrong for p in points])
 
     def curve(name: str) -> Estimate:
         estimates = [p.observables[name] for p in points]
         mean, error = np.array([e.mean for e in estimates], float), np.array([e.error for e in estimates], float)
-        return Estimate(np.where(trusted, mean, np.nan), np.where(trusted, error, np.nan))
+        return Estimate(np.where(honest, mean, np.nan), np.where(honest, error, np.nan))
 
     joint = integrate_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"))
     joined = []
