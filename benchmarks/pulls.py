@@ -1,6 +1,7 @@
 """Are error bars right? Deviations from diagonalisation in units of the error, over many seeds, for small magnets of every kind.
 
-    python benchmarks/pulls.py [deterministic | variational | learned] [--seeds 50] [--magnets chain glass ...] [--json FILE]
+    python benchmarks/pulls.py [deterministic | variational] [--seeds 50] [--magnets chain glass ...] [--json FILE]
+    python benchmarks/pulls.py --frustrated --seeds 20
 
 For each magnet and each observable of the file: mean and width (root mean square about the mean) of the pulls, over seeds, temperatures and
 entries. Independent honest errors give 0 and 1; with n independent values they scatter by 1/sqrt(n) and 1/sqrt(2n), and entries of a
@@ -44,7 +45,15 @@ MAGNETS: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "open": (heisenberg(make_lattice("square", (2, 3), periodic=False)), [0.3, 0.5, 0.7, 1.0, 2.0], {}),
     "glass": (transverse_field_ising(graph(6, GLASS), RANDOM.normal(size=8), GAMMA, 0.3 * RANDOM.normal(size=6)), WARM, {}),
 }  # fmt: skip
-METHODS = {"deterministic": {}, "variational": {"enumerate": False, "n_walkers": 2048}, "learned": {}}
+COLD = [0.2, 0.3, 0.5, 0.7, 1.0]
+FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
+    "ladder": (heisenberg(make_lattice("square", (5, 2), periodic=(True, False))), COLD, {}),
+    "ring of 7": (heisenberg(make_lattice("chain", 7)), COLD, {}),
+    "triangular 3x3": (heisenberg(make_lattice("triangular", (3, 3))), COLD, {}),
+    "j1j2 chain": (j1j2(make_lattice("chain", 8), 1.0, 0.5), COLD, {}),
+    "strip": (heisenberg(graph(6, TRIANGLES)), COLD, {}),
+}
+METHODS = {"deterministic": {}, "variational": {"enumerate": False, "n_walkers": 2048}}
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
 
 
@@ -68,7 +77,7 @@ def pulls(curve: ThermalCurve, exact: dict[str, np.ndarray]) -> dict[str, np.nda
 
 def study(name: str, method: str, n_seeds: int) -> dict:
     """Pulls of one magnet."""
-    magnet, T, sampling = MAGNETS[name]
+    magnet, T, sampling = (MAGNETS | FRUSTRATED)[name]
     exact = exact_curve(magnet, 1 / np.array(T))
     began, trusted, table = time.monotonic(), [], {}
     for seed in range(n_seeds):
@@ -97,12 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", nargs="?", default="deterministic", choices=METHODS)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--magnets", nargs="+", default=list(MAGNETS), choices=MAGNETS)
+    parser.add_argument("--magnets", nargs="+", choices=[*MAGNETS, *FRUSTRATED])
+    parser.add_argument("--frustrated", action="store_true", help="Small frustrated exchange magnets down to T = 0.2.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     studies = []
     print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
-    for name in arguments.magnets:
+    for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else MAGNETS):
         found = study(name, arguments.method, arguments.seeds)
         studies.append(found)
         for observable, row in found["rows"].items():
