@@ -1,6 +1,10 @@
-"""Run by mpirun from test_parallel.py, so that MPI and JAX start once: every check on two ranks, its findings as JSON from rank 0."""
+"""Run by mpirun from test_parallel.py, so that MPI and JAX start once: every check on two ranks, its findings as JSON from rank 0.
+
+Ranks have unequal numbers of devices, as on hosts whose cores do not divide evenly: they must go through the same chunks all the same.
+"""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +24,7 @@ BASE = {"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, 
 METHODS = {
     "deterministic": {
         "method": {"kind": "deterministic", "sampler": "column", "extrapolate": False, "d_tau": 0.05},
-        "sampling": {"n_chains": 8, "n_samples": 16000},
+        "sampling": {"n_chains": 160, "n_samples": 32000},
     },
     "variational": {
         "method": {"kind": "variational", "enumerate": False, "alpha": 1, "n_walkers": 1024},
@@ -76,9 +80,10 @@ def method_checks(name, comm, directory):
 
 
 comm = mpi_comm()
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={1 + comm.rank}"  # read when the first array is made
 runner.start_jax()
 make_method = runner.make_method
-found = {"ranks": comm.size, "devices": jax.local_device_count(), "sums": sums(comm), "self_test": self_test(comm)}
+found = {"ranks": comm.size, "devices": comm.share(jax.local_device_count()), "sums": sums(comm), "self_test": self_test(comm)}
 for name in METHODS:
     found[name] = method_checks(name, comm, Path(sys.argv[1]))
     runner.make_method = make_method

@@ -55,8 +55,7 @@ def test_two_ranks_add_repeat_stop_and_resume(mpirun, tmp_path):
     assert process.returncode == 0, err
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["ranks"] == 2 and found["sums"] and found["self_test"].startswith("passed")
-    if hasattr(os, "sched_getaffinity"):
-        assert found["devices"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert found["devices"] == [1, 2]
     tables = {"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [0.5, 2.0]}}
     energy = exact.exact_curve(parse_config(tables).hamiltonian, np.array([2.0, 0.5]))["energy"]
     for name in ("deterministic", "variational"):
@@ -72,6 +71,8 @@ def test_two_ranks_add_repeat_stop_and_resume(mpirun, tmp_path):
 def test_doctor_on_two_ranks(mpirun):
     out, err = mpirun("-m", "thermodbm", "doctor").communicate(timeout=300)
     assert out.count("rank 0") == out.count("rank 1") == 1 and "passed" in out, out + err
+    if hasattr(os, "sched_getaffinity"):
+        assert out.count(f": {max(1, len(os.sched_getaffinity(0)) // 2)} core(s)") == 2, out
 
 
 def test_an_error_of_all_ranks_is_told_once(mpirun, tmp_path):
