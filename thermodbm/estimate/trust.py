@@ -7,8 +7,8 @@ import numpy as np
 
 from thermodbm.estimate.statistics import Estimate
 
-MAX_R_HAT = 1.05
-"""Split r_hat above which chains do not agree: their spread is not that of one stationary law."""
+MAX_R_HAT = 1.1
+"""Split r_hat above which chains do not agree, or are shorter than some twenty autocorrelation times: where they started may still show."""
 MIN_N_EFF = 100
 """Independent samples below which an error bar is itself a guess."""
 MAX_RESIDUAL = 0.1
@@ -32,7 +32,7 @@ class Doubt(IntFlag):
 _TEXT = {
     Doubt.SIGN: "The average sign is not resolved from zero, so averages mean nothing: use higher temperatures or method.kind = "
     '"variational".',
-    Doubt.MIXING: "The Markov chains disagree (r_hat > 1.05), so errors are too small: take more samples.",
+    Doubt.MIXING: f"The Markov chains disagree (r_hat > {MAX_R_HAT}), so errors are too small: take more samples.",
     Doubt.FEW: f"Fewer than {MIN_N_EFF} independent samples: errors are themselves uncertain. Take more samples.",
     Doubt.STATE: "The trial state does not follow imaginary time (r^2 is large): the systematic error is only an order of magnitude. "
     "Larger method.alpha, or higher temperatures.",
