@@ -88,6 +88,7 @@ RING, TORUS = (lambda n: make_lattice("chain", n)), make_lattice("square", (2, 3
     "lattice, delta, J, h, betas",
     [
         (RING(4), 0.5, 1.0, 0.0, (1.0, 4.0, 16.0)),
+        (RING(4), 1.0, 1.0, 0.0, (4.0, 16.0)),
         (RING(4), 1.0, 1.0, 0.7, (4.0, 16.0)),
         (RING(5), 5.0, 1.0, 0.0, (4.0, 16.0)),
         (RING(6), 1.0, 1.0, 0.0, (1.0, 4.0, 8.0, 16.0)),

@@ -9,7 +9,6 @@ from exchange_ring import ring_averages
 from scipy.stats import chi2
 
 from thermodbm.errors import InputError
-from thermodbm.estimate.ensemble import chain_mesh, run_chains
 from thermodbm.estimate.exchange import exchange_ensemble
 from thermodbm.estimate.statistics import from_chains
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
@@ -257,13 +256,18 @@ def test_other_couplings_of_the_same_structure_are_an_argument():
 def test_frustrated_magnets_mix(h, beta):
     """Magnetisation and sign forget within some ten sweeps. With every bond mixed, tau_int was 62 and 4 of the sign, 285 and 37 of M^2."""
     ensemble = exchange_ensemble(exchange_facts(h), "loop", 12)
-    run = run_chains(ensemble, chain_mesh(1), 600, every=20)
-    spins = ensemble.kernel.init(jax.random.key(1), 16)
-    spins, *_ = run(jax.random.key(2), h, beta, spins)
-    _, values, _ = run(jax.random.key(3), h, beta, spins)
-    sign = np.asarray(values["sign"])
-    for series in (sign, np.asarray(values["magnetization_z_squared"]) * sign):
-        found = from_chains(series)
+    weights = ensemble.weights(h, beta)
+
+    def sweep(spins: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        spins, info = ensemble.kernel.step(key, weights, spins)
+        values = ensemble.measure(weights, spins, info)
+        return spins, (values["sign"], values["sign"] * values["magnetization_z_squared"])
+
+    run = jax.jit(lambda key, spins: jax.lax.scan(sweep, spins, jax.random.split(key, 600)))
+    spins, _ = run(jax.random.key(2), ensemble.kernel.init(jax.random.key(1), 16))
+    _, series = run(jax.random.key(3), spins)
+    for values in series:
+        found = from_chains(np.asarray(values))
         assert found.tau_int < 12 and found.r_hat < 1.03
 
 

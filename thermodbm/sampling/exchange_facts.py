@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
 from thermodbm.models.rotation import balanced_signs, sublattice_rotation
@@ -44,7 +45,13 @@ class ExchangeFacts(NamedTuple):
 
 
 def exchange_facts(hamiltonian: SpinHamiltonian) -> ExchangeFacts:
-    """Of a Hamiltonian whose couplings are numbers. They hold as long as no coupling changes its sign and no |zz| passes its |xy|."""
+    """Of a Hamiltonian whose couplings are numbers. They hold as long as no coupling changes its sign and no |zz| passes its |xy|.
+
+    Raises:
+        InputError: for a model that does not conserve the magnetisation.
+    """
+    if not hamiltonian.conserves_sz:
+        raise InputError("method.sampler", expected='"loop" only for xxz, heisenberg and j1j2', found=hamiltonian.model)
     return ExchangeFacts(
         lattice=hamiltonian.lattice,
         bond_pairs=hamiltonian.bond_pairs,
