@@ -5,8 +5,8 @@ from exchange_ring import bond_matrix, field_matrix, trotter_half_step
 
 from thermodbm.errors import InputError
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
-from thermodbm.network.dbm import state_vector
 from thermodbm.models.rotation import balanced_signs, sublattice_rotation
+from thermodbm.network.dbm import state_vector
 from thermodbm.network.exchange import exchange_network, gate_elements, trotter_step
 
 RANDOM = np.random.default_rng(5)

@@ -52,7 +52,14 @@ def make_ansatz(
     if module is not None:
         shift = 1e-6 if hamiltonian.conserves_sz else 1e-7
         return Ansatz(
-            module, hamiltonian, np.ones(n, int), lambda key, beta: params, "given", hamiltonian.conserves_sz, symmetric=False, diag_shift=shift
+            module,
+            hamiltonian,
+            np.ones(n, int),
+            lambda key, beta: params,
+            "given",
+            hamiltonian.conserves_sz,
+            symmetric=False,
+            diag_shift=shift,
         )
     eta = sublattice_rotation(hamiltonian)
     eta = np.ones(n, int) if eta is None else eta

@@ -79,9 +79,7 @@ def sampled(
 
     @jax.jit
     def move(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
-        visible, accepted = metropolis(
-            jax.random.fold_in(key, comm.rank), trial, theta, visible, moves, options.n_sweeps * 2 * n, power
-        )
+        visible, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, visible, moves, options.n_sweeps * 2 * n, power)
         return visible, comm.sum(accepted) / comm.size
 
     def settle(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> jax.Array:

@@ -20,7 +20,6 @@ from thermodbm.errors import InputError
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.network.ansatz import gram
 
-
 CG_TOLERANCE, CG_ITERATIONS = 1e-6, 1000
 """Where conjugate gradients stop; `SRInfo.unsolved` tells whether they came that far."""
 
@@ -126,7 +125,10 @@ def check_solver(options: VariationalOptions) -> None:
     """
     if options.diag_shift == 0 and options.solver in ("cholesky", "minsr"):
         raise InputError(
-            "method.diag_shift", expected=f"a positive number for solver = {options.solver}", found=0, hint="Without a shift use pinv or cg."
+            "method.diag_shift",
+            expected=f"a positive number for solver = {options.solver}",
+            found=0,
+            hint="Without a shift use pinv or cg.",
         )
 
 
@@ -220,7 +222,7 @@ def tangent(
 
 
 def norm(moved: jax.Array, comm: Comm = SERIAL) -> jax.Array:
-    """The root of the sum of squares over all ranks. Of what `tangent` gives: sqrt(change* S change), how far the normalised state moves."""
+    """Root of the sum of squares over all ranks; of what `tangent` gives sqrt(change* S change), how far the normalised state moves."""
     return jnp.sqrt(comm.sum(jnp.sum(jnp.abs(moved) ** 2)))
 
 
