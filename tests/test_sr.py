@@ -6,8 +6,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.comm import Comm
+from thermodbm.errors import InputError
+from thermodbm.evolve import sr
 from thermodbm.evolve.options import VariationalOptions
-from thermodbm.evolve.sr import center, metric_norm, scale_by_sr, sr_direction
+from thermodbm.evolve.sr import norm, scale_by_sr, sr_direction, tangent
 from thermodbm.evolve.step import natural_direction
 from thermodbm.models import graph, make_lattice, transverse_field_ising
 from thermodbm.network.ansatz import PurifiedDBM
@@ -121,12 +123,38 @@ def test_two_ranks_give_what_one_gives(solver):
         np.testing.assert_allclose(info.residual[rank], info_alone.residual, rtol=1e-6)
 
 
-def test_metric_norm_is_the_distance_of_states():
+@pytest.mark.parametrize("real", [False, True])
+def test_a_change_of_parameters_moves_the_state_by_its_norm_in_S(real):
     derivs, e_loc, weights = sample(30, 3)
-    S, _ = dense(derivs, e_loc, weights, False)
-    change = np.array([0.3, -0.2j, 0.1])
-    centered, _ = center(derivs, e_loc, weights)
-    assert float(metric_norm(centered, change)) == pytest.approx(np.sqrt((change.conj() @ S @ change).real))
+    S, _ = dense(derivs, e_loc, weights, real)
+    change = np.array([0.3, -0.2, 0.1] if real else [0.3, -0.2j, 0.1])
+    theta = jnp.zeros(3, float if real else complex)
+    moved = tangent(lambda t: derivs @ t, theta, weights)
+    assert float(norm(moved(change))) == pytest.approx(np.sqrt((change.conj() @ S @ change).real))
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "minsr"])
+def test_a_solver_that_needs_a_shift_says_so(solver):
+    derivs, e_loc, _ = sample(20, 4)
+    with pytest.raises(InputError, match=r"method\.diag_shift: expected a positive number"):
+        sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=0.0))
+
+
+@pytest.mark.parametrize("solver", ["auto", "pinv", "cg"])
+def test_no_shift_means_none(solver):
+    """The residual of a solvable system is the root of rounding errors, not of a shift; also for fewer samples than parameters."""
+    derivs, _, _ = sample(30, 40)
+    e_loc = derivs @ jnp.ones(40)
+    direction, info = sr_direction(derivs, e_loc, VariationalOptions(solver=solver, diag_shift=0.0))
+    assert float(info.residual) < 1e-11 and np.isfinite(direction).all()
+
+
+def test_conjugate_gradients_that_stop_early_own_up(monkeypatch):
+    derivs, e_loc, _ = sample(60, 30)
+    options = VariationalOptions(solver="cg", diag_shift=1e-8)
+    assert float(sr_direction(derivs, e_loc, options)[1].unsolved) <= 1e-6
+    monkeypatch.setattr(sr, "CG_ITERATIONS", 2)
+    assert float(sr_direction(derivs, e_loc, options)[1].unsolved) > 1e-3
 
 
 def test_optax_transformation_composes():

@@ -6,6 +6,7 @@ from flax import linen as nn
 from scipy.linalg import expm
 
 from thermodbm.errors import InputError, NumericsError
+from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.ansatz import default_module
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
@@ -13,6 +14,7 @@ from thermodbm.evolve.variational import variational_method
 from thermodbm.exact import exact_curve
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.models.rotation import rotate, rotation_sign, sublattice_rotation
 
 RING = make_lattice("chain", 4)
 
@@ -30,6 +32,11 @@ def run(method, betas, key=0, state=None):
             point = info.point
         points.append(point)
     return points, states
+
+
+def rotated(hamiltonian):
+    eta = sublattice_rotation(hamiltonian)
+    return hamiltonian if eta is None else rotate(hamiltonian, eta)
 
 
 def deviations(points, exact, name):
@@ -60,8 +67,12 @@ def test_enumerated_evolution_follows_the_exact_curve(hamiltonian):
             assert deviations(points, exact, name).max() < 5e-3 * scale, name
     assert {"energy", "specific_heat", "entropy", "free_energy", "correlation_zz", "magnetization_z"} <= set(points[0].observables)
     assert points[-1].diagnostics["residual"] < 0.05
-    systematic = np.array([p.diagnostics["systematic_error"] for p in points])
-    assert (np.abs([p.observables["energy"].mean for p in points] - exact["energy"]) < 3 * systematic).all()
+    for name in set(exact) & set(points[0].observables):  # the state is known to be a little off: that is in all errors
+        if name != "susceptibility" or hamiltonian.conserves_sz:
+            for k, point in enumerate(points):
+                estimate = point.observables[name]
+                assert (np.abs(estimate.mean - exact[name][k]) <= 3 * estimate.error + 1e-9).all(), (name, k)
+    assert all(p.observables["energy"].error == p.diagnostics["systematic_error"] > 0 for p in points)
 
 
 def test_pairings_of_defects_follow_better_than_a_network():
@@ -80,7 +91,7 @@ def test_pairings_of_defects_follow_better_than_a_network():
 def test_pairings_of_opposite_signs_do_not_cancel_at_the_start():
     """One ferromagnetic bond and no sublattices: a a - a a would be an amplitude of zero, from which every ratio is infinite."""
     hamiltonian = heisenberg(make_lattice("chain", 4), J=[1.0, 1.0, 1.0, -1.0])
-    assert (remove_signs(hamiltonian).xy == hamiltonian.xy).all()
+    assert sublattice_rotation(hamiltonian) is None
     betas = np.array([0.3])
     options = VariationalOptions(ansatz="pairs", alpha=1, tolerance=1e-3)
     points, _ = run(variational_method(hamiltonian, options, SamplingOptions()), betas)
@@ -105,8 +116,7 @@ def test_sampled_pairs_agree_within_their_errors():
     for name in ("energy", "specific_heat", "susceptibility", "correlation_zz"):
         for k, point in enumerate(points):
             estimate = point.observables[name]
-            error = np.hypot(estimate.error, point.diagnostics["systematic_error"])
-            assert (np.abs(estimate.mean - exact[name][k]) < 4 * error).all(), name
+            assert (np.abs(estimate.mean - exact[name][k]) < 4 * estimate.error).all(), name
 
 
 def test_sampled_evolution_agrees_within_its_errors():
@@ -132,7 +142,7 @@ def test_few_walkers_are_owned_up_to():
         points, _ = run(method, betas, key=seed)
         for point, e in zip(points, exact, strict=True):
             energy = point.observables["energy"]
-            assert abs(energy.mean - e) < 4 * np.hypot(energy.error, point.diagnostics["systematic_error"])
+            assert abs(energy.mean - e) < 4 * energy.error
             assert point.diagnostics["residual"] > 0
 
 
@@ -141,7 +151,7 @@ def test_a_resumed_run_goes_on_bit_for_bit():
     options = VariationalOptions(enumerate=False, alpha=1, n_walkers=64, tolerance=1e-2)
     sampling = SamplingOptions(n_samples=200)
     points, states = run(variational_method(hamiltonian, options, sampling), betas)
-    half = next(k for k, s in enumerate(states) if "tally" in s)  # in the middle of the first measurement
+    half = next(k for k, s in enumerate(states) if "tally" in s["walkers"])  # in the middle of the first measurement
     state = jax.tree.map(np.asarray, states[half])
     method, key = variational_method(hamiltonian, options, sampling), jax.random.key(0)
     target = iter(betas)
@@ -183,6 +193,64 @@ def test_any_flax_module_evolves():
         variational_method(hamiltonian, options, SamplingOptions(), module=TwoBody())
 
 
+def test_a_users_module_follows_the_users_hamiltonian():
+    """An antiferromagnet has amplitudes of both signs; the module starts at its state, not at that of the rotated one."""
+    hamiltonian, betas = heisenberg(RING), np.array([0.3, 1.0])
+    options = VariationalOptions(ansatz="rbm", alpha=2, tolerance=1e-3)
+    module = default_module(hamiltonian, options)
+    params = start_params(jax.random.key(0), module, high_temperature_couplings(hamiltonian, options.beta_0), 0.03, positive=False)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions(), module=module, params=params), betas)
+    exact = exact_curve(hamiltonian, betas)["energy"]
+    for point, e in zip(points, exact, strict=True):
+        assert abs(point.observables["energy"].mean - e) < min(2e-3, 3 * point.observables["energy"].error)
+        assert point.diagnostics["trusted"] == 1 and (point.network["basis_signs"] == 1).all()
+
+
+def test_the_file_says_which_basis_weights_are_in():
+    """Amplitudes of the module times the sign of the stored rotation give the energy under the user's Hamiltonian."""
+    hamiltonian = heisenberg(RING)
+    options = VariationalOptions(ansatz="rbm", alpha=1, tolerance=1e-3)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions()), [0.5])
+    network = dict(points[0].network)
+    eta = network.pop("basis_signs")
+    assert sorted(eta) == [-1, -1, 1, 1]
+    spins, H = all_configurations(4), dense_hamiltonian(hamiltonian)
+    v = np.concatenate([np.repeat(spins, 16, 0), -np.tile(spins, (16, 1))], 1)
+    psi = np.exp(np.asarray(default_module(rotated(hamiltonian), options).apply({"params": network}, v)))
+    psi = psi * (v.sum(1) == 0)
+    energies = [
+        np.vdot(x, H @ x).real / np.vdot(x, x).real / 4 for x in ((psi * sign).reshape(16, 16) for sign in (rotation_sign(v, eta), 1))
+    ]
+    assert energies[0] == pytest.approx(points[0].observables["energy"].mean, rel=1e-6)
+    assert abs(energies[1] / energies[0] - 1) > 0.1
+
+
+@pytest.mark.parametrize("enumerate_all", [True, False])
+def test_a_start_that_is_not_the_thermal_state_is_not_trusted(enumerate_all):
+    hamiltonian, rng = transverse_field_ising(RING), np.random.default_rng(0)
+    options = VariationalOptions(tolerance=1e-2, enumerate=enumerate_all, n_walkers=512)
+    A = 0.5 * rng.normal(size=(8, 8))
+    method = variational_method(hamiltonian, options, SamplingOptions(n_samples=2000), module=TwoBody(), params={"A": A + A.T})
+    betas = np.array([0.1, 0.5])
+    points, _ = run(method, betas)
+    exact = exact_curve(hamiltonian, betas)
+    for k, point in enumerate(points):
+        assert point.diagnostics["trusted"] == 0 and Doubt.STATE in Doubt(int(point.diagnostics["doubts"]))
+        for name in ("energy", "specific_heat"):
+            estimate = point.observables[name]
+            assert abs(estimate.mean - exact[name][k]) < 3 * estimate.error, name
+    _, info = method.advance(jax.random.key(1), method.init(jax.random.key(0)), 0.5)
+    assert "not the thermal state" in info.message
+
+
+def test_a_state_that_does_not_follow_is_not_trusted():
+    """The two-body factor alone loses the state of a frustrated magnet on the way down; hot, it is trusted."""
+    options = VariationalOptions(ansatz="jastrow", tolerance=1e-3)
+    points, _ = run(variational_method(j1j2(RING, J2=0.5), options, SamplingOptions()), [0.02, 2.0])
+    assert points[1].diagnostics["residual"] > 0.1
+    assert [p.diagnostics["trusted"] for p in points] == [1, 0]
+
+
 def test_an_evolution_that_breaks_down_says_so():
     """NaN from the trial state: every step is rejected, until the run stops with exit status 3."""
     hamiltonian = transverse_field_ising(graph(2, [(0, 1)]))
@@ -197,7 +265,7 @@ def test_an_evolution_that_breaks_down_says_so():
 def test_the_two_body_factor_alone_serves_at_high_temperature():
     hamiltonian, betas = transverse_field_ising(RING), np.array([0.1, 0.3])
     points, _ = run(variational_method(hamiltonian, VariationalOptions(ansatz="jastrow", tolerance=1e-3), SamplingOptions()), betas)
-    assert set(points[0].network) == {"pairs", "W"} and points[0].network["W"].size == 0
+    assert set(points[0].network) == {"pairs", "W", "basis_signs"} and points[0].network["W"].size == 0
     assert deviations(points, exact_curve(hamiltonian, betas), "energy").max() < 5e-3
 
 
@@ -213,7 +281,7 @@ def test_the_two_body_factor_alone_serves_at_high_temperature():
 )
 def test_start_is_the_thermal_state(hamiltonian, ansatz):
     """Energy of the start against the dense state: off by less than 1 percent at beta_0 = 0.05."""
-    hamiltonian = remove_signs(hamiltonian)
+    hamiltonian = rotated(hamiltonian)
     module, key = default_module(hamiltonian, VariationalOptions(ansatz=ansatz)), jax.random.key(0)
     if ansatz == "pairs":
         params = pair_start_params(key, module, hamiltonian, 0.05, 0.02, positive=False)
@@ -229,17 +297,6 @@ def test_start_is_the_thermal_state(hamiltonian, ansatz):
     assert energy[0] == pytest.approx(energy[1], rel=1e-2)
     overlap = abs(np.vdot(psi, exact)) ** 2 / (np.vdot(psi, psi) * np.vdot(exact, exact)).real
     assert 1 - overlap < 1e-4
-
-
-def test_signs_are_removed_where_they_can_be():
-    ring, triangle = heisenberg(RING), heisenberg(graph(3, [(0, 1), (1, 2), (0, 2)]))
-    assert (remove_signs(ring).xy < 0).all()
-    assert (remove_signs(triangle).xy == triangle.xy).all()
-    mixed = heisenberg(graph(3, [(0, 1), (1, 2), (0, 2)]), J=[1.0, -1.0, 1.0])
-    assert (remove_signs(mixed).xy < 0).all()
-    for hamiltonian in (ring, triangle, mixed):
-        levels = [np.linalg.eigvalsh(dense_hamiltonian(h)) for h in (hamiltonian, remove_signs(hamiltonian))]
-        np.testing.assert_allclose(*levels, atol=1e-12)
 
 
 def test_rotated_start_is_a_rotated_bell_state():

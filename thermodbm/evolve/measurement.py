@@ -217,7 +217,7 @@ def _susceptibility(hamiltonian: SpinHamiltonian, beta: float, mean: Values, sam
     return {"susceptibility": tuple(linear)}
 
 
-def with_systematic(averages: Averages, share: float, energy: float, residual: float) -> dict[str, Estimate]:
+def with_systematic(averages: Averages, share: float, energy: float, residual: float, start: float = 0.0) -> dict[str, Estimate]:
     """Estimates whose errors hold what is wrong with the state itself, as an independent error.
 
     Args:
@@ -225,7 +225,9 @@ def with_systematic(averages: Averages, share: float, energy: float, residual: f
             normal distribution, sqrt(2) Var(H).
         energy: by this much the energy per site is off.
         residual: r^2, by which share Var(H) and -dE/d beta differ.
+        start: (H - E)^2 is off by this share besides.
     """
     off = {name: share * spread for name, spread in averages.spread.items()}
-    off |= {"energy": energy, "specific_heat": np.hypot(off["specific_heat"], residual * averages.estimates["specific_heat"].mean)}
+    spread, heat = averages.spread["specific_heat"], averages.estimates["specific_heat"].mean
+    off |= {"energy": energy, "specific_heat": np.hypot(np.hypot(share, start) * spread, residual * heat)}
     return {name: x._replace(error=np.asarray(np.hypot(x.error, off[name]))) for name, x in averages.estimates.items()}

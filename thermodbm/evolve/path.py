@@ -17,7 +17,7 @@ class Path(NamedTuple):
     log_z_variance: float  # statistical
     missed: float  # int r^2 Var/N: by so much the energy is off to first order
     share: float  # int r^2 sqrt(Var) of the total Var: other averages are off by this share of their own spread
-    systematic: float  # error of the energy, `missed` and that of a distance
+    systematic: float  # error of the energy, from `missed` and what else is wrong with the state
     systematic_area: float  # its integral: error of ln Z
 
 
@@ -26,12 +26,11 @@ def infinite_temperature(variance: float) -> Path:
     return Path(0.0, 0.0, 0.0, variance, 0.0, float(np.log(2)), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def extend(
-    path: Path, n_sites: int, beta: float, energy: float, energy_error: float, variance: float, residual: float, distance: float
-) -> Path:
+def extend(path: Path, n_sites: int, beta: float, energy: float, energy_error: float, variance: float, residual: float, off: float) -> Path:
     """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, the others by the trapezoidal one.
 
-    Averages over a state that is off by `distance` (of normalised states) are off by up to 2 distance sqrt(Var).
+    Args:
+        off: share of their spread by which averages are off besides, see `Path.share`.
     """
     d = float(beta) - path.beta
     area = d * (path.energy + energy) / 2 - d**2 * (path.variance - variance) / 12
@@ -41,7 +40,7 @@ def extend(
 
     missed = integral(path.missed, path.residual * path.variance + residual * variance)
     share = integral(path.share, path.residual * np.sqrt(n_sites * path.variance) + residual * np.sqrt(n_sites * variance))
-    systematic = float(missed + 2 * distance * np.sqrt(variance / n_sites))
+    systematic = float(missed + off * np.sqrt(variance / n_sites))
     return Path(
         beta=float(beta),
         energy=float(energy),

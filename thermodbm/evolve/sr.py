@@ -222,7 +222,7 @@ def tangent(
 
 
 def norm(moved: jax.Array, comm: Comm = SERIAL) -> jax.Array:
-    """The root of the sum of squares over all ranks. Of what `tangent` gives: sqrt(change* S change), how far the normalised state moves."""
+    """Root of the sum of squares over all ranks; of what `tangent` gives sqrt(change* S change), how far the normalised state moves."""
     return jnp.sqrt(comm.sum(jnp.sum(jnp.abs(moved) ** 2)))
 
 

@@ -136,15 +136,33 @@ def from_first_rank(tree: Any, comm: Comm) -> Any:
     return tree if comm.size == 1 else comm.sum(jax.tree.map(lambda x: x if comm.rank == 0 else jnp.zeros_like(x), tree))
 
 
-def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[..., jax.Array]:
-    """A jitted function (theta, rate, `Cloud`) -> |d Psi/d tau + (H - E) Psi| for d theta/d tau = rate and normalised Psi."""
+def rate_error(
+    hamiltonian: SpinHamiltonian, trial: TrialState, diagonal: Callable[[jax.Array], dict[str, jax.Array]], comm: Comm
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """A jitted function (theta, rate, `Cloud`) -> |x|, max |cos(x, O Psi)| of x = d Psi/d tau + (H - E) Psi, for d theta/d tau = rate and
+    normalised Psi: O are the energy and the observables `diagonal` in sz of spins (n, n_sites), each less its mean.
+
+    A state that is off by a small x changes <O> by 2 |x| cos(x, O Psi) sqrt(<O^2> - <O>^2).
+    """
     e_loc = local_energy(hamiltonian, trial)
 
     @jax.jit
-    def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> jax.Array:
+    def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> tuple[jax.Array, jax.Array]:
         weights = reweight(trial, theta, cloud, comm)
-        moved = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)
-        return jnp.sqrt(_mismatch(moved(rate), e_loc(theta, cloud.visible)[0], weights, comm))
+        p = weights / comm.sum(weights.sum())
+        off = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)(rate)
+
+        def centered(x: jax.Array) -> jax.Array:
+            x = x.reshape(len(p), -1)
+            return jnp.sqrt(p)[:, None] * (x - comm.sum(p @ x))
+
+        energy = centered(e_loc(theta, cloud.visible)[0])
+        off = off + energy[:, 0]
+        values = diagonal(cloud.visible[:, : hamiltonian.n_sites])
+        rows = jnp.concatenate([energy, *(centered(x.astype(energy.dtype)) for x in values.values())], axis=1)
+        along, squares = comm.sum((rows.conj().T @ off, jnp.sum(jnp.abs(rows) ** 2, 0)))
+        size = norm(off, comm)
+        return size, jnp.max(jnp.where(squares > 1e-12, jnp.abs(along.real) / jnp.sqrt(squares + 1e-300), 0)) / (size + 1e-300)
 
     return error
 

@@ -18,7 +18,7 @@ from thermodbm.evolve.ansatz import Ansatz, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
-from thermodbm.evolve.measurement import Averages, with_systematic
+from thermodbm.evolve.measurement import Averages, diagonal_observables, with_systematic
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.path import Path, extend, infinite_temperature
@@ -31,6 +31,8 @@ MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
+ALIGNED = 2.0
+"""What the start is off by changes averages by the cosine of its angle with them; later motion is given this factor of it."""
 FROZEN = 1e-3
 """r^2 c below which a large r^2 is of no account: what is left of the specific heat, per site, is all that could be missed."""
 
@@ -43,7 +45,8 @@ class Evolution(NamedTuple):
     step: float  # in tau, to be tried next
     rate: jax.Array  # (P,) d theta/d tau at the end of the last step; NaN where there is none
     path: Path
-    distance: float  # of the state from the one it should be, from the start, the integrator and chance
+    start: float  # distance of the start from the thermal state, of normalised states
+    distance: float  # the same at present: what is along averages at the start, the integrator's errors, chance
     residual: float  # r^2 of the last step
     unsolved: float  # the largest `SRInfo.unsolved` of all steps
     doubts: int  # `Doubt` of the start
@@ -80,8 +83,9 @@ def variational_method(
 
     The residual r^2 of each step is logged, and what it does to averages is in their errors, as is what a distance D of the state from
     the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is not chance: the
-    integral of Var r^2/N over beta, plus 2 D sqrt(Var)/N. D joins, as independent errors, those of the analytic start, of the
-    integrator, and of sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled
+    integral of Var r^2/N over beta, plus 2 D sqrt(Var)/N. D joins, as independent errors, those of the analytic start
+    (as far as it points along an average), of the integrator, and of sampled rates, r sqrt(Var) each; of a start that the user gives,
+    what its energy and correlations tell. Sampled
     steps draw from |Psi|^p and reweight, and measure r^2 on configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
@@ -129,7 +133,7 @@ def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampl
         averager = sampled(ansatz, trial, options, sampling, n_walkers, comm)
     else:
         averager = enumerated(ansatz, trial, everything)
-    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, comm)
+    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, diagonal_observables(simple), comm)
     return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0)
 
 
@@ -138,13 +142,14 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
     hamiltonian = parts.ansatz.hamiltonian
     theta = from_first_rank(ravel_pytree(parts.ansatz.start(key_params, beta))[0], parts.comm)
     walkers = parts.averager.begin(key_walkers, theta)
-    distance, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
+    apart, distance, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
     return Evolution(
         theta=theta,
         beta=0.0 if parts.ansatz.origin == "infinite" else float(beta),
         step=0.35 * beta / 2,
         rate=np.full(theta.size, np.nan, theta.dtype),
         path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
+        start=apart,
         distance=distance,
         residual=0.0,
         unsolved=0.0,
@@ -157,19 +162,22 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
 
 def _start_error(
     parts: Parts, key_params: jax.Array, key_draw: jax.Array, theta: jax.Array, walkers: Walkers | None, beta: float
-) -> tuple[float, Doubt]:
-    """Distance of the start from the exact state, and whether it is that state at all.
+) -> tuple[float, float, Doubt]:
+    """Distance of the start from the exact state, the part of it that counts for averages, and whether it is that state at all.
 
     Of the analytic one: that of its motion with beta from imaginary time, which grows linearly from 0. Of one that the user gives, from
     the energy, its variance and the correlations.
     """
     if parts.ansatz.origin == "infinite":  # it is exact
-        return 0.0, Doubt.NONE
+        return 0.0, 0.0, Doubt.NONE
     _, cloud = parts.averager.draw(key_draw, theta, walkers)
     if parts.ansatz.origin == "given":
-        return distance_from_thermal_state(parts.ansatz.hamiltonian, parts.trial, theta, cloud, beta, parts.comm)
+        distance, doubt = distance_from_thermal_state(parts.ansatz.hamiltonian, parts.trial, theta, cloud, beta, parts.comm)
+        return distance, distance, doubt
     less, more = (ravel_pytree(parts.ansatz.start(key_params, x * beta))[0] for x in (0.999, 1.001))  # random numbers are the same
-    return float(beta / 4 * parts.start_rate_error(theta, (more - less) / (2e-3 * beta), cloud)), Doubt.NONE
+    error, alignment = parts.start_rate_error(theta, (more - less) / (1e-3 * beta), cloud)
+    apart = float(beta / 4 * error)
+    return apart, apart * min(1.0, ALIGNED * float(alignment)), Doubt.NONE
 
 
 def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
@@ -187,8 +195,8 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     if not (finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance):
         at = at._replace(walkers=walkers, n_rejected=at.n_rejected + 1, step=h / 4 if not done.error < np.inf else h / 2)
         return at, Info(0.9 * at.beta / beta, f"beta {at.beta:.4g}, step rejected", None)
-    chance = n * done.variance * done.residual if parts.averager.sampled else 0.0
-    distance = float(np.sqrt(at.distance**2 + done.error**2 + h**2 * chance))
+    chance = h**2 * n * done.variance * done.residual if parts.averager.sampled else 0.0
+    distance = float(np.sqrt(at.distance**2 + done.error**2 + chance))
     energy_error = done.energy_error if parts.averager.sampled else 0.0
     longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
     at = at._replace(
@@ -196,7 +204,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         beta=float(beta) if h == left else at.beta + 2 * float(h),
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
-        path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, distance),
+        path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, 2 * distance),
         distance=distance,
         residual=float(done.residual),
         unsolved=max(at.unsolved, float(done.unsolved)),
@@ -214,7 +222,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
         return at, Info(0.9 + 0.1 * share, f"error {float(averages.estimates['energy'].error):.1e}", None)
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
-    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, at.distance))
+    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, 2 * at.distance))
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     if at.residual > MAX_RESIDUAL and at.residual * c.mean > FROZEN:
         doubts |= Doubt.STATE
@@ -241,7 +249,7 @@ def _observables(averages: Averages, at: Evolution, beta: float) -> dict[str, Es
     entropy_off = max(path.systematic_area, beta * path.systematic)
     chance = np.sqrt(path.log_z_variance)
     return {
-        **with_systematic(averages, 2 * at.distance + path.share, path.systematic, at.residual),
+        **with_systematic(averages, 2 * at.distance + path.share, path.systematic, at.residual, 2 * at.start),
         "entropy": Estimate(np.asarray(path.log_z + beta * e.mean), np.sqrt(chance**2 + (beta * e.error) ** 2 + entropy_off**2)),
         "free_energy": Estimate(np.asarray(-path.log_z / beta), np.asarray(np.hypot(chance, path.systematic_area) / beta)),
     }
