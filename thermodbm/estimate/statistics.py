@@ -111,7 +111,8 @@ def from_blocks(blocks: Blocks, variance: np.ndarray) -> Estimate:
         unknown = np.full_like(mean, np.nan)
         return Estimate(mean, np.full_like(mean, np.inf), unknown, unknown, unknown)
     square = batches.var(0, ddof=1) / len(batches) * (whole * blocks.length / blocks.n_draws)
-    square = np.where(variance > ROUNDING * mean**2, square, 0.0)
+    variance = np.where(variance > ROUNDING * mean**2, variance, 0.0)
+    square = np.where(variance > 0, square, 0.0)
     n_eff = np.divide(variance, square, out=np.full_like(mean, float(n)), where=square > 0)
     tau_int = np.divide(n, 2 * n_eff, out=np.full_like(mean, np.inf), where=n_eff > 0)
     return Estimate(mean, np.sqrt(square), tau_int, _split_r_hat(blocks.means, blocks.length, variance), n_eff)
@@ -131,7 +132,7 @@ def _split_r_hat(means: np.ndarray, length: int, variance: np.ndarray | float) -
     halves = np.stack([means[:half].mean(0), means[half : 2 * half].mean(0)]).reshape(-1, *means.shape[2:])
     between = halves.var(0, ddof=1)
     within = np.maximum(variance - between, 1e-12 * np.asarray(variance))
-    return np.sqrt(np.where(between > 0, 1 - 1 / n + np.divide(between, within, out=np.zeros_like(between), where=within > 0), 1.0))
+    return np.sqrt(np.where(within > 0, 1 - 1 / n + np.divide(between, within, out=np.zeros_like(between), where=within > 0), 1.0))
 
 
 def with_controls(series: np.ndarray, controls: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
