@@ -19,8 +19,8 @@ from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import bond_coloring
 from thermodbm.models.rotation import sublattice_rotation
+from thermodbm.network.builder import NetworkBuilder, bond_weights
 from thermodbm.network.dbm import DBMParams
-from thermodbm.network.trotter import NetworkBuilder, bond_weights
 
 
 class GateElements(NamedTuple):
