@@ -38,10 +38,11 @@ from thermodbm.models.hamiltonian import SpinHamiltonian
 _LENGTHS = np.geomspace(0.03, 3.0, 8)  # in z, which has range 1
 _AMPLITUDES = np.geomspace(1e-3, 30.0, 9)  # of h, whose natural size is 1
 _CONSTANT = 3.0  # standard deviation of the constant part of h
+_BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added to every covariance: no curve is smooth everywhere
 _LIKELIHOOD_POWER = 0.3
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
-_SLACK = 0.02  # of c, s and e / w, whose natural size is 1: an inequality is used where errors are larger
+_SLACK = 0.02, 0.005  # of c, and of s and e / w, whose natural size is 1: an inequality is used where errors are larger
 _SPACING = 0.06  # in z, of the grid on which c >= 0
 _MAX_CHECKED = 40  # temperatures at which c >= 0
 _SWEEPS = 5  # of expectation propagation
@@ -228,9 +229,9 @@ def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np
         observed: indices of the data, (n_data,), among the 3 m.
         asked: matrix (n_u + n_w, 3 m).
     """
-    found = []
+    found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
     for shape in product((_matern32, _matern52), _LENGTHS):
-        full = covariance(*shape)
+        full = covariance(*shape) + blended
         inner = full[np.ix_(observed, observed)]
         scale = 1 / np.sqrt(data.errors**2 + _JITTER * np.diag(inner))
         spectrum, vectors = np.linalg.eigh(inner * scale * scale[:, None])
@@ -268,7 +269,7 @@ def _cut_off(mean: np.ndarray, variance: np.ndarray, rows: np.ndarray, n_u: int)
     other factors; one after the other, some times over.
     """
     covariance = rows[:, :, :n_u]
-    mean_u = mean[:, :n_u] + np.minimum(2 * np.sqrt(variance[:, :n_u]), _SLACK)
+    mean_u = mean[:, :n_u] + np.minimum(2 * np.sqrt(variance[:, :n_u]), np.repeat(_SLACK, (n_u - 3, 3)))
     least = 1e-12 * np.diagonal(covariance, axis1=1, axis2=2)
     nu, tau = np.zeros((2, *mean_u.shape))
     now, now_mean = covariance.copy(), mean_u.copy()
