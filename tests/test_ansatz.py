@@ -6,6 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
 from thermodbm.network.ansatz import PurifiedDBM, deep_configurations
+from thermodbm.network.permanent import PairPermanent
 from thermodbm.network.symmetry import pair_orbits, spin_flip_symmetric, symmetry_group
 from thermodbm.network.trial import trial_state
 
@@ -108,10 +109,10 @@ def test_tables_give_the_ratios_of_full_evaluation_along_a_walk(n_deep):
             cache = trial.cache(theta, jnp.asarray(v))
         new = (v - 2 * sign * pattern[:, None]).astype(int)
         expected = jnp.exp(trial.log_amplitude(theta, new.T) - trial.log_amplitude(theta, v.T))
-        ratio, cache = trial.propose(jax.tree.map(lambda x, row=row: x[row], moves), cache, jnp.asarray(sign))
+        ratio, cache = trial.propose(moves.fixed, jax.tree.map(lambda x, row=row: x[row], moves.rows), cache, jnp.asarray(sign))
         np.testing.assert_allclose(ratio, expected, rtol=1e-9)
         v = new
-        again, _ = trial.propose(jax.tree.map(lambda x, row=row: x[row], moves), cache, jnp.asarray(-sign))  # and back
+        again, _ = trial.propose(moves.fixed, jax.tree.map(lambda x, row=row: x[row], moves.rows), cache, jnp.asarray(-sign))  # and back
         np.testing.assert_allclose(again, 1 / expected, rtol=1e-9)
 
 
@@ -131,7 +132,25 @@ def test_tables_stay_finite_for_the_infinite_temperature_unit():
     flip_one, flip_both = np.eye(8, dtype=int)[0], np.eye(8, dtype=int)[0] - np.eye(8, dtype=int)[4]
     moves = trial.moves(theta, np.stack([flip_one, flip_both]))
     cache = trial.cache(theta, jnp.asarray(v))
-    ratio, _ = trial.propose(jax.tree.map(lambda x: x[0], moves), cache, jnp.ones(1))
+    ratio, _ = trial.propose(moves.fixed, jax.tree.map(lambda x: x[0], moves.rows), cache, jnp.ones(1))
     assert abs(ratio[0]) < 1e-14
-    ratio, _ = trial.propose(jax.tree.map(lambda x: x[1], moves), cache, jnp.ones(1))
+    ratio, _ = trial.propose(moves.fixed, jax.tree.map(lambda x: x[1], moves.rows), cache, jnp.ones(1))
     assert abs(ratio[0] - 1) < 1e-14
+
+
+def test_programs_do_not_grow_with_the_number_of_classes():
+    """Bonds that all differ: a chain of 4 has 28 classes of pairs, one of 12 has 276."""
+    lines = []
+    for n in (4, 12):
+        hamiltonian = heisenberg(make_lattice("chain", n), J=1.0 + np.arange(n) / 10)
+        group = symmetry_group(hamiltonian, exchange=False)
+        for module in (PurifiedDBM(group, 4), PairPermanent(group)):
+            v = np.ones((8, 2 * n), np.int8)
+            v[:, n:] = -1
+            params = module.init(jax.random.key(0), v)["params"]
+            trial, theta = trial_state(module, params), ravel_pytree(params)[0]
+            text = jax.jit(trial.log_derivs).lower(theta, v).as_text()
+            lines.append((len(theta), len(text.splitlines())))
+    (_, network), (_, pairs), (many, large_network), (most, large_pairs) = lines
+    assert many > 276 and most == 66
+    assert large_network < 1.1 * network and large_pairs < 3 * pairs  # permanents of 2 defects, and of 4 or 6

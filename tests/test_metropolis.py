@@ -1,3 +1,8 @@
+import ast
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -108,3 +113,52 @@ def test_local_ratios_give_the_local_energy(model, own_module):
     psi = jnp.exp(trial.log_amplitude(theta, v))
     expected = (matrix * jnp.exp(trial.log_amplitude(theta, connected.reshape(-1, 6))).reshape(matrix.shape)).sum(1) / psi
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_caches_are_made_anew_and_all_ratios_come_at_once_where_a_trial_state_asks():
+    """Of a state that counts its moves in its cache; and one that knows its own ratios."""
+    hamiltonian = heisenberg(graph(3, [(0, 1), (1, 2)]))
+    trial, theta = random_trial(hamiltonian)
+    moves, walkers = metropolis_moves(hamiltonian, conserve_sz=True), random_configurations(jax.random.key(1), 64, 3)
+    expected = metropolis(jax.random.key(2), trial, theta, walkers, moves, 60)
+
+    def drifting(fixed, move, cache, sign):
+        ratio, moved = trial.propose(fixed, move, cache["good"], sign)
+        return jnp.where(cache["moves"] < 20, ratio, 0), {"good": moved, "moves": cache["moves"] + 1}
+
+    def counted(theta, visible):
+        return {"good": trial.cache(theta, visible), "moves": jnp.zeros(visible.shape[1], int)}
+
+    worn = trial._replace(propose=drifting, cache=counted)
+    alike = [metropolis(jax.random.key(2), t, theta, walkers, moves, 60)[0] for t in (worn, worn._replace(refresh_every=25))]
+    assert not (alike[0] == expected[0]).all() and (alike[1] == expected[0]).all()
+    patterns, _ = hamiltonian_patterns(hamiltonian)
+    sevens = trial._replace(ratios=lambda moves, cache, sign: jnp.full(sign.shape, 7.0))
+    assert set(np.unique(local_ratios(sevens, theta, walkers, patterns))) == {0.0, 7.0}
+
+
+DEVICES = """
+import sys, jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import numpy as np
+from thermodbm import heisenberg, make_lattice
+from thermodbm.evolve.options import SamplingOptions, VariationalOptions
+from thermodbm.evolve.variational import variational_method
+options = VariationalOptions(enumerate=False, alpha=1, n_walkers=128, tolerance=1e-2)
+method = variational_method(heisenberg(make_lattice("chain", 4)), options, SamplingOptions(n_samples=500))
+state, point, k = method.init(jax.random.key(0)), None, 0
+while point is None:
+    state, info = method.advance(jax.random.fold_in(jax.random.key(1), k), state, 0.05)
+    point, k = info.point, k + 1
+numbers = [float(x) for e in point.observables.values() for x in np.ravel(e[:2])]
+print(len(state["walkers"]["visible"].sharding.device_set), numbers, sep=";")
+"""
+
+
+def test_numbers_do_not_depend_on_the_number_of_devices():
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    runs = [subprocess.run([sys.executable, "-c", DEVICES, str(n)], capture_output=True, text=True, env=environment) for n in (1, 4)]
+    (one, alone), (four, shared) = (run.stdout.split(";") for run in runs)
+    assert (int(one), int(four)) == (1, 4)
+    np.testing.assert_allclose(ast.literal_eval(shared), ast.literal_eval(alone), rtol=1e-7, atol=1e-12)

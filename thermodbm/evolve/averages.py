@@ -70,17 +70,18 @@ def sampled(
 ) -> Averager:
     """Averages over `n_walkers` walkers of this rank, which follow the state from step to step."""
     hamiltonian, n = ansatz.hamiltonian, ansatz.hamiltonian.n_sites
-    e_loc, diagonal = local_energy(hamiltonian, trial), measure.diagonal_observables(hamiltonian)
+    e_loc, diagonal = local_energy(hamiltonian, trial, comm), measure.diagonal_observables(hamiltonian)
     variance = measure.variance_observables(hamiltonian, e_loc)
     controls, pair_flips = measure.heat_bath_controls(hamiltonian), antiparallel_flips(n)
     moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
     ones = jnp.ones(n_walkers)
 
-    @jax.jit
+    n_moves = options.n_sweeps * 2 * n
+    walk = jax.jit(lambda key, theta, visible, power: metropolis(key, trial, theta, visible, moves, n_moves, power, share=comm.size == 1))
+
     def move(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
-        visible, accepted = metropolis(jax.random.fold_in(key, comm.rank), trial, theta, visible, moves, options.n_sweeps * 2 * n, power)
-        return visible, comm.sum(accepted) / comm.size
+        return walk(jax.random.fold_in(key, comm.rank), theta, visible, power)
 
     def settle(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> jax.Array:
         for k in range(N_SETTLE):
@@ -90,7 +91,7 @@ def sampled(
     @jax.jit
     def values(key: jax.Array, theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
         energies, ratios = e_loc(theta, visible)
-        zero_mean = controls(visible[:, :n], ratios, local_ratios(trial, theta, visible, pair_flips))
+        zero_mean = controls(visible[:, :n], ratios, local_ratios(trial, theta, visible, pair_flips, share=comm.size == 1))
         found = measure.energy_observables(hamiltonian, energies, ratios) | diagonal(visible[:, :n])
         return found | variance(jax.random.fold_in(key, comm.rank), theta, visible) | {"controls": zero_mean}
 
@@ -101,7 +102,7 @@ def sampled(
 
     def draw(key: jax.Array, theta: jax.Array, walkers: Walkers) -> tuple[Walkers, Cloud]:
         visible, accepted = move(key, theta, walkers.visible, walkers.power)
-        return Walkers(visible, walkers.power, float(accepted)), Cloud(visible, ones, walkers.power)
+        return Walkers(visible, walkers.power, _mean(accepted, comm)), Cloud(visible, ones, walkers.power)
 
     def adapt(walkers: Walkers, count: float) -> Walkers:
         change = -0.05 if count / (n_walkers * comm.size) > MIN_COUNT else 0.1
@@ -119,9 +120,13 @@ def sampled(
             share = (sampling.target_error / float(from_first_rank(jnp.asarray(averages.estimates["energy"].error), comm))) ** 2
         if share >= 1:
             return Walkers(walkers.visible, walkers.power, walkers.acceptance), averages, 1.0
-        return Walkers(walkers.visible, walkers.power, float(accepted), visible, tally), averages, share
+        return Walkers(walkers.visible, walkers.power, _mean(accepted, comm), visible, tally), averages, share
 
     return Averager(begin, draw, adapt, observe, sampled=True)
+
+
+def _mean(x: jax.Array, comm: Comm) -> float:
+    return float(comm.sum(x)) / comm.size
 
 
 def walkers_per_rank(options: VariationalOptions, n_params: int, comm: Comm) -> int:

@@ -42,6 +42,7 @@ def all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions
     if not (few if options.enumerate is None else options.enumerate):
         return None
     visible, multiplicity = enumerate_configurations(n, sites, flip=flip, conserve_sz=conserve_sz)
-    padding = -len(visible) % BLOCK if len(visible) > BLOCK else 0  # the blocks of `local_ratios` are full
+    size = BLOCK if len(visible) <= 8 * BLOCK else 8 * BLOCK  # blocks are full, and 2, 4 or 8 devices can share them
+    padding = -len(visible) % size if len(visible) > BLOCK else 0
     visible = np.concatenate([visible, np.repeat(visible[:1], padding, 0)])
     return ExactSum(jnp.asarray(visible), jnp.asarray(np.concatenate([multiplicity, np.zeros(padding)])), sites, flip)

@@ -26,11 +26,22 @@ def infinite_temperature(variance: float) -> Path:
     return Path(0.0, 0.0, 0.0, variance, 0.0, float(np.log(2)), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def extend(path: Path, n_sites: int, beta: float, energy: float, energy_error: float, variance: float, residual: float, off: float) -> Path:
+def extend(
+    path: Path,
+    n_sites: int,
+    beta: float,
+    energy: float,
+    energy_error: float,
+    variance: float,
+    residual: float,
+    off: float,
+    variance_off: float = 0.0,
+) -> Path:
     """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, the others by the trapezoidal one.
 
     Args:
         off: share of their spread by which averages are off besides, see `Path.share`.
+        variance_off: share by which the variance is off, which Hermite's rule uses.
     """
     d = float(beta) - path.beta
     area = d * (path.energy + energy) / 2 - d**2 * (path.variance - variance) / 12
@@ -52,5 +63,5 @@ def extend(path: Path, n_sites: int, beta: float, energy: float, energy_error: f
         missed=missed,
         share=share,
         systematic=systematic,
-        systematic_area=integral(path.systematic_area, path.systematic + systematic),
+        systematic_area=integral(path.systematic_area, path.systematic + systematic) + d**2 / 12 * variance_off * float(variance),
     )

@@ -45,12 +45,17 @@ class _Stage(NamedTuple):
     info: SRInfo
 
 
-def local_energy(hamiltonian: SpinHamiltonian, trial: TrialState) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(theta, visible (n, V)) -> total e_loc (n,) = <v|H (x) 1|Psi>/<v|Psi>, and the ratios (n, K) of `hamiltonian_patterns`."""
+def local_energy(
+    hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm = SERIAL
+) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(theta, visible (n, V)) -> total e_loc (n,) = <v|H (x) 1|Psi>/<v|Psi>, and the ratios (n, K) of `hamiltonian_patterns`.
+
+    All devices of this process take part, but not among several ranks: programs that hold sums over these run on one device.
+    """
     patterns, elements = hamiltonian_patterns(hamiltonian)
 
     def e_loc(theta: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ratios = local_ratios(trial, theta, visible, patterns)
+        ratios = local_ratios(trial, theta, visible, patterns, share=comm.size == 1)
         return hamiltonian.diagonal_energy(visible[:, : hamiltonian.n_sites]) + ratios @ elements, ratios
 
     return e_loc
@@ -63,7 +68,7 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
     The given rate is that of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on
     new samples tells what the parameters miss, and what they took for the rule that was chance. NaN where there is none.
     """
-    e_loc, n = local_energy(hamiltonian, trial), hamiltonian.n_sites
+    e_loc, n = local_energy(hamiltonian, trial, comm), hamiltonian.n_sites
 
     def step(theta: jax.Array, cloud: Cloud, h: jax.Array, previous: jax.Array) -> Step:
         visible, multiplicity, power = cloud
@@ -144,7 +149,7 @@ def rate_error(
 
     A state that is off by a small x changes <O> by 2 |x| cos(x, O Psi) sqrt(<O^2> - <O>^2).
     """
-    e_loc = local_energy(hamiltonian, trial)
+    e_loc = local_energy(hamiltonian, trial, comm)
 
     @jax.jit
     def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> tuple[jax.Array, jax.Array]:

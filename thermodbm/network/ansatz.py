@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
 from thermodbm.network.symmetry import SymmetryGroup, pair_orbits, site_orbits
+from thermodbm.network.trial import Prepared, TrialState, Unravel
 
 
 class Weights(NamedTuple):
@@ -84,6 +86,11 @@ class PurifiedDBM(nn.Module):
             a, A, jnp.repeat(offset, n_group, axis=0), W.reshape(f * n_group, m, n_visible), jnp.repeat(log_deep, n_group, axis=0)
         )
 
+    @nn.nowrap
+    def trial(self, params: dict, unravel: Unravel) -> TrialState:
+        """The trial state, with tables of every hidden unit's cosh and sinh that follow a move by the addition theorem."""
+        return _tabulated(self, unravel)
+
     def kernel(self, visible: jax.Array) -> jax.Array:
         """O O*, (n, n), of visible units (n, V), without symmetries: O_s of W is the outer product of <h> and v, that of A is v v.
 
@@ -111,12 +118,11 @@ class PurifiedDBM(nn.Module):
         deep_weight = deep_weight.reshape(n, f, g, 1 << k)
         hidden = (tanh * deep_weight[..., None, :]).sum(-1)  # (n, f, g, m)
         images = v[:, group.perm] * group.sign[:, None]  # (n, g, V)
-        classes = pair_orbits(group)
         # a product of complex and real arrays would convert the real one: parts below each other are half the work
         by_filter = jnp.moveaxis(hidden, 2, -1).reshape(n, f * m, g)
         real, imag = jnp.split(jnp.concatenate([by_filter.real, by_filter.imag], 1) @ images, 2, axis=1)
         derivs = {
-            "pairs": jnp.stack([0.5 * jnp.sum(v * (v @ (classes == c).astype(float)), -1) for c in range(classes.max() + 1)], -1),
+            "pairs": pair_sums(pair_orbits(group), v),
             "W": jax.lax.complex(real, imag).reshape(n, f, m, v.shape[1]),
         }
         if k:
@@ -128,6 +134,18 @@ class PurifiedDBM(nn.Module):
             if k:
                 derivs["c"] = deep_weight.sum(2) @ deep_configurations(k).astype(float)
         return derivs
+
+
+def pair_sums(classes: np.ndarray, v: jax.Array) -> jax.Array:
+    """Sums of v_i v_j over the pairs of each class, (n, C), of v (n, V) and classes (V, V): a program whose size knows nothing of C."""
+    i, j = np.triu_indices(len(classes), 1)
+    label = classes[i, j]
+    order, size = np.argsort(label, kind="stable"), np.bincount(label)
+    place = np.arange(size.max(initial=0)) < size[:, None]  # (C, S): classes filled up to the largest
+    members = np.zeros(place.shape, int)
+    members[place] = order
+    rows = v.T
+    return (rows[i[members]] * rows[j[members]] * place[..., None]).sum(1).T
 
 
 def gram(rows: jax.Array) -> jax.Array:
@@ -184,3 +202,62 @@ def _mean_hidden(weights: Weights, visible: jax.Array) -> tuple[jax.Array, jax.A
     terms = cosh.prod(1) * jnp.exp(weights.log_deep)[..., None]
     tanh = sinh * (cosh.conj() / (cosh.real**2 + cosh.imag**2))  # several times faster than a complex division
     return jnp.moveaxis(tanh, -1, 0), jnp.moveaxis(terms / terms.sum(1, keepdims=True), -1, 0)
+
+
+class _Move(NamedTuple):
+    """Of K patterns d."""
+
+    cosh: jax.Array  # (K, B, m) cosh(2 W d)
+    sinh: jax.Array  # (K, B, m)
+    linear: jax.Array  # (K, V) d
+    shift: jax.Array  # (K, V) 2 A d
+    constant: jax.Array  # (K,) 2 d A d
+
+
+class _Tables(NamedTuple):
+    """Of n walkers."""
+
+    cosh: jax.Array  # (B, m, D, n) scaled
+    sinh: jax.Array  # (B, m, D, n)
+    blocks: jax.Array  # (groups, n): block amplitudes multiplied within groups that cannot overflow
+    field: jax.Array  # (V, n) a + A v
+
+
+def _tabulated(module: PurifiedDBM, unravel: Unravel) -> TrialState:
+    def log_psi(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return module.apply({"params": unravel(theta)}, visible)
+
+    def weights(theta: jax.Array) -> Weights:
+        return module.apply({"params": unravel(theta)}, method="weights")
+
+    def log_derivs(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        derivs = module.apply({"params": unravel(theta)}, visible, method="log_derivs")
+        return jax.vmap(lambda d: ravel_pytree(d)[0])(derivs)
+
+    def moves(theta: jax.Array, patterns: np.ndarray) -> Prepared:
+        w, d = weights(theta), jnp.asarray(patterns, float)
+        change = 2 * jnp.moveaxis(w.W @ d.T, -1, 0)
+        shift = 2 * d @ w.A
+        rows = _Move(jnp.cosh(change), jnp.sinh(change), d, shift, (shift * d).sum(-1))
+        return Prepared(rows, jnp.exp(w.log_deep)[..., None])
+
+    def cache(theta: jax.Array, visible: jax.Array) -> _Tables:
+        w, v = weights(theta), visible.astype(float)
+        cosh, sinh, _ = hyperbolic_tables(w, v)
+        return _Tables(cosh, sinh, grouped_blocks(cosh, jnp.exp(w.log_deep)[..., None]), w.a[:, None] + w.A @ v)
+
+    def propose(deep: jax.Array, move: _Move, tables: _Tables, sign: jax.Array) -> tuple[jax.Array, _Tables]:
+        # addition theorem for a field that changes by -2 e W d: no transcendental function per hidden unit
+        ch, sh = move.cosh[:, :, None, None], move.sinh[:, :, None, None] * sign
+        cosh = tables.cosh * ch - tables.sinh * sh
+        sinh = tables.sinh * ch - tables.cosh * sh
+        blocks = grouped_blocks(cosh, deep)
+        two_body = jnp.exp(move.constant - 2 * sign * (move.linear @ tables.field))
+        ratio = two_body * (blocks / tables.blocks).prod(0)
+        return ratio, _Tables(cosh, sinh, blocks, tables.field - move.shift[:, None] * sign)
+
+    def kernel(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return module.apply({"params": unravel(theta)}, visible, method="kernel")
+
+    alone = len(module.group.perm) == 1
+    return TrialState(log_psi, log_derivs, moves, cache, propose, unravel, kernel if alone else None)

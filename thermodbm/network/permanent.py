@@ -23,6 +23,7 @@ from flax import linen as nn
 
 from thermodbm.network.ansatz import deep_configurations
 from thermodbm.network.symmetry import SymmetryGroup, pair_orbits
+from thermodbm.network.trial import TrialState, Unravel, generic_trial
 
 BLOCK = 64
 """Configurations that are worked through together."""
@@ -40,6 +41,12 @@ class PairPermanent(nn.Module):
         """(..., V) to (...)."""
         flat = visible.reshape(-1, visible.shape[-1])
         return jnp.log(pair_permanent(self.amplitudes, self.group, flat.T)).reshape(visible.shape[:-1])
+
+    @nn.nowrap
+    def trial(self, params: dict, unravel: Unravel) -> TrialState:
+        """The trial state: full evaluation for moves, minors for derivatives."""
+        trial = generic_trial(self, unravel, holomorphic=True)
+        return trial._replace(log_derivs=lambda theta, visible: pair_log_derivs(theta, self.group, visible.T))
 
 
 class Defects(NamedTuple):
@@ -113,8 +120,9 @@ def pair_log_derivs(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Ar
     def derivs(defects: Defects) -> jax.Array:
         value, pull_back = jax.vjp(permanent, pair_matrix(amplitudes, group, defects))
         (minors,) = pull_back(1 / value)
-        found = jnp.where(inside(defects), classes[defects.up[:, None], defects.down[None]], -1)
-        return jnp.stack([jnp.where(found == c, minors, 0).sum((0, 1)) for c in range(len(amplitudes))], axis=-1)
+        found = jnp.maximum(classes[defects.up[:, None], defects.down[None]], 0)
+        walker = jnp.arange(found.shape[-1])
+        return jnp.zeros((len(walker), len(amplitudes)), minors.dtype).at[walker, found].add(jnp.where(inside(defects), minors, 0))
 
     return _in_blocks(derivs, visible)
 

@@ -1,16 +1,18 @@
 """Metropolis sampling of a power of |Psi(sigma, sigma')| by many walkers that share each random choice of a move, and local ratios."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import TrialState
+from thermodbm.network.trial import TrialState, all_ratios
 
 BLOCK = 32
-"""Walkers that move together: their tables stay in the processor's second-level cache."""
+"""Walkers that share random keys, and on a CPU move together: their tables stay in the processor's second-level cache."""
 
 
 class Moves(NamedTuple):
@@ -62,7 +64,15 @@ def antiparallel_flips(n_sites: int) -> np.ndarray:
 
 
 def metropolis(
-    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int, power: jax.Array | float = 2.0
+    key: jax.Array,
+    trial: TrialState,
+    theta: jax.Array,
+    visible: jax.Array,
+    moves: Moves,
+    n_steps: int,
+    power: jax.Array | float = 2.0,
+    *,
+    share: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Every walker attempts `n_steps` moves, chosen at random but the same for all; new configurations and acceptance.
 
@@ -72,6 +82,7 @@ def metropolis(
     Args:
         visible: (n_walkers, V) int8 +-1; the number of walkers is a multiple of `BLOCK` or less than it.
         power: 2 for samples of the state; less makes rare configurations more frequent.
+        share: whether all devices of this process take part; the result is the same.
 
     Returns:
         visible (n_walkers, V), and the share of accepted moves among those that were not void.
@@ -88,42 +99,46 @@ def metropolis(
         k, key = xs
         pattern = patterns[k]
         sign, valid = _match(pattern, support[k], v)
-        ratio, moved = trial.propose(jax.tree.map(lambda x: x[k], prepared), cache, sign)
-        likely = jax.random.uniform(key, sign.shape) < (ratio.real**2 + ratio.imag**2) ** (power / 2)
+        ratio, moved = trial.propose(prepared.fixed, jax.tree.map(lambda x: x[k], prepared.rows), cache, sign)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (group,)))(key).reshape(-1)
+        likely = uniform < (ratio.real**2 + ratio.imag**2) ** (power / 2)
         # a product: anything less would be fused into the tables' update and done again for each of their entries
         accept = jnp.ones(2) @ jnp.stack([valid, likely]).astype(float) > 1.5
-        cache = jax.tree.map(lambda new, old: jnp.where(accept, new, old) if new.shape[-1] == accept.size else old, moved, cache)
+        cache = jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, cache)
         v = jnp.where(accept, v - 2 * pattern[:, None] * sign.astype(v.dtype), v)
         return (v, cache), jnp.stack([accept.sum(), valid.sum()])
 
+    group = min(BLOCK, len(visible))  # walkers to a key, whatever blocks and devices there are
+    every = _divisor(n_steps, trial.refresh_every or n_steps)
+
     def block(args: tuple) -> tuple[jax.Array, jax.Array]:
-        v, key = args
-        (v, _), counts = jax.lax.scan(step, (v, trial.cache(theta, v)), (chosen, jax.random.split(key, n_steps)))
+        v, keys = args
+
+        def stretch(v: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
+            (v, _), counts = jax.lax.scan(step, (v, trial.cache(theta, v)), xs)
+            return v, counts.sum(0)
+
+        keys = jax.vmap(lambda key: jax.random.split(key, n_steps), out_axes=1)(keys)
+        v, counts = jax.lax.scan(stretch, v, jax.tree.map(lambda x: x.reshape(n_steps // every, every, *x.shape[1:]), (chosen, keys)))
         return v, counts.sum(0)
 
-    blocks = _to_blocks(visible)
-    v, counts = jax.lax.map(block, (blocks, jax.random.split(key_accept, len(blocks))))
+    blocks = _to_blocks(visible, share=share)
+    keys = jax.random.split(key_accept, len(visible) // group).reshape(len(blocks), -1)
+    v, counts = _over_blocks(block, (blocks, keys), share=share)
     accepted, tried = counts.sum(0)
     return _from_blocks(v), accepted / jnp.maximum(tried, 1)
 
 
-def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray) -> jax.Array:
+def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> jax.Array:
     """Psi(v')/Psi(v) for every pattern's move away from v, zero where it is void: (n_walkers, K) of visible (n_walkers, V)."""
     prepared = trial.moves(theta, patterns)
-    rows = (jnp.asarray(patterns), jnp.abs(jnp.asarray(patterns)).sum(-1), prepared)
+    support = np.abs(patterns).sum(-1)
 
     def block(v: jax.Array) -> jax.Array:
-        cache = trial.cache(theta, v)
+        sign, valid = jax.vmap(_match, (0, 0, None))(jnp.asarray(patterns), jnp.asarray(support), v)
+        return jnp.where(valid, all_ratios(trial, prepared, trial.cache(theta, v), sign), 0)
 
-        def one(row: tuple) -> jax.Array:
-            pattern, support, move = row
-            sign, valid = _match(pattern, support, v)
-            return jnp.where(valid, trial.propose(move, cache, sign)[0], 0)
-
-        return jax.lax.map(one, rows)
-
-    ratios = jax.lax.map(block, _to_blocks(visible))
-    return _from_blocks(ratios)
+    return _from_blocks(_over_blocks(block, _to_blocks(visible, share=share), share=share))
 
 
 def _match(pattern: jax.Array, support: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -132,10 +147,31 @@ def _match(pattern: jax.Array, support: jax.Array, visible: jax.Array) -> tuple[
     return jnp.where(overlap < 0, -1.0, 1.0), jnp.abs(overlap) == support
 
 
-def _to_blocks(visible: jax.Array) -> jax.Array:
+def _to_blocks(visible: jax.Array, *, share: bool) -> jax.Array:
+    """Configurations (n, V) in blocks (n_blocks, V, n / n_blocks): small ones on a CPU, elsewhere one for each device."""
     n, n_visible = visible.shape
-    size = min(BLOCK, n)
+    group = min(BLOCK, n)
+    size = group if jax.default_backend() == "cpu" else n // _divisor(n // group, jax.local_device_count() if share else 1)
     return visible.reshape(n // size, size, n_visible).swapaxes(1, 2)
+
+
+def _over_blocks(apply: Callable[[Any], Any], blocks: Any, *, share: bool) -> Any:
+    """`apply` to every block of a pytree of leading axis n_blocks, one after another on each device, of which as many as divide them
+    take part."""
+
+    def one_by_one(blocks: Any) -> Any:
+        return jax.lax.map(apply, blocks)
+
+    n_devices = _divisor(len(jax.tree.leaves(blocks)[0]), jax.local_device_count() if share else 1)
+    if n_devices == 1:
+        return one_by_one(blocks)
+    mesh, spec = Mesh(jax.local_devices()[:n_devices], ("walkers",)), PartitionSpec("walkers")
+    return jax.shard_map(one_by_one, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(blocks)
+
+
+def _divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is at most `most`."""
+    return next(d for d in range(min(n, most), 0, -1) if n % d == 0)
 
 
 def _from_blocks(blocks: jax.Array) -> jax.Array:
