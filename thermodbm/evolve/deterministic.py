@@ -95,14 +95,24 @@ def group_size(n_sites: int) -> int:
     return 32 if n_sites <= 64 else 16 if n_sites <= 256 else 8
 
 
+def chain_groups(n_sites: int, n_chains: int, n_ranks: int = 1) -> tuple[int, int]:
+    """Chains of a group, and groups of all ranks: of equal size, as many for each rank, together n_chains or a few more."""
+    per_rank = -(-n_chains // n_ranks)
+    groups_here = -(-per_rank // group_size(n_sites))
+    return -(-per_rank // groups_here), groups_here * n_ranks
+
+
+def sweeps_of_levels(options: DeterministicOptions, sampling: SamplingOptions, n_chains: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sweeps that are measured at every Trotter step, and those discarded before."""
+    wanted = tuple(max(4, int(np.ceil(sampling.n_samples * share / n_chains))) for share in SHARES[options.extrapolate])
+    return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
+
+
 def make_plan(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, n_ranks: int = 1) -> Plan:
-    """The plan for given options; groups are of equal size, and every rank has as many."""
+    """The plan for given options."""
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
-    per_rank = -(-sampling.n_chains // n_ranks)
-    groups_here = -(-per_rank // group_size(hamiltonian.n_sites))
-    n_together, n_groups = -(-per_rank // groups_here), groups_here * n_ranks
-    wanted = tuple(max(4, int(np.ceil(sampling.n_samples * share / (n_together * n_groups)))) for share in SHARES[options.extrapolate])
-    n_thermal = tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
+    n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks)
+    wanted, n_thermal = sweeps_of_levels(options, sampling, n_together * n_groups)
     facts = exchange_facts(hamiltonian) if hamiltonian.conserves_sz else ising_facts(hamiltonian, max(LEVELS[options.extrapolate]) * d_tau)
     sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
     return Plan(hamiltonian, facts, sampler, d_tau, options.extrapolate, n_together, n_groups, wanted, n_thermal)

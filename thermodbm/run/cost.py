@@ -10,7 +10,7 @@ import numpy as np
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.deterministic import SHARES
+from thermodbm.evolve.deterministic import chain_groups, sweeps_of_levels
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.sr import choose_solver
@@ -46,12 +46,10 @@ def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptio
     levels = [slices(beta, d_tau, options.extrapolate) if n < MAX_SLICES else [n] for beta, n in zip(betas, needed, strict=True)]
     per_slice = 2.0 * hamiltonian.n_sites * (len(trotter_step(hamiltonian.bonds)) if hamiltonian.conserves_sz else 1)
     n_spins = per_slice * np.array([float(sum(level)) for level in levels])
-    sweeps = [max(4, np.ceil(sampling.n_samples * share / sampling.n_chains)) for share in SHARES[options.extrapolate]]
-    warm_up = [max(30, n // 10) if sampling.n_thermal is None else sampling.n_thermal for n in sweeps]
-    n_updates = [
-        per_slice * sampling.n_chains * sum(float(n) * (s + w) for n, s, w in zip(level, sweeps, warm_up, strict=False)) for level in levels
-    ]
-    n_bytes = n_spins * sampling.n_chains * BYTES_PER_SPIN[_kind(hamiltonian)]
+    n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains)))
+    work = list(zip(*sweeps_of_levels(options, sampling, n_chains), strict=True))
+    n_updates = [per_slice * n_chains * sum(float(n) * sum(sweeps) for n, sweeps in zip(level, work, strict=False)) for level in levels]
+    n_bytes = n_spins * n_chains * BYTES_PER_SPIN[_kind(hamiltonian)]
     return Cost(np.array([float(level[0]) for level in levels]), n_spins, n_bytes, np.array(n_updates))
 
 
