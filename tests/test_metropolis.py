@@ -124,13 +124,13 @@ def test_caches_are_made_anew_and_all_ratios_come_at_once_where_a_trial_state_as
 
     def drifting(fixed, move, cache, sign):
         ratio, moved = trial.propose(fixed, move, cache["good"], sign)
-        return jnp.where(cache["moves"] < 20, ratio, 0), {"good": moved, "moves": cache["moves"] + 1}
+        return jnp.where(cache["moves"] < 5, ratio, 0), {"good": moved, "moves": cache["moves"] + 1}
 
     def counted(theta, visible):
         return {"good": trial.cache(theta, visible), "moves": jnp.zeros(visible.shape[1], int)}
 
     worn = trial._replace(propose=drifting, cache=counted)
-    alike = [metropolis(jax.random.key(2), t, theta, walkers, moves, 60)[0] for t in (worn, worn._replace(refresh_every=25))]
+    alike = [metropolis(jax.random.key(2), t, theta, walkers, moves, 60)[0] for t in (worn, worn._replace(refresh_every=7))]
     assert not (alike[0] == expected[0]).all() and (alike[1] == expected[0]).all()
     patterns, _ = hamiltonian_patterns(hamiltonian)
     sevens = trial._replace(ratios=lambda moves, cache, sign: jnp.full(sign.shape, 7.0))
