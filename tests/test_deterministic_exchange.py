@@ -12,16 +12,12 @@ MAGNETS = {
     "Heisenberg": (heisenberg(RING), [0.3, 1.0]),
     "Heisenberg, ferromagnetic, in a field": (heisenberg(RING, -1.0, 0.4), [0.5]),
     "easy plane": (xxz(RING, 1.0, 0.3), [0.3, 1.0]),
-    "easy plane, ferromagnetic, open": (xxz(make_lattice("chain", 5, False), -1.0, 0.5), [0.4]),
-    "easy axis": (xxz(RING, 1.0, 2.0), [0.4, 1.0]),
     "easy axis, ferromagnetic": (xxz(RING, -1.0, 2.0), [0.4]),
-    "easy axis in a field": (xxz(RING, 1.0, 2.0, 0.7), [0.5]),
     "random bonds and fields": (
         xxz(TRIANGLES, [1.0, -0.5, 0.8, 1.2, -0.7, 0.4], [0.5, 1.5, -0.8, 0.3, 1, 2], [0.3, 0, -0.5, 0.2, 0]),
         [0.6],
     ),
     "frustrated ladder": (heisenberg(LADDER), [0.2, 0.5]),
-    "frustrated triangles": (heisenberg(TRIANGLES), [0.4, 1.0]),
     "frustrated triangles, easy axis": (xxz(TRIANGLES, 1.0, 1.5), [0.5]),
     "frustrated ring in a field": (heisenberg(make_lattice("chain", 5), 1.0, 0.5), [0.25]),
 }
@@ -32,7 +28,7 @@ def test_every_observable_agrees_with_diagonalisation(name):
     """Within four error bars, arrays entry by entry; the mean square pull of all is below 1 + 5 sigma of as many degrees of freedom as
     there are scalars; temperatures are trusted, and frustrated ones have a sign."""
     magnet, temperatures = MAGNETS[name]
-    curve = thermal_curve(magnet, T=temperatures, sampling={"n_samples": 8000, "n_chains": 32, "seed": 5}, progress=False)
+    curve = thermal_curve(magnet, T=temperatures, sampling={"n_samples": 16_000, "n_chains": 8, "seed": 5}, progress=False)
     exact = exact_curve(magnet, curve.beta)
     exact["specific_heat_direct"] = exact["specific_heat"]
     compared = set(exact) & set(curve.observables)
