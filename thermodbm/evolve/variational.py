@@ -21,7 +21,7 @@ from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, diagonal_observables, with_systematic
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.path import Path, extend, infinite_temperature
+from thermodbm.evolve.path import Path, extend, infinite_temperature, unexplained
 from thermodbm.evolve.start import distance_from_thermal_state
 from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_error
 from thermodbm.models import SpinHamiltonian
@@ -199,13 +199,16 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     chance = h**2 * n * done.variance * done.residual if parts.averager.sampled else 0.0
     distance = float(np.sqrt(at.distance**2 + done.error**2 + chance))
     energy_error = done.energy_error if parts.averager.sampled else 0.0
+    count = float(done.count) if parts.averager.sampled else np.inf
     longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
     at = at._replace(
         theta=done.theta,
         beta=float(beta) if h == left else at.beta + 2 * float(h),
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
-        path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, 2 * distance, np.sqrt(8) * at.start),
+        path=extend(
+            at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, 2 * distance, np.sqrt(8) * at.start, count
+        ),
         distance=distance,
         residual=float(done.residual),
         unsolved=max(at.unsolved, float(done.unsolved)),
@@ -224,12 +227,13 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
     at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, 2 * at.distance, np.sqrt(8) * at.start))
+    gap = unexplained(at.path) if parts.averager.sampled else 0.0
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     if at.residual > MAX_RESIDUAL and at.residual * c.mean > FROZEN:
         doubts |= Doubt.STATE
     diagnostics = {
         "residual": at.residual,
-        "systematic_error": at.path.systematic,
+        "systematic_error": float(np.hypot(at.path.systematic, gap)),
         "acceptance": walkers.acceptance if walkers else 1.0,
         "parameters": float(at.theta.size),
         "n_steps": float(at.n_steps),
@@ -240,19 +244,30 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     }
     leaves = jax.tree_util.tree_leaves_with_path(parts.trial.unravel(at.theta))
     network = {"/".join(k.key for k in keys): np.asarray(x) for keys, x in leaves} | {"basis_signs": parts.ansatz.eta}
-    return at, Info(1.0, _message(at), Point(_observables(averages, at, beta), diagnostics, network))
+    return at, Info(1.0, _message(at), Point(_observables(averages, at, beta, gap), diagnostics, network))
 
 
-def _observables(averages: Averages, at: Evolution, beta: float) -> dict[str, Estimate]:
-    """All estimates, with systematic errors, and what follows from ln Z: s = ln Z + beta e, f = -ln Z/beta, per site."""
+def _observables(averages: Averages, at: Evolution, beta: float, gap: float) -> dict[str, Estimate]:
+    """All estimates, with systematic errors, and what follows from ln Z: s = ln Z + beta e, f = -ln Z/beta, per site.
+
+    Args:
+        gap: what is `unexplained` about the energy; other averages are off by the same share of their spread, that of the energy taken
+            as it was on average along the way.
+    """
     path, e = at.path, averages.estimates["energy"]
+    n_sites = np.shape(averages.estimates["correlation_zz"].mean)[0]
+    gap_share = gap * np.sqrt(n_sites * beta / max(path.fallen, 1e-300)) if gap else 0.0
     # errors of one sign, as r^2 makes them, partly cancel in s: it is off by no more than either of its terms
-    entropy_off = max(path.systematic_area, beta * path.systematic)
+    entropy_off = np.hypot(max(path.systematic_area, beta * path.systematic), beta * gap)
     chance = np.sqrt(path.log_z_variance)
     return {
-        **with_systematic(averages, 2 * at.distance + path.share, path.systematic, at.residual, 2 * at.start),
+        **with_systematic(
+            averages, np.hypot(2 * at.distance + path.share, gap_share), np.hypot(path.systematic, gap), at.residual, 2 * at.start
+        ),
         "entropy": Estimate(np.asarray(path.log_z + beta * e.mean), np.sqrt(chance**2 + (beta * e.error) ** 2 + entropy_off**2)),
-        "free_energy": Estimate(np.asarray(-path.log_z / beta), np.asarray(np.hypot(chance, path.systematic_area) / beta)),
+        "free_energy": Estimate(
+            np.asarray(-path.log_z / beta), np.asarray(np.sqrt(chance**2 + path.systematic_area**2 + (beta * gap / 2) ** 2) / beta)
+        ),
     }
 
 
