@@ -11,7 +11,7 @@ from thermodbm.evolve import measurement as measure
 from thermodbm.evolve.ansatz import Ansatz
 from thermodbm.evolve.enumeration import ExactSum
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.step import Cloud, from_first_rank, local_energy
+from thermodbm.evolve.step import Cloud, devices_share, from_first_rank, local_energy
 from thermodbm.network.trial import TrialState
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, local_ratios, metropolis, metropolis_moves
@@ -78,7 +78,9 @@ def sampled(
     ones = jnp.ones(n_walkers)
 
     n_moves = options.n_sweeps * 2 * n
-    walk = jax.jit(lambda key, theta, visible, power: metropolis(key, trial, theta, visible, moves, n_moves, power, share=comm.size == 1))
+    walk = jax.jit(
+        lambda key, theta, visible, power: metropolis(key, trial, theta, visible, moves, n_moves, power, share=devices_share(comm))
+    )
 
     def move(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
         return walk(jax.random.fold_in(key, comm.rank), theta, visible, power)
@@ -91,7 +93,7 @@ def sampled(
     @jax.jit
     def values(key: jax.Array, theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
         energies, ratios = e_loc(theta, visible)
-        zero_mean = controls(visible[:, :n], ratios, local_ratios(trial, theta, visible, pair_flips, share=comm.size == 1))
+        zero_mean = controls(visible[:, :n], ratios, local_ratios(trial, theta, visible, pair_flips, share=devices_share(comm)))
         found = measure.energy_observables(hamiltonian, energies, ratios) | diagonal(visible[:, :n])
         return found | variance(jax.random.fold_in(key, comm.rank), theta, visible) | {"controls": zero_mean}
 

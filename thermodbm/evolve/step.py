@@ -45,17 +45,23 @@ class _Stage(NamedTuple):
     info: SRInfo
 
 
+def devices_share(comm: Comm) -> bool:
+    """Whether all devices of this process take part in what walkers do.
+
+    Not among several ranks, whose sums stand in the same programs. Nor on CPUs: the sums over devices that such a program needs there end
+    the process when a busy machine holds one of its threads back for 40 seconds, and matrix products use all cores anyway.
+    """
+    return comm.size == 1 and jax.default_backend() != "cpu"
+
+
 def local_energy(
     hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm = SERIAL
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(theta, visible (n, V)) -> total e_loc (n,) = <v|H (x) 1|Psi>/<v|Psi>, and the ratios (n, K) of `hamiltonian_patterns`.
-
-    All devices of this process take part, but not among several ranks: programs that hold sums over these run on one device.
-    """
+    """(theta, visible (n, V)) -> total e_loc (n,) = <v|H (x) 1|Psi>/<v|Psi>, and the ratios (n, K) of `hamiltonian_patterns`."""
     patterns, elements = hamiltonian_patterns(hamiltonian)
 
     def e_loc(theta: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ratios = local_ratios(trial, theta, visible, patterns, share=comm.size == 1)
+        ratios = local_ratios(trial, theta, visible, patterns, share=devices_share(comm))
         return hamiltonian.diagonal_energy(visible[:, : hamiltonian.n_sites]) + ratios @ elements, ratios
 
     return e_loc
