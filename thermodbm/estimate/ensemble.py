@@ -33,6 +33,7 @@ class Ensemble(NamedTuple):
     measure: Measure
     measure_rarely: Measure
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
+    light: bool = False  # whether compilation on CPUs is better cut short: many small programs, whose speed hardly suffers
 
 
 class Samples(NamedTuple):
@@ -116,10 +117,10 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
         one = lambda of_group: group(weights, n_stretches, jax.random.fold_in(key, of_group[0]), of_group[1])  # noqa: E731
         return jax.lax.map(one, (groups, chains))
 
-    @jax.jit
     def run(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
         shared, split = PartitionSpec(), PartitionSpec("groups")
         sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 4, split, split), out_specs=split, check_vma=False)
         return sharded(key, hamiltonian, beta, n_stretches, groups, chains)
 
-    return run
+    light = ensemble.light and jax.default_backend() == "cpu"
+    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 1} if light else None)

@@ -91,4 +91,5 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
         measure=measure_sweep(n_layers),
         measure_rarely=measure_rarely(n_layers),
         resize=lambda spins: resize(spins, n_layers),
+        light=True,
     )
