@@ -5,7 +5,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker has a core: th
 
 import jax
 
-collect_ignore = ["parallel_checks.py"]  # run by mpirun
+collect_ignore = ["parallel_checks.py", "device_checks.py"]  # run in processes of their own
 
 jax.config.update("jax_enable_x64", True)
 # compiled once for all workers, and for the next run

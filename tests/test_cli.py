@@ -243,7 +243,7 @@ def python(*arguments, cwd):
 
 
 def test_a_closed_pipe_gives_no_traceback(call, tmp_path):
-    call("run", "ring.toml", "-o", "a.h5", "--set", "temperature.T={start=0.1, stop=1.0, num=200}")
+    call("run", "ring.toml", "-o", "a.h5", "--set", "temperature.T={start=0.1, stop=1.0, num=80}", "--set", "lattice.extent=[10]")
     process = python("-m", "thermodbm", "show", "a.h5", "--json", cwd=tmp_path)
     process.stdout.read(1)
     process.stdout.close()

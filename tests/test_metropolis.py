@@ -1,4 +1,3 @@
-import ast
 import os
 import subprocess
 import sys
@@ -138,27 +137,34 @@ def test_caches_are_made_anew_and_all_ratios_come_at_once_where_a_trial_state_as
 
 
 DEVICES = """
-import sys, jax
+import jax
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from thermodbm import heisenberg, make_lattice
-from thermodbm.evolve.options import SamplingOptions, VariationalOptions
-from thermodbm.evolve.variational import variational_method
-options = VariationalOptions(enumerate=False, alpha=1, n_walkers=128, tolerance=1e-2)
-method = variational_method(heisenberg(make_lattice("chain", 4)), options, SamplingOptions(n_samples=500))
-state, point, k = method.init(jax.random.key(0)), None, 0
-while point is None:
-    state, info = method.advance(jax.random.fold_in(jax.random.key(1), k), state, 0.05)
-    point, k = info.point, k + 1
-numbers = [float(x) for e in point.observables.values() for x in np.ravel(e[:2])]
-print(len(state["walkers"]["visible"].sharding.device_set), numbers, sep=";")
+from thermodbm.evolve.ansatz import make_ansatz
+from thermodbm.evolve.options import VariationalOptions
+from thermodbm.network.trial import trial_state
+from thermodbm.sampling.configurations import random_configurations
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+magnet = heisenberg(make_lattice("chain", 4))
+ansatz = make_ansatz(magnet, VariationalOptions(alpha=1))
+params = ansatz.start(jax.random.key(0), 0.3)
+trial, theta, moves = trial_state(ansatz.module, params), ravel_pytree(params)[0], metropolis_moves(ansatz.hamiltonian, conserve_sz=True)
+walkers = random_configurations(jax.random.key(1), 256, 4)
+patterns, _ = hamiltonian_patterns(ansatz.hamiltonian)
+for share in (False, True):
+    run = jax.jit(lambda key, v: metropolis(key, trial, theta, v, moves, 64, share=share))
+    v, accepted = run(jax.random.key(2), walkers)
+    ratios = jax.jit(lambda v: local_ratios(trial, theta, v, patterns, share=share))(v)
+    print(len(v.sharding.device_set), np.asarray(v).tobytes().hex(), float(accepted), np.abs(np.asarray(ratios)).sum())
 """
 
 
 def test_numbers_do_not_depend_on_the_number_of_devices():
     environment = {**os.environ, "XLA_FLAGS": ""}
-    runs = [subprocess.run([sys.executable, "-c", DEVICES, str(n)], capture_output=True, text=True, env=environment) for n in (1, 4)]
-    (one, alone), (four, shared) = (run.stdout.split(";") for run in runs)
-    assert (int(one), int(four)) == (1, 4)
-    np.testing.assert_allclose(ast.literal_eval(shared), ast.literal_eval(alone), rtol=1e-7, atol=1e-12)
+    done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, env=environment, check=True)
+    alone, shared = (line.split() for line in done.stdout.splitlines())
+    assert (alone[0], shared[0]) == ("1", "4") and alone[1] == shared[1] != ""
+    np.testing.assert_allclose([float(x) for x in shared[2:]], [float(x) for x in alone[2:]], rtol=1e-9)

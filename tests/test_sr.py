@@ -113,7 +113,13 @@ def test_two_ranks_give_what_one_gives(solver):
     alone, info_alone = sr_direction(derivs, e_loc, options, weights=weights)
 
     def share(rank, *mine):
-        comm = Comm(rank=rank, size=2, sum=lambda tree: jax.tree.map(lambda x: jax.lax.psum(x, "ranks"), tree), gather=lambda x: [x])
+        comm = Comm(
+            rank=rank,
+            size=2,
+            sum=lambda tree: jax.tree.map(lambda x: jax.lax.psum(x, "ranks"), tree),
+            gather=lambda x: [x],
+            share=lambda x: [x],
+        )
         return sr_direction(*mine[:2], options, comm, weights=mine[2])
 
     halves = [x.reshape(2, -1, *x.shape[1:]) for x in (derivs, e_loc, weights)]
