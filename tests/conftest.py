@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker has a core: threads of small solves would wait for each other
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # tests compile more than they run
 
 import jax
 
