@@ -22,7 +22,8 @@ class Ensemble(NamedTuple):
 
     `measure(weights, state, info)` gives (n_chains,) arrays after every sweep, per site: energy; score = -d ln w/d beta / N, whose
     covariance with the energy makes the specific heat; further scalars; sign where weights have one.
-    `measure_rarely` gives (n_chains, k) arrays now and then: slope (k = 1), the explicit derivative of the energy estimator in beta, and pair functions.
+    `measure_rarely` gives (n_chains, k) arrays now and then: slope (k = 1), the explicit derivative of the
+    energy estimator in beta, and pair functions.
 
     Only structure is fixed in it; couplings come with the weights, in a Hamiltonian of the same structure.
     """
