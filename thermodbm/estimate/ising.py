@@ -20,53 +20,63 @@ from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, log_weight, 
 
 
 class Magnet(NamedTuple):
-    """Couplings at a temperature, with what they make of the ring."""
+    """A Hamiltonian and the ring that holds its thermal state."""
 
     hamiltonian: SpinHamiltonian
-    beta: jax.Array  # ()
     ring: RingWeights
+    drift: RingWeights  # d ring / d beta
 
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
 
 
-def measure_sweep(n_layers: int) -> Measure:
+def trotter_magnet(hamiltonian: SpinHamiltonian, beta: jax.Array, n_layers: int) -> Magnet:
+    """With the ring of a Trotter product."""
+    beta = jnp.asarray(beta, float)
+    return Magnet(hamiltonian, *jax.jvp(lambda beta: ring_weights(hamiltonian, beta, n_layers), (beta,), (jnp.ones_like(beta),)))
+
+
+def measure_sweep(thermal: tuple[int, ...] | None = None) -> Measure:
     """Arrays (n_chains,), per site: energy and magnetisations by `conditional_means`, the score, and the squares of m_z.
 
     The specific heat is c = -beta^2 d<e>/dbeta = beta^2 (N <e score> - N <e><score> - <slope>), score = -d ln w/d beta / N and slope the
-    explicit derivative of the estimator, at a fixed number of slices. With the energy averaged over worldlines its noise is several
+    explicit derivative of the estimator, at a fixed number of layers. With the energy averaged over worldlines its noise is several
     times below that of <H^2> from the two copies.
+
+    Args:
+        thermal: layers that hold thermal averages; all, if they are alike.
     """
 
     def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
-        hamiltonian, beta, ring = magnet
+        hamiltonian, ring, drift = magnet
         n = hamiltonian.n_sites
-        values = conditional_means(hamiltonian, ring, spins)
-        ln_w = lambda beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
-        values["score"] = -_slope(ln_w, beta) / n
+        values = conditional_means(hamiltonian, ring, spins, thermal)
+        values["score"] = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
         if "order_parameter_squared" not in info:
-            magnetisation = spins.sum(1, dtype=jnp.int32) / n
-            values |= {"order_parameter_squared": (magnetisation**2).mean(0), "kubo_squared": magnetisation.mean(0) ** 2}
+            magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
+            values["order_parameter_squared"] = (magnetisation**2).mean(0)
+            if thermal is None:
+                values["kubo_squared"] = magnetisation.mean(0) ** 2
         return values | info
 
     return measure
 
 
-def _slope(of_beta: Callable[[jax.Array], jax.Array], beta: jax.Array) -> jax.Array:
-    return jax.jvp(of_beta, (beta,), (jnp.ones_like(beta),))[1]
+def _along(of_ring: Callable[[RingWeights], jax.Array], ring: RingWeights, drift: RingWeights) -> jax.Array:
+    return jax.jvp(of_ring, (ring,), (drift,))[1]
 
 
-def measure_rarely(n_layers: int) -> Measure:
+def measure_rarely(thermal: tuple[int, ...] | None = None) -> Measure:
     """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites)
     and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
 
     def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
-        hamiltonian, lattice = magnet.hamiltonian, magnet.hamiltonian.lattice
-        energy = lambda beta: conditional_means(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)["energy"]  # noqa: E731
-        layers = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))
-        field = jnp.moveaxis(spins[layers].astype(jnp.float32), -1, 0)  # (n_chains, layer, site)
-        values = {"slope": _slope(energy, magnet.beta)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
+        (hamiltonian, ring, drift), lattice = magnet, magnet.hamiltonian.lattice
+        energy = lambda ring: conditional_means(hamiltonian, ring, spins, thermal)["energy"]  # noqa: E731
+        every = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))
+        field = jnp.moveaxis(spins[every if thermal is None else np.array(thermal)].astype(jnp.float32), -1, 0)  # (n_chains, layer, site)
+        values = {"slope": _along(energy, ring, drift)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values
@@ -87,9 +97,9 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
     kernel = kernels[sampler](facts, n_layers)
     return Ensemble(
         kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
-        weights=lambda hamiltonian, beta: Magnet(hamiltonian, beta, ring_weights(hamiltonian, beta, n_layers)),
-        measure=measure_sweep(n_layers),
-        measure_rarely=measure_rarely(n_layers),
+        weights=lambda hamiltonian, beta: trotter_magnet(hamiltonian, beta, n_layers),
+        measure=measure_sweep(facts.thermal),
+        measure_rarely=measure_rarely(facts.thermal),
         resize=lambda spins: resize(spins, n_layers),
         light=True,
     )

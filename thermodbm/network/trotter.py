@@ -4,34 +4,15 @@ import numpy as np
 
 from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.builder import NetworkBuilder, bond_weights, field_weight
+from thermodbm.network.builder import NetworkBuilder
 from thermodbm.network.dbm import DBMParams
 from thermodbm.network.exchange import exchange_network
+from thermodbm.network.ring import ring_params, trotter_ring
 
 
 def infinite_temperature(n_sites: int) -> DBMParams:
     """|Psi_inf> = prod_i (|up, down'> + |down, up'>): a hidden unit a site with W = i pi/4 to spin and ancilla; no deep units."""
     return NetworkBuilder(n_sites).params()
-
-
-def apply_ising_slices(builder: NetworkBuilder, hamiltonian: SpinHamiltonian, delta: float, n_slices: int) -> None:
-    """Append [exp(-delta Hz/2) exp(-delta Hx) exp(-delta Hz/2)]^n_slices for H = Hz + Hx of the transverse-field Ising model."""
-    zz, x_field, z_field = (np.asarray(x, float) for x in (hamiltonian.zz, hamiltonian.x_field, hamiltonian.z_field))
-
-    def diagonal(step: float) -> None:
-        for (i, j), coupling in zip(hamiltonian.bonds.tolist(), zz, strict=True):
-            w_i, w_j = bond_weights(-step * coupling)
-            builder.couple({builder.ends[i]: w_i, builder.ends[j]: w_j})
-        for i, field in enumerate(z_field):
-            builder.bias(builder.ends[i], step * field)
-
-    diagonal(delta / 2)
-    for k in range(n_slices):
-        for i in np.flatnonzero(x_field):
-            old, new = builder.lengthen(int(i))
-            w = field_weight(delta * x_field[i])
-            builder.couple({old: w, new: w})
-        diagonal(delta if k < n_slices - 1 else delta / 2)
 
 
 def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> DBMParams:
@@ -56,10 +37,9 @@ def trotter_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) ->
         raise InputError("n_slices", expected="a positive integer", found=n_slices)
     if hamiltonian.conserves_sz:
         return exchange_network(hamiltonian, beta, n_slices)
-    builder = NetworkBuilder(hamiltonian.n_sites)
-    if beta > 0:
-        apply_ising_slices(builder, hamiltonian, beta / (2 * n_slices), n_slices)
-    return builder.params()
+    if beta == 0:
+        return infinite_temperature(hamiltonian.n_sites)
+    return ring_params(trotter_ring(hamiltonian, beta, n_slices), hamiltonian.bonds)
 
 
 def network_record(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> dict[str, np.ndarray]:

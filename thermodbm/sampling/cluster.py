@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from thermodbm.sampling.kernel import SamplerKernel, uniform
-from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, random_spins
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, in_single, random_spins
 from thermodbm.sampling.union import Joints, append, at, block_length, merge, no_joints
 
 N_SIGNS = 8
@@ -44,7 +44,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step builds all clusters from the hidden units and flips each with probability 1/2, or as the longitudinal field has it.
 
     Without longitudinal field `info` holds estimators averaged over the clusters' signs: order_parameter_squared <m_z^2> of a
-    layer, and kubo_squared <(m_z averaged over layers)^2>, (n_chains,) each.
+    layer, and, where all layers are alike, kubo_squared <(m_z averaged over layers)^2>, (n_chains,) each.
     """
     n_bonds, n_sites = len(facts.bond_pairs), facts.n_sites
     bond_i, bond_j = (jnp.asarray(x, jnp.int32) for x in facts.bonds.T)
@@ -59,7 +59,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         rows = max(1, min(block_length() // n_chains, capacity))
         chain = jnp.arange(n_chains, dtype=jnp.int32)
         flat, total = spins.reshape(-1), n_layers * n_bonds
-        p = -jnp.expm1(-2 * jnp.abs(weights.bond))
+        p, positive = -jnp.expm1(-2 * jnp.abs(weights.bond)).reshape(-1), (weights.bond > 0).reshape(-1)
         p_max = p.max()
         later = lambda trial, gap: jnp.minimum(trial + gap, total)  # noqa: E731
 
@@ -70,11 +70,13 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             gap = jnp.log(jnp.maximum(u, jnp.float32(2**-25))) / jnp.log1p(-p_max)
             gap = jnp.minimum(jnp.floor(gap), total).astype(jnp.int32) + 1
             trial = lax.associative_scan(later, gap.at[0].add(last))
-            layer, bond = jnp.divmod(jnp.where(trial < total, trial, 0), n_bonds)
+            trial_here = jnp.where(trial < total, trial, 0)
+            layer, bond = jnp.divmod(trial_here, n_bonds)
+            own = trial_here if len(weights.bond) > 1 else bond  # where its coupling stands
             i, j = ((layer * n_sites + end[bond]) * n_chains + chain for end in (bond_i, bond_j))
-            agree = (at(flat, i) == at(flat, j)) == (weights.bond > 0)[bond]
+            agree = (at(flat, i) == at(flat, j)) == positive[own]
             a, b = at(heads, i), at(heads, j)
-            joined = (trial < total) & (thinning * p_max < p[bond]) & agree & (a != b)
+            joined = (trial < total) & (thinning * p_max < p[own]) & agree & (a != b)
             return k + 1, trial[-1], append(found, joined, a, b)
 
         start = (jnp.int32(0), jnp.full(n_chains, -1, jnp.int32), no_joints(capacity * n_chains))
@@ -82,12 +84,13 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         key_time, key_joint, key_flip = jax.random.split(key, 3)
-        u = uniform(key_time, spins.shape)
-        heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= weights.t[:, None])).reshape(-1)
+        u, weights = uniform(key_time, spins.shape), in_single(weights)
+        kink = jnp.roll(weights.t, 1, 0)[..., None]  # between a layer and the one before
+        heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= kink)).reshape(-1)
         root = merge(spins.size, joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
         cluster = at(root, heads)
         if facts.with_field:
-            pull = jnp.broadcast_to(weights.field[:, None] * spins, spins.shape).reshape(-1)
+            pull = jnp.broadcast_to(weights.field[..., None] * spins, spins.shape).reshape(-1)
             pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
             return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), {}
@@ -96,9 +99,11 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         square = kubo = 0.0
         for k in range(N_SIGNS):
             flipped = jnp.where((signs >> k) & 1 == 1, -spins, spins)
-            magnetisation = flipped.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
+            thermal = flipped if facts.thermal is None else flipped[np.array(facts.thermal)]
+            magnetisation = thermal.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
             square += (magnetisation**2).mean(0) / N_SIGNS
             kubo += magnetisation.mean(0) ** 2 / N_SIGNS
-        return flipped, {"order_parameter_squared": square, "kubo_squared": kubo}
+        info = {"order_parameter_squared": square}
+        return flipped, info | {"kubo_squared": kubo} if facts.thermal is None else info
 
     return SamplerKernel(init, step)

@@ -10,11 +10,12 @@ backward. The same two filters from both ends give every conditional expectation
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
-from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, local_field, random_spins, site_classes
+from thermodbm.sampling.ring import IsingFacts, RingWeights, SiteClass, Spins, in_single, local_field, random_spins, site_classes
 
 
 def _through_kink(t: jax.Array, ratio: jax.Array) -> jax.Array:
@@ -23,48 +24,57 @@ def _through_kink(t: jax.Array, ratio: jax.Array) -> jax.Array:
 
 
 def _filter(t: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Odds q, p of layers 1.. arriving from layer 0, before their own weight w = exp(-2b) is applied; (n_layers - 1, n, n_chains) each."""
+    """Odds q, p of layers 1.. arriving from layer 0, before their own weight w = exp(-2b) is applied; (n_layers - 1, n, n_chains) each.
 
-    def step(carry: tuple[jax.Array, jax.Array], w: jax.Array):
+    Args:
+        t: of the link to each of these layers from the one before, (n_layers - 1, n, 1).
+    """
+
+    def step(carry: tuple[jax.Array, jax.Array], layer: tuple[jax.Array, jax.Array]):
+        t, w = layer
         q, p = (_through_kink(t, r) for r in carry)
         return (w * q, p / w), (q, p)
 
     nothing = jnp.zeros_like(w[0])
-    return lax.scan(step, (nothing, nothing), w)[1]
+    return lax.scan(step, (nothing, nothing), (t, w))[1]
 
 
 def _log_odds(t: jax.Array, b: jax.Array, q: jax.Array, p: jax.Array) -> jax.Array:
-    """ln Z+/Z- of layer 0, from the odds q, p of layers 1.. with their weights applied; (n, n_chains)."""
+    """ln Z+/Z- of layer 0, from the odds q, p of layers 1.. with their weights applied and the links t beyond them; (n, n_chains)."""
     return 2 * b.sum(0) + (jnp.log1p(t * q) - jnp.log1p(t * p)).sum(0)
 
 
 def draw_columns(u: jax.Array, t: jax.Array, b: jax.Array) -> jax.Array:
-    """Draw independent worldlines with kink weights t (n, 1) in fields b, from uniform u, (n_layers, n, n_chains) each: True for up."""
+    """Draw independent worldlines in fields b from uniform u, (n_layers, n, n_chains) each: True for up.
+
+    Args:
+        t: weights of kinks between each layer and the next, (n_layers, n, 1).
+    """
     w = jnp.exp(-2 * b[1:])
-    q, p = _filter(t, w)
+    q, p = _filter(t[:-1], w)
     q, p = w * q, p / w
-    up_0 = u[0] < jax.nn.sigmoid(_log_odds(t, b, q, p))
+    up_0 = u[0] < jax.nn.sigmoid(_log_odds(t[1:], b, q, p))
 
     def step(up_next: jax.Array, layer: tuple[jax.Array, ...]):
-        q, p, u = layer
+        t, q, p, u = layer
         plus = jnp.where(up_0, 1.0, p) * jnp.where(up_next, 1.0, t)
         minus = jnp.where(up_0, q, 1.0) * jnp.where(up_next, t, 1.0)
         up = u * (plus + minus) < plus
         return up, up
 
-    return jnp.concatenate([up_0[None], lax.scan(step, up_0, (q, p, u[1:]), reverse=True)[1]])
+    return jnp.concatenate([up_0[None], lax.scan(step, up_0, (t[1:], q, p, u[1:]), reverse=True)[1]])
 
 
 def column_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Expectations <s_l> and <sx_l> of worldlines in fields b, in layers 1..; (n_layers - 1, n, n_chains) each.
+    """Expectations <s_l> and <sx_l> of worldlines in fields b, (n_layers, n, n_chains), with kinks t, (n_layers, n, 1), in layers 1..:
+    (n_layers - 1, n, n_chains) each.
 
-    sx_l is the spin flip inserted in the middle of the diagonal weight of layer l. Layer 0, where the ring is cut, is left out: all
-    layers of the ring are alike.
+    sx_l is the spin flip inserted in the middle of the diagonal weight of layer l. Layer 0, where the ring is cut, is left out.
     """
     w = jnp.exp(-2 * b[1:])
-    q, p = _filter(t, w)
-    q_back, p_back = (x[::-1] for x in _filter(t, w[::-1]))
-    up_0 = jax.nn.sigmoid(_log_odds(t, b, w * q, p / w))
+    q, p = _filter(t[:-1], w)
+    q_back, p_back = (x[::-1] for x in _filter(t[:0:-1], w[::-1]))
+    up_0 = jax.nn.sigmoid(_log_odds(t[1:], b, w * q, p / w))
     kept, half = w * q * q_back, jnp.exp(-b[1:])
     kept_down = p * p_back / w
     s = up_0 * (1 - kept) / (1 + kept) - (1 - up_0) * (1 - kept_down) / (1 + kept_down)
@@ -72,21 +82,35 @@ def column_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return s, sx
 
 
-def conditional_means(hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins) -> dict[str, jax.Array]:
+def links(weights: RingWeights, spins: Spins, cls: SiteClass) -> jax.Array:
+    """Weights of kinks of the sites of a class, (n_layers, n, 1)."""
+    t = weights.t[:, cls.sites, None]
+    return jnp.broadcast_to(t, (spins.shape[0], *t.shape[1:]))
+
+
+def conditional_means(
+    hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins, layers: tuple[int, ...] | None = None
+) -> dict[str, jax.Array]:
     """Energy and magnetisations of the ring, every site averaged exactly over its own worldline given the others (Rao-Blackwell).
 
+    Args:
+        layers: where they are measured, from 1 on; all by default.
+
     Returns:
-        energy, magnetization_x, magnetization_z per site, (n_chains,), of the Trotterised state: H is inserted between the half steps
-        of its diagonal part, the symmetric place, as in the local energy <sigma|H|Psi>/<sigma|Psi>.
+        energy, magnetization_x, magnetization_z per site, (n_chains,): H is inserted in the middle of the diagonal weight of a layer,
+        the symmetric place, as in the local energy <sigma|H|Psi>/<sigma|Psi>.
     """
-    n = hamiltonian.n_sites
+    n, weights = hamiltonian.n_sites, in_single(weights)
     single = jnp.float32
     energy = m_x = m_z = jnp.zeros(spins.shape[-1], single)
-    as_field = weights._replace(bond=-jnp.asarray(hamiltonian.zz, single), field=jnp.zeros(n, single))  # local_field -> sum_j J_ij s_j
+    couplings = jnp.asarray(hamiltonian.zz, single)
+    as_field = RingWeights(-couplings[None], weights.t, jnp.zeros((1, n), single))  # local_field -> sum_j J_ij s_j
+    measured = slice(1, None) if layers is None else np.array(layers)
     for cls in site_classes(hamiltonian):
-        s, sx = column_means(weights.t[cls.sites][:, None], local_field(weights, spins, cls))
+        means = column_means(links(weights, spins, cls), local_field(weights, spins, cls))
+        s, sx = means if layers is None else (x[measured - 1] for x in means)
         s_mean, sx_mean = s.mean(0), sx.mean(0)
-        bond = (s * local_field(as_field, spins[1:], cls)).mean(0)
+        bond = (s * local_field(as_field, spins[measured], cls)).mean(0)
         x_field, z_field = (jnp.asarray(f, single)[cls.sites][:, None] for f in (hamiltonian.x_field, hamiltonian.z_field))
         energy -= (bond / 2 + jnp.abs(x_field) * sx_mean + z_field * s_mean).sum(0)
         m_x += (jnp.sign(x_field) * sx_mean).sum(0)
@@ -102,9 +126,9 @@ def column_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         return random_spins(key, facts, n_layers, n_chains)
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
-        u = uniform(key, spins.shape)
+        u, weights = uniform(key, spins.shape), in_single(weights)
         for cls in classes:
-            up = draw_columns(u[:, cls.sites], weights.t[cls.sites][:, None], local_field(weights, spins, cls))
+            up = draw_columns(u[:, cls.sites], links(weights, spins, cls), local_field(weights, spins, cls))
             spins = spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))
         return spins, {}
 

@@ -26,12 +26,14 @@ def gibbs_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
         key_bond, key_time, key_units = jax.random.split(key, 3)
         # weights of the hidden units: cosh 2W = exp 2|K| across bonds, cosh 2W' = 1/t along imaginary time
-        w_i = (0.5 * jnp.arccosh(jnp.exp(2 * jnp.abs(weights.bond))))[:, None]
-        w_j = jnp.sign(weights.bond)[:, None] * w_i
-        w_t = (0.5 * jnp.arccosh(1 / jnp.maximum(weights.t, 1e-30)))[:, None]  # no kinks where there is no transverse field
+        bond, t, z_field = (x[..., None] for x in weights)
+        w_i = 0.5 * jnp.arccosh(jnp.exp(2 * jnp.abs(bond)))
+        w_j = jnp.sign(bond) * w_i
+        w_t = 0.5 * jnp.arccosh(1 / jnp.maximum(t, 1e-30))  # no kinks where there is no transverse field
         h_bond = draw(key_bond, w_i * spins[:, i] + w_j * spins[:, j])
         h_time = draw(key_time, w_t * (spins + jnp.roll(spins, -1, 0)))
-        field = weights.field[:, None] + w_t * (h_time + jnp.roll(h_time, 1, 0))
+        pull = w_t * h_time  # on the layer and on the next
+        field = z_field + pull + jnp.roll(pull, 1, 0)
         field = field.at[:, i].add(w_i * h_bond).at[:, j].add(w_j * h_bond)
         return draw(key_units, field), {}
 

@@ -1,11 +1,12 @@
-"""The deterministic Ising network as a classical magnet: with its hidden units summed it is a ring of layers of spins +-1.
+"""The network of an Ising magnet as a classical magnet: with its hidden units summed, |Psi|^2 is a ring of layers of spins +-1.
 
-|Psi|^2 of the Trotter network couples 2 n_slices layers (the spins sigma, the deep units of both copies) along a periodic imaginary time:
+The 2 L layers (spins, deep units of both copies, ancillas) of a network of L transverse layers lie along a periodic imaginary time:
 
-    w(s) = prod_{l, bonds} exp(K_b s_li s_lj)  prod_{l, i} exp(f_i s_li) T_i(s_li, s_l+1,i),    T(s, s) = 1, T(s, -s) = t
+    w(s) = prod_{l, bonds} exp(K_lb s_li s_lj)  prod_{l, i} exp(f_li s_li) T_li(s_li, s_l+1,i),    T_li(s, s) = 1, T_li(s, -s) = t_li
 
-with K_b = -zz_b delta, f_i = z_field_i delta, t_i = tanh(|x_field_i| delta), delta = beta/(2 n_slices). The ancillas equal minus the layer
-opposite to the spins and drop out. Fields x_field < 0 are rotated to positive ones (sz -> unchanged, sx -> -sx), which leaves w unchanged.
+where t = tanh|g|. A layer of deep units has the exponents K and f of its own layer of the network, that of the spins, where both copies
+meet, twice those of the last one, and the ancillas, turned round, twice those of the first. For g < 0 the spins are rotated about z
+(sx -> -sx), which leaves w unchanged. Of a Trotter product all layers are alike: K = -zz delta, f = z_field delta, g = x_field delta.
 
 Spins are int8, (layer, site, chain): chains are innermost, so that every operation runs along them.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice, site_coloring
+from thermodbm.network.ring import RingNetwork
 
 Spins = jax.Array
 """int8 +-1, (n_layers, n_sites, n_chains)."""
@@ -30,6 +32,7 @@ class IsingFacts(NamedTuple):
     bond_pairs: tuple[tuple[int, int], ...]
     with_field: bool  # along z
     max_bond: float  # a bound on |K|, a power of two
+    thermal: tuple[int, ...] | None = None  # layers that hold thermal averages: of a Trotter product all, which are alike
 
     @property
     def n_sites(self) -> int:
@@ -50,22 +53,38 @@ def ising_facts(hamiltonian: SpinHamiltonian, max_delta: float) -> IsingFacts:
 
 
 class RingWeights(NamedTuple):
-    """Couplings of the ring: all that a temperature changes, so that a new one recompiles nothing."""
+    """Couplings of the ring, an argument of every sampler. The first axis is that of the layers, or has length one if all are alike."""
 
-    bond: jax.Array  # (n_bonds,)  K = J delta
-    t: jax.Array  # (n_sites,)  weight tanh(gamma delta) of a kink between neighbouring layers
-    field: jax.Array  # (n_sites,)  f = h delta
+    bond: jax.Array  # (n_layers or 1, n_bonds)  K
+    t: jax.Array  # (n_layers or 1, n_sites)  weight tanh|g| of a kink between a layer and the next
+    field: jax.Array  # (n_layers or 1, n_sites)  f
 
 
 def ring_weights(hamiltonian: SpinHamiltonian, beta: jax.Array | float, n_layers: int) -> RingWeights:
-    """Couplings at inverse temperature beta with n_layers = 2 n_slices; differentiable in beta and in the Hamiltonian."""
+    """Those of a Trotter product with n_layers = 2 n_slices; differentiable in beta and in the Hamiltonian."""
     delta = beta / n_layers
-    single = jnp.float32
-    return RingWeights(
-        bond=jnp.asarray(-delta * hamiltonian.zz, single),
-        t=jnp.asarray(jnp.tanh(delta * jnp.abs(hamiltonian.x_field)), single),
-        field=jnp.asarray(delta * hamiltonian.z_field, single),
-    )
+    parts = -delta * hamiltonian.zz, jnp.tanh(delta * jnp.abs(hamiltonian.x_field)), delta * hamiltonian.z_field
+    return RingWeights(*(jnp.asarray(x, float)[None] for x in parts))
+
+
+VISIBLE = 1
+"""Layer of the spins on a closed ring; samplers cut it at layer 0, where estimators are blind. The ancillas are n_layers/2 beyond."""
+
+
+def close_ring(network: RingNetwork) -> RingWeights:
+    """|Psi|^2 of any network of layers, (2 L, ...) each; differentiable."""
+
+    def diagonal(x: jax.Array) -> jax.Array:
+        return jnp.concatenate([2 * x[-1:], x[-2:0:-1], 2 * x[:1], x[1:-1]])
+
+    t = jnp.tanh(jnp.abs(network.kink))
+    parts = diagonal(network.bond), jnp.concatenate([t[::-1], t]), diagonal(network.field)
+    return RingWeights(*(jnp.roll(x, VISIBLE, 0) for x in parts))
+
+
+def in_single(weights: RingWeights) -> RingWeights:
+    """As samplers use them."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), weights)
 
 
 class SiteClass(NamedTuple):
@@ -95,28 +114,35 @@ def site_classes(hamiltonian: SpinHamiltonian | IsingFacts) -> list[SiteClass]:
 
 
 def local_field(weights: RingWeights, spins: Spins, cls: SiteClass) -> jax.Array:
-    """b_li = f_i + sum_j K_ij s_lj of the sites of a class, (n_layers, n, n_chains) float32."""
-    coupling = weights.bond[cls.bonds] * cls.present if weights.bond.size else jnp.zeros(cls.bonds.shape, jnp.float32)
-    b = jnp.broadcast_to(weights.field[cls.sites][:, None], (spins.shape[0], len(cls.sites), spins.shape[-1]))
+    """b_li = f_li + sum_j K_lij s_lj of the sites of a class, (n_layers, n, n_chains) float32."""
+    b = jnp.broadcast_to(weights.field[:, cls.sites, None], (spins.shape[0], len(cls.sites), spins.shape[-1]))
+    if weights.bond.size == 0:
+        return b
+    coupling = weights.bond[:, cls.bonds] * cls.present  # (n_layers or 1, n, z)
     for k in range(cls.neighbors.shape[1]):
-        b = b + coupling[:, k, None] * spins[:, cls.neighbors[:, k]]
+        b = b + coupling[:, :, k, None] * spins[:, cls.neighbors[:, k]]
     return b
 
 
 def log_weight(hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins) -> jax.Array:
     """ln w(s), (n_chains,) float64, without a constant that depends on the weights alone.
 
-    The normalisation prod_i cosh(gamma_i delta)^n_layers of the kink weights is included, so that sum_s w = Tr of the Trotter product.
+    The normalisation prod_li cosh(g_li) of the kink weights is included, so that sum_s w = Tr of the product of all layers.
     """
     i, j = hamiltonian.bonds.T
-    n_layers = spins.shape[0]
-    aligned = (spins[:, i] * spins[:, j]).sum(0, dtype=jnp.int32)  # (n_bonds, n_chains)
-    kinks = (spins != jnp.roll(spins, -1, 0)).sum(0, dtype=jnp.int32)  # (n_sites, n_chains)
-    magnetisation = spins.sum(0, dtype=jnp.int32)
-    wide = jax.tree.map(lambda x: x.astype(float), weights)
-    ln_t = jnp.log(jnp.where(wide.t > 0, wide.t, 1.0))  # a site without transverse field never has kinks
-    ln_cosh = -0.5 * jnp.log1p(-(wide.t**2))
-    return wide.bond @ aligned + wide.field @ magnetisation + ln_t @ kinks + n_layers * ln_cosh.sum()
+    t = weights.t
+    ln_t = jnp.log(jnp.where(t > 0, t, 1.0))  # a site without transverse field never has kinks
+    ln_cosh = -0.5 * jnp.log1p(-(t**2)).sum(-1)
+
+    def along(x: jax.Array, counts: jax.Array) -> jax.Array:
+        """sum_l x_l . counts_l, of (n_layers or 1, k) and (n_layers, k, n_chains): layers that are alike are counted first."""
+        if len(x) == 1:
+            return x[0] @ counts.sum(0, dtype=jnp.int32).astype(float)
+        return (x[..., None] * counts).sum((0, 1))
+
+    kinks = (spins != jnp.roll(spins, -1, 0)).astype(jnp.int8)
+    ln_w = along(weights.bond, spins[:, i] * spins[:, j]) + along(weights.field, spins) + along(ln_t, kinks)
+    return ln_w + jnp.broadcast_to(ln_cosh, (spins.shape[0],)).sum()
 
 
 def random_spins(key: jax.Array, hamiltonian: SpinHamiltonian | IsingFacts, n_layers: int, n_chains: int) -> Spins:
