@@ -72,7 +72,7 @@ def seconds_per_sweep(hamiltonian: SpinHamiltonian, beta: float, n_slices: int, 
     best = np.inf
     for k in range(4):
         start = time.process_time()
-        spins, _ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(beta), group, spins, n_sweeps // 16))
+        spins, _ = jax.block_until_ready(run(jax.random.key(k), (hamiltonian, np.float64(beta)), group, spins, n_sweeps // 16))
         best = min(best, time.process_time() - start) if k else best
     return best / n_sweeps / n_chains
 

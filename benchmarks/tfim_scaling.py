@@ -39,7 +39,7 @@ def sweep(extent: tuple[int, ...], n_slices: int) -> tuple[float, float]:
     times = []
     for k in range(6):
         start = time.process_time()
-        spins, _ = jax.block_until_ready(run(jax.random.key(k), hamiltonian, np.float64(2 * n_slices * DELTA), group, spins, 1))
+        spins, _ = jax.block_until_ready(run(jax.random.key(k), (hamiltonian, np.float64(2 * n_slices * DELTA)), group, spins, 1))
         times.append((time.process_time() - start) / 4)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return min(times[1:]), grown / (2 * n_slices * hamiltonian.n_sites * N_CHAINS)
@@ -48,7 +48,7 @@ def sweep(extent: tuple[int, ...], n_slices: int) -> tuple[float, float]:
 def columns_per_second(n_chains: int, n_sweeps: int = 16) -> float:
     """Spin updates a second of column sweeps on the default device."""
     hamiltonian, n_layers = transverse_field_ising(make_lattice("square", (64, 64)), 1.0, 2.0), 64
-    kernel, weights = column_kernel(hamiltonian, n_layers), ring_weights(hamiltonian, n_layers * DELTA, n_layers)
+    kernel, weights = column_kernel(ising_facts(hamiltonian, DELTA), n_layers), ring_weights(hamiltonian, n_layers * DELTA, n_layers)
     many = jax.jit(lambda key, spins: jax.lax.scan(lambda s, k: kernel.step(k, weights, s), spins, jax.random.split(key, n_sweeps))[0])
     spins = jax.block_until_ready(many(jax.random.key(0), kernel.init(jax.random.key(0), n_chains)))
     start = time.perf_counter()

@@ -10,7 +10,7 @@ import pytest
 from thermodbm import ThermalCurve, cli
 from thermodbm.errors import NumericsError
 from thermodbm.estimate.statistics import exact
-from thermodbm.evolve import deterministic
+from thermodbm.evolve import chains as chains_of_rings
 from thermodbm.evolve.method import Info, Point, ThermalMethod
 from thermodbm.run import runner
 
@@ -80,23 +80,25 @@ def test_a_failure_keeps_what_is_finished_and_resume_tries_again(call, error, st
 
 def test_a_real_chain_that_becomes_nan_ends_with_status_3(call, monkeypatch):
     """Values of the second temperature, beta = 1, are poisoned on their way out of the sampler."""
-    run_chains = deterministic.run_chains
+    run_chains = chains_of_rings.run_chains
 
     def poisoned(*arguments, **options):
         run = run_chains(*arguments, **options)
 
-        def sweep(key, hamiltonian, beta, *place):
-            chains, samples = run(key, hamiltonian, beta, *place)
-            energy = np.where(beta == 1, np.nan, samples.values["energy"])
+        def sweep(key, source, *place):
+            chains, samples = run(key, source, *place)
+            energy = np.where(source[1] == 1, np.nan, samples.values["energy"])
             return chains, samples._replace(values={**samples.values, "energy": energy})
 
         return sweep
 
-    monkeypatch.setattr(deterministic, "run_chains", poisoned)
-    monkeypatch.setattr(deterministic, "_compiled", deterministic._compiled.__wrapped__)  # nothing kept from other tests, nothing for them
+    monkeypatch.setattr(chains_of_rings, "run_chains", poisoned)
+    monkeypatch.setattr(
+        chains_of_rings, "_compiled", chains_of_rings._compiled.__wrapped__
+    )  # nothing is kept
     settings = ('method={kind="deterministic", sampler="gibbs", extrapolate=false}', "sampling={n_chains=2, n_samples=200}")
     status, err = call("run", "c.toml", "--set", settings[0], "--set", settings[1])
-    assert status == 3 and "not finite. At beta = 1," in err
+    assert status == 3 and "not finite. At beta = 1." in err
     assert ThermalCurve.load("c.h5").done.tolist() == [False, False, True]
 
 

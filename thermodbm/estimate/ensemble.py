@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -29,7 +28,7 @@ class Ensemble(NamedTuple):
     """
 
     kernel: SamplerKernel
-    weights: Callable[[SpinHamiltonian, jax.Array], Any]  # of couplings and beta
+    weights: Callable[..., Any]  # of couplings and beta, or of couplings and a network
     measure: Measure
     measure_rarely: Measure
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
@@ -72,8 +71,8 @@ def resize_chains(ensemble: Ensemble, chains: Chains) -> Chains:
 
 
 def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tuple[Chains, Samples]]:
-    """A jitted (key, hamiltonian, beta, groups, chains, n_stretches) -> (chains, samples) that makes n_stretches <= MAX_STRETCHES
-    stretches of `every` sweeps.
+    """A jitted (key, source, groups, chains, n_stretches) -> (chains, samples) that makes n_stretches <= MAX_STRETCHES stretches of
+    `every` sweeps, with the weights that the ensemble makes from `source`.
 
     Keys belong to groups, by their numbers (n_groups,), and a device works through its groups one after the other: which device that is
     changes no bit of the result. Arrays of `Samples` have groups in front, and room for MAX_STRETCHES stretches.
@@ -112,15 +111,15 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
 
         return jax.lax.fori_loop(0, n_stretches, one, (state, room))
 
-    def local(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, n_stretches: jax.Array, groups: jax.Array, chains: Chains):
-        weights = ensemble.weights(hamiltonian, beta)
+    def local(key: jax.Array, source: tuple, n_stretches: jax.Array, groups: jax.Array, chains: Chains):
+        weights = ensemble.weights(*source)
         one = lambda of_group: group(weights, n_stretches, jax.random.fold_in(key, of_group[0]), of_group[1])  # noqa: E731
         return jax.lax.map(one, (groups, chains))
 
-    def run(key: jax.Array, hamiltonian: SpinHamiltonian, beta: jax.Array, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
+    def run(key: jax.Array, source: tuple, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
         shared, split = PartitionSpec(), PartitionSpec("groups")
-        sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 4, split, split), out_specs=split, check_vma=False)
-        return sharded(key, hamiltonian, beta, n_stretches, groups, chains)
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 3, split, split), out_specs=split, check_vma=False)
+        return sharded(key, source, n_stretches, groups, chains)
 
     light = ensemble.light and jax.default_backend() == "cpu"
     return jax.jit(run, compiler_options={"xla_backend_optimization_level": 1} if light else None)

@@ -10,7 +10,8 @@ import numpy as np
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.deterministic import chain_groups, sweeps_of_levels
+from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
+from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.sr import choose_solver
@@ -47,7 +48,7 @@ def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptio
     per_slice = 2.0 * hamiltonian.n_sites * (len(trotter_step(hamiltonian.bonds)) if hamiltonian.conserves_sz else 1)
     n_spins = per_slice * np.array([float(sum(level)) for level in levels])
     n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains)))
-    work = list(zip(*sweeps_of_levels(options, sampling, n_chains), strict=True))
+    work = list(zip(*sweeps_of_levels(sampling, n_chains, SHARES[options.extrapolate]), strict=True))
     n_updates = [per_slice * n_chains * sum(float(n) * sum(sweeps) for n, sweeps in zip(level, work, strict=False)) for level in levels]
     n_bytes = n_spins * n_chains * BYTES_PER_SPIN[_kind(hamiltonian)]
     return Cost(np.array([float(level[0]) for level in levels]), n_spins, n_bytes, np.array(n_updates))

@@ -1,0 +1,272 @@
+"""Sampling the rings of one temperature: what is set up, what has been drawn so far, and the point that it makes.
+
+A method says with which numbers of slices rings are made, from what they get their weights, and how their estimates are combined.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from thermodbm.comm import Comm
+from thermodbm.estimate.ensemble import (
+    MAX_STRETCHES,
+    Chains,
+    Ensemble,
+    first_chains,
+    group_mesh,
+    place_groups,
+    resize_chains,
+    run_chains,
+)
+from thermodbm.estimate.exchange import exchange_ensemble
+from thermodbm.estimate.ising import ising_ensemble
+from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
+from thermodbm.estimate.statistics import Blocks, Estimate
+from thermodbm.estimate.trust import Doubt, doubts_of_chains
+from thermodbm.estimate.unseen import known_values, least_changes
+from thermodbm.evolve.method import Point
+from thermodbm.evolve.options import SamplingOptions
+from thermodbm.models import SpinHamiltonian
+from thermodbm.sampling.exchange_facts import ExchangeFacts
+from thermodbm.sampling.ring import IsingFacts
+
+TRUSTED_SIGN = 5.0
+"""Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
+CHUNK_SECONDS = 0.5
+"""Aim for the duration of one call of `advance`, at SECONDS_PER_SPIN."""
+SECONDS_PER_SPIN = {"cpu": 1e-7, "gpu": 1e-9, "tpu": 1e-9}
+MAX_EVERY = 16
+"""Most sweeps of a stretch, after each of which pair functions are measured."""
+
+Facts = IsingFacts | ExchangeFacts
+Combine = Callable[[str, list[Estimate]], Estimate]
+"""What all rings say together of an observable."""
+
+
+class Level(NamedTuple):
+    """One ring at the present temperature."""
+
+    n_slices: int
+    chains: Chains
+    n_sweeps: int  # made so far, thermalising ones included
+    series: Series | None  # of those behind
+
+
+class Plan(NamedTuple):
+    """What a run is made of, from the problem alone: neither cores nor devices enter, so that results do not depend on them."""
+
+    hamiltonian: SpinHamiltonian
+    facts: Facts
+    sampler: str
+    n_together: int  # chains of a group, which share a key
+    n_groups: int  # of all ranks
+    wanted: tuple[int, ...]  # sweeps of every level to be measured
+    n_thermal: tuple[int, ...]  # sweeps of every level before
+
+    @property
+    def n_chains(self) -> int:
+        """Of all ranks."""
+        return self.n_together * self.n_groups
+
+    def cost(self, n_slices: int) -> float:
+        """Seconds of a sweep of all chains, roughly."""
+        return SECONDS_PER_SPIN.get(jax.default_backend(), 1e-9) * 2 * n_slices * self.hamiltonian.n_sites * self.n_chains
+
+    def every(self, n_slices: int) -> int:
+        """Sweeps of a stretch, a power of two."""
+        return 2 ** int(np.clip(np.log2(CHUNK_SECONDS / self.cost(n_slices)), 1, np.log2(MAX_EVERY)))
+
+
+def group_size(n_sites: int) -> int:
+    """Chains that are worked on together: enough to fill vectors, few enough that several cores find work."""
+    if jax.default_backend() != "cpu":
+        return 4096
+    return 32 if n_sites <= 64 else 16 if n_sites <= 256 else 8
+
+
+def chain_groups(n_sites: int, n_chains: int, n_ranks: int = 1) -> tuple[int, int]:
+    """Chains of a group, and groups of all ranks: of equal size, as many for each rank, together n_chains or a few more."""
+    per_rank = -(-n_chains // n_ranks)
+    groups_here = -(-per_rank // group_size(n_sites))
+    return -(-per_rank // groups_here), groups_here * n_ranks
+
+
+def sweeps_of_levels(
+    sampling: SamplingOptions, n_chains: int, shares: tuple[float, ...] = (1.0,)
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sweeps that are measured on every ring, and those discarded before; `shares` of the samples belong to each."""
+    wanted = tuple(max(4, int(np.ceil(sampling.n_samples * share / n_chains))) for share in shares)
+    return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
+
+
+def ensemble_at(facts: Facts, sampler: str, n_slices: int) -> Ensemble:
+    """The ensemble that belongs to the model.
+
+    Raises:
+        InputError: for a sampler that does not fit.
+    """
+    return (exchange_ensemble if isinstance(facts, ExchangeFacts) else ising_ensemble)(facts, sampler, n_slices)
+
+
+@lru_cache(maxsize=64)
+def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int) -> tuple[Ensemble, Any]:
+    """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
+    ensemble = ensemble_at(facts, sampler, n_slices)
+    return ensemble, run_chains(ensemble, mesh, every)
+
+
+def advance_levels(key: jax.Array, plan: Plan, levels: Mapping[int, Level], source: tuple, comm: Comm) -> dict[int, Level]:
+    """One chunk of work where least is done; the first chunks, which compile, for all levels at once, so that every core has its share.
+
+    Args:
+        source: from what the ensemble makes its weights.
+    """
+    done = progress_of(plan, levels)
+    now = range(len(done)) if max(done) == 0 else [int(np.argmin(done))]
+
+    def sweep(k: int) -> Level:
+        return sweep_level(jax.random.fold_in(key, k), plan, k, levels[k], source, comm)
+
+    with ThreadPoolExecutor(max_workers=len(now)) as pool:
+        return {**levels, **dict(zip(now, pool.map(sweep, now), strict=True))}
+
+
+def plain(level: Any) -> Any:
+    """Tuples with names as the dicts of which a state is made."""
+    if isinstance(level, tuple):
+        level = level._asdict()
+    if isinstance(level, dict):
+        return {name: plain(value) for name, value in level.items() if value is not None}
+    return level
+
+
+def level_from(tree: Mapping[str, Any]) -> Level:
+    """The inverse of `plain`."""
+    series = tree.get("series")
+    if series is not None:
+        blocks = {part: {name: Blocks(**fields) for name, fields in series[part].items()} for part in ("scalars", "arrays")}
+        series = Series(**{**series, **blocks})
+    return Level(int(tree["n_slices"]), tree["chains"], tree["n_sweeps"], series)
+
+
+def progress_of(plan: Plan, levels: Mapping[int, Level]) -> list[float]:
+    """Fraction done of every level; may exceed one."""
+    return [level.n_sweeps / (plan.n_thermal[k] + plan.wanted[k]) for k, level in sorted(levels.items())]
+
+
+def _groups(plan: Plan, comm: Comm) -> jax.Array:
+    """Numbers of the groups of this rank."""
+    n_here = plan.n_groups // comm.size
+    return jnp.arange(n_here) + comm.rank * n_here
+
+
+def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
+    mesh = group_mesh(plan.n_groups // comm.size)
+    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices)), mesh
+
+
+def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices: Sequence[int], comm: Comm) -> dict[int, Level]:
+    """Rings of the given numbers of slices; chains begin where those with the nearest number of slices stopped."""
+    at_hand = {level.n_slices: level.chains for level in before.values()}
+    levels = {}
+    for k, n_slices in enumerate(slices):
+        ensemble = _runner(plan, n_slices, comm)[0]
+        if at_hand:
+            nearest = min(at_hand, key=lambda m: abs(np.log(m / n_slices)))
+            chains = at_hand[nearest] if nearest == n_slices else resize_chains(ensemble, at_hand[nearest])
+        else:
+            chains = first_chains(ensemble, jax.random.fold_in(key, k), _groups(plan, comm), plan.n_together)
+        levels[k] = Level(n_slices, chains, 0, None)
+    return levels
+
+
+def sweep_level(key: jax.Array, plan: Plan, k: int, level: Level, source: tuple, comm: Comm) -> Level:
+    """One chunk of sweeps of one level: half a second's worth, up to the end of thermalisation or of what is wanted."""
+    _, run, mesh = _runner(plan, level.n_slices, comm)
+    every, n_thermal = plan.every(level.n_slices), plan.n_thermal[k]
+    rest = (n_thermal if level.n_sweeps < n_thermal else n_thermal + plan.wanted[k]) - level.n_sweeps
+    if rest <= 0:  # a target is not reached yet
+        rest = plan.wanted[k] // 4
+    affordable = CHUNK_SECONDS / (every * plan.cost(level.n_slices))
+    n_stretches = int(np.clip(-(-rest // every), 1, np.clip(affordable, 1, MAX_STRETCHES)))
+    place = (_groups(plan, comm), place_groups(mesh, level.chains))
+    chains, samples = run(key, source, *place, jnp.asarray(n_stretches))
+    measured = level.n_sweeps >= n_thermal
+    series = add_samples(level.series, samples, n_stretches) if measured else None
+    return Level(level.n_slices, chains, level.n_sweeps + n_stretches * every, series)
+
+
+def how_far(
+    plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, target_error: float | None, combine: Combine
+) -> tuple[float, str]:
+    """Fraction done of the work at this temperature and a few words, by the error of the energy; all ranks get the same."""
+    if not all(level.series for level in levels.values()):
+        return 0.0, ""
+
+    def energy(level: Level) -> Estimate:
+        here = estimate_scalars(level.series, beta, plan.hamiltonian.n_sites, only="energy")["energy"]
+        means, errors = np.array(comm.share((float(here.mean), float(here.error)))).T
+        return Estimate(means.mean(), np.sqrt(np.sum(errors**2)) / comm.size)
+
+    error = float(combine("energy", [energy(level) for _, level in sorted(levels.items())]).error)
+    if not target_error:
+        return 1.0, f"error {error:.1e}"
+    enough = all(level.n_sweeps > 2 * plan.n_thermal[k] for k, level in levels.items())
+    fraction = min(1.0, (target_error / error) ** 2) if error > 0 else 1.0
+    return (fraction if enough else min(fraction, 0.99)), f"error {error:.1e}"
+
+
+def _level_estimates(plan: Plan, series: Series, beta: float) -> dict[str, Estimate]:
+    """Everything that one Trotter step yields."""
+    n = plan.hamiltonian.n_sites
+    found, arrays = estimate_scalars(series, beta, n), estimate_arrays(series)
+    slope, fluctuation = arrays.pop("slope"), found["specific_heat"]
+    found["specific_heat"] = fluctuation._replace(
+        mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
+    )
+    return found | arrays
+
+
+def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: int, beta: float) -> dict[str, Estimate]:
+    """The estimates with what samples cannot have seen in their errors, and what is known without."""
+    sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
+    tau = max(0.5, float(np.nan_to_num(found["energy"].tau_int, nan=0.5, posinf=0.5)))
+    independent, changed = series.n_draws * plan.n_chains / (2 * tau), dict(found)
+    for name, change in least_changes(plan.hamiltonian, beta).items():
+        if name in found and sign:
+            n_draws = independent / every if name in series.arrays else independent
+            changed[name] = found[name]._replace(error=np.hypot(found[name].error, change / (sign * max(n_draws, 1.0))))
+    for name, (entries, value) in known_values(plan.hamiltonian).items():
+        if name in found:
+            e = changed[name]
+            changed[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
+    return changed
+
+
+def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, combine: Combine) -> Point:
+    """Every observable of a temperature with its error, and what is to be thought of it; without the network."""
+    ordered = [level for _, level in sorted(levels.items())]
+    whole = [join_ranks(comm.share(level.series)) for level in ordered]
+    found = [_level_estimates(plan, series, beta) for series in whole]
+    doubts = doubts_of_chains(found[0])
+    found = [_with_floors(plan, e, x, plan.every(level.n_slices), beta) for e, x, level in zip(found, whole, ordered, strict=True)]
+    observables = {name: combine(name, [e[name] for e in found]) for name in found[0] if name != "sign"}
+    n_slices = ordered[0].n_slices
+    diagnostics = {
+        "n_slices": n_slices,
+        "d_tau": beta / (2 * n_slices),
+        "n_samples": sum(series.n_draws for series in whole) * plan.n_chains,
+        "average_sign": 1.0,
+    }
+    if sign := found[0].get("sign"):
+        diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error)}
+        if not all(abs(e["sign"].mean) > TRUSTED_SIGN * e["sign"].error for e in found):
+            doubts |= Doubt.SIGN
+    diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts)}
+    return Point(observables, diagnostics, {})
