@@ -1,3 +1,5 @@
+"""Settings of all tests, and which of them wait for `.ci/slow`."""
+
 import os
 from pathlib import Path
 
@@ -5,6 +7,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker has a core: th
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # tests compile more than they run
 
 import jax
+import pytest
 
 collect_ignore = ["parallel_checks.py", "device_checks.py"]  # run in processes of their own
 
@@ -12,3 +15,48 @@ jax.config.update("jax_enable_x64", True)
 # compiled once for all workers, and for the next run
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# Half of the time of all tests; of each kind at least one other is run always.
+SLOW = {
+    "test_amplitudes_and_derivatives[product]",
+    "test_open_graph_without_symmetry",
+    "test_two_ranks_give_what_one_gives[cholesky]",
+    "test_two_ranks_give_what_one_gives[cg]",
+    "test_kernel_gives_what_log_derivatives_give[2-False]",
+    "test_kernel_gives_what_log_derivatives_give[0-True]",
+    "test_parameters_without_effect_stay_where_they_are[cg]",
+    "test_histogram_of_walkers_is_the_enumerated_distribution[tfim-False-2.0]",
+    "test_histogram_of_walkers_is_the_enumerated_distribution[xxz-False-2.0]",
+    "test_histogram_of_walkers_is_the_enumerated_distribution[xxz-True-2.0]",
+    "test_local_ratios_give_the_local_energy[heisenberg-False]",
+    "test_controls_have_mean_zero_and_explain_most_of_the_energy[tfim]",
+    "test_controls_have_mean_zero_and_explain_most_of_the_energy[heisenberg]",
+    "test_estimates_scatter_as_their_errors_say",
+    "test_log_derivatives_match_automatic_differentiation[0.0-0]",
+    "test_log_derivatives_match_automatic_differentiation[0.0-2]",
+    "test_frustrated_magnets_mix[h0-5.0]",
+    "test_labels_are_the_connected_components[False]",
+    "test_what_was_not_seen_is_not_excluded",
+    "test_pulls_over_seeds_without_field",
+    "test_sampled_pairs_agree_within_their_errors",
+    "test_pairings_of_defects_follow_better_than_a_network",
+    "test_few_walkers_are_owned_up_to",
+    "test_a_resumed_run_goes_on_bit_for_bit",
+    "test_enumerated_evolution_follows_the_exact_curve[ring]",
+    "test_enumerated_evolution_follows_the_exact_curve[xxz in a field]",
+    "test_numbers_do_not_depend_on_the_number_of_devices",
+    "test_alarms_of_the_compiler_are_kept_out_of_sight",
+    "test_killed_processes_leave_files_that_can_be_resumed",
+    "test_a_rank_that_fails_or_dies_ends_all_and_the_file_is_kept[raise NumericsError('one chain is lost')]",
+    "test_a_rank_that_fails_or_dies_ends_all_and_the_file_is_kept[raise ZeroDivisionError]",
+    "test_doctor_on_two_ranks",
+    "test_notebook_runs[heisenberg_magnets]",
+    "test_notebook_runs[learning_the_thermal_state]",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.name in SLOW:
+            item.add_marker(pytest.mark.slow)

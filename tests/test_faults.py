@@ -93,9 +93,7 @@ def test_a_real_chain_that_becomes_nan_ends_with_status_3(call, monkeypatch):
         return sweep
 
     monkeypatch.setattr(chains_of_rings, "run_chains", poisoned)
-    monkeypatch.setattr(
-        chains_of_rings, "_compiled", chains_of_rings._compiled.__wrapped__
-    )  # nothing is kept
+    monkeypatch.setattr(chains_of_rings, "_compiled", chains_of_rings._compiled.__wrapped__)  # nothing is kept
     settings = ('method={kind="deterministic", sampler="gibbs", extrapolate=false}', "sampling={n_chains=2, n_samples=200}")
     status, err = call("run", "c.toml", "--set", settings[0], "--set", settings[1])
     assert status == 3 and "not finite. At beta = 1." in err

@@ -112,6 +112,8 @@ def test_nan_ends_the_run_with_the_rest_kept(use, tmp_path):
 
 
 def test_progress_is_one_line_per_temperature_where_there_is_no_terminal(use, capsys):
+    import ipykernel.zmqshell  # noqa: F401  modules of a notebook make none
+
     use(fake())
     runner.run(config(), progress=Reporter(3))
     out, err = capsys.readouterr()

@@ -34,7 +34,7 @@ class Reporter(Progress):
 
     def __init__(self, n_temperatures: int, n_done: int = 0, every: float = 60.0):
         self.n_temperatures, self.n_started, self.every = n_temperatures, n_done, every
-        self.interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.interactive = sys.stderr.isatty() or _in_notebook()
         self.bar: tqdm | None = None
         self.ended = threading.Event()
 
@@ -89,3 +89,9 @@ class Reporter(Progress):
             self.spoke = now
             words = f"  {self.info.message}" if self.info.message else ""
             tqdm.write(f"{self.heading}  {100 * self.info.fraction:.0f}%  {now - self.since:.0f} s gone{words}", file=sys.stderr)
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel that draws for a notebook; its modules may be imported elsewhere, too."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython(), "kernel") if ipython else False
