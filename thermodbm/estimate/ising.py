@@ -11,12 +11,13 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.models import SpinHamiltonian
+from thermodbm.network.ring import RingNetwork
 from thermodbm.sampling.cluster import cluster_kernel
 from thermodbm.sampling.column import column_kernel, conditional_means
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.mixed import mixed_kernel
-from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, log_weight, resize, ring_weights
+from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, close_ring, log_weight, resize, ring_weights
 
 
 class Magnet(NamedTuple):
@@ -35,6 +36,11 @@ def trotter_magnet(hamiltonian: SpinHamiltonian, beta: jax.Array, n_layers: int)
     """With the ring of a Trotter product."""
     beta = jnp.asarray(beta, float)
     return Magnet(hamiltonian, *jax.jvp(lambda beta: ring_weights(hamiltonian, beta, n_layers), (beta,), (jnp.ones_like(beta),)))
+
+
+def layered_magnet(hamiltonian: SpinHamiltonian, network: RingNetwork, drift: RingNetwork) -> Magnet:
+    """With the ring of any network of layers, and its derivative d network / d beta."""
+    return Magnet(hamiltonian, *jax.jvp(close_ring, (network,), (drift,)))
 
 
 def measure_sweep(thermal: tuple[int, ...] | None = None) -> Measure:
@@ -97,7 +103,7 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
     kernel = kernels[sampler](facts, n_layers)
     return Ensemble(
         kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
-        weights=lambda hamiltonian, beta: trotter_magnet(hamiltonian, beta, n_layers),
+        weights=layered_magnet if facts.thermal else lambda hamiltonian, beta: trotter_magnet(hamiltonian, beta, n_layers),
         measure=measure_sweep(facts.thermal),
         measure_rarely=measure_rarely(facts.thermal),
         resize=lambda spins: resize(spins, n_layers),

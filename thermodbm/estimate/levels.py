@@ -133,7 +133,7 @@ def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None
     """
     scalars = _Scalars(series)
     if scalars.average_sign == 0:  # nothing can be said
-        names = (set(scalars.names) - INTERMEDIATE) | {"specific_heat", "susceptibility"}
+        names = (set(scalars.names) - INTERMEDIATE) | {"specific_heat", "susceptibility"}  # only exchange magnets have signs
         lost = Estimate(*map(np.asarray, (np.nan, np.inf, np.nan, np.nan, 0.0)))
         return {name: lost for name in ([only] if only else sorted(names))} | {"sign": scalars.estimate(scalars.ratio("sign"))}
     x = {name: scalars.ratio(name) for name in scalars.names}
@@ -151,7 +151,7 @@ def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None
     drift = 2 * m * x["magnetization_z"] - scalars.constant(m**2)
     if "kubo_squared" in x:
         found["susceptibility"] = beta * n_sites * (x["kubo_squared"] - drift)
-    else:
+    elif "magnetization_z_squared" in x:
         found["susceptibility"] = beta * (x["magnetization_z_squared"] - n_sites * drift)
     if "sign" in x:
         found["sign"] = x["sign"]

@@ -22,7 +22,7 @@ class Doubt(IntFlag):
     SIGN = 1  # the average sign is not resolved from zero
     MIXING = 2  # chains disagree
     FEW = 4  # too few independent samples
-    STATE = 8  # the variational state does not follow imaginary time
+    STATE = 8  # the network does not hold the thermal state: a variational one does not follow imaginary time, a learned one is too small
 
     def sentences(self) -> Iterator[str]:
         """What is wrong and what to do, a sentence a reason."""
@@ -34,8 +34,8 @@ _TEXT = {
     '"variational".',
     Doubt.MIXING: f"The Markov chains disagree (r_hat > {MAX_R_HAT}), so errors are too small: take more samples.",
     Doubt.FEW: f"Fewer than {MIN_N_EFF} independent samples: errors are themselves uncertain. Take more samples.",
-    Doubt.STATE: "The trial state does not follow imaginary time (r^2 is large): the systematic error is only an order of magnitude. "
-    "Larger method.alpha, or higher temperatures.",
+    Doubt.STATE: "The network does not hold the thermal state (r^2 or the infidelity is large): the systematic error is only an order of "
+    "magnitude. Larger method.alpha or method.layers, or higher temperatures.",
 }
 
 

@@ -1,0 +1,205 @@
+"""Networks of few layers, trained to hold the thermal state, as a thermal method: all temperatures are trained at first, then sampled."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError, NumericsError
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.trust import Doubt
+from thermodbm.evolve.chains import (
+    Plan,
+    advance_levels,
+    chain_groups,
+    ensemble_at,
+    how_far,
+    level_from,
+    plain,
+    point_of,
+    progress_of,
+    start_levels,
+    sweeps_of_levels,
+)
+from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, dense_network, dense_problem
+from thermodbm.evolve.deterministic import join_temperatures
+from thermodbm.evolve.method import Info, Point, State, ThermalMethod
+from thermodbm.evolve.options import LearnedOptions, SamplingOptions
+from thermodbm.evolve.training import Problem, Trained, expected_error, ring_problem, train_fewest, train_sweep
+from thermodbm.exact.free_fermions import applicable
+from thermodbm.models import SpinHamiltonian
+from thermodbm.network.ring import RingNetwork
+from thermodbm.sampling.ring import VISIBLE, ising_facts
+
+TARGET_ERROR = 1e-3
+"""Of the order parameter, by which layers = "auto" is decided."""
+DOUBTFUL = 0.03
+"""Expected error of the order parameter above which a network is not trusted."""
+
+
+class Network(NamedTuple):
+    """Couplings of all temperatures, the hottest first; plain arrays, as they are kept."""
+
+    beta: np.ndarray  # (n_T,)
+    K: np.ndarray  # (n_T, L + 1, classes)
+    g: np.ndarray  # (n_T, L, classes)
+    K_beta: np.ndarray  # d/dbeta
+    g_beta: np.ndarray
+    infidelity: np.ndarray  # (n_T,) per site
+    converged: np.ndarray  # (n_T,)
+
+
+Store = Callable[[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+"""Hands back what is kept under a description, or makes and keeps it."""
+
+
+def train_anew(description: Mapping[str, Any], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The store that keeps nothing."""
+    return make()
+
+
+def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
+    """Bonds and sites that share a coupling.
+
+    Raises:
+        InputError: for a magnet that cannot be trained.
+    """
+    if hamiltonian.conserves_sz:
+        raise InputError("method.kind", expected="another than learned for models that conserve the magnetisation", found=hamiltonian.model)
+    if np.any(np.asarray(hamiltonian.z_field)):
+        raise InputError("model.h", expected="0 with method.kind = learned", found="a field along z")
+    if applicable(hamiltonian) and float(hamiltonian.zz[0]) and float(hamiltonian.x_field[0]):
+        return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(hamiltonian.n_sites, int))
+    if hamiltonian.n_sites > MAX_SITES:
+        raise InputError(
+            "lattice",
+            expected=f"a uniform periodic chain, or at most {MAX_SITES} sites, with method.kind = learned",
+            found=f"{hamiltonian.lattice.kind} of {hamiltonian.n_sites} sites",
+            hint='Use method.kind = "deterministic".',
+        )
+    return coupling_classes(hamiltonian)
+
+
+def problem_of(hamiltonian: SpinHamiltonian, n_layers: int) -> Problem:
+    """The training of a magnet's network: by free fermions where it is a uniform ring, else by dense matrices."""
+    if applicable(hamiltonian):
+        J, gamma = -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0])
+        return ring_problem(hamiltonian.n_sites, J, gamma, n_layers)
+    return dense_problem(dense_network(hamiltonian, n_layers))
+
+
+def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers: int | str, target_error: float) -> Network:
+    """Of all temperatures."""
+    betas = sorted(set(map(float, betas)))
+    if layers == "auto":
+        found: list[Trained] = train_fewest(lambda n: problem_of(hamiltonian, n), betas, target_error)[1]
+    else:
+        found = train_sweep(problem_of(hamiltonian, layers), betas)
+    return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
+
+
+def ring_network(network: Network, k: int, classes: Classes) -> tuple[RingNetwork, RingNetwork]:
+    """The network of temperature k, bond by bond and site by site, and its derivative by beta."""
+
+    def laid_out(K: np.ndarray, g: np.ndarray) -> RingNetwork:
+        return RingNetwork(*map(jnp.asarray, (K[:, classes.bonds], np.zeros((len(K), len(classes.sites))), g[:, classes.sites])))
+
+    return laid_out(network.K[k], network.g[k]), laid_out(network.K_beta[k], network.g_beta[k])
+
+
+def systematic_error(name: str, infidelity: float, beta: float) -> float:
+    """Of an observable per site, from the infidelity I per site of the network: the energy and its slope are off by a multiple of I, as the
+    network is nearest to the thermal state; all else by a part of its root. The numbers are upper ends of what was measured for rings, 2 to
+    12 layers and beta from .5 to 8."""
+    return {"energy": 20 * infidelity, "specific_heat": 30 * infidelity}.get(name, np.sqrt(infidelity))
+
+
+def learned_method(
+    hamiltonian: SpinHamiltonian,
+    options: LearnedOptions,
+    sampling: SamplingOptions,
+    betas: Sequence[float],
+    comm: Comm = SERIAL,
+    store: Store = train_anew,
+) -> ThermalMethod:
+    """Train a network at every beta, each beginning from its neighbour, then sample them as the deterministic method does its own.
+
+    The specific heat is -beta^2 de/dbeta along the trained networks. There is no susceptibility: layers of a learned network are no
+    imaginary times. The systematic error of the network is in all error bars.
+
+    Raises:
+        InputError: for a magnet that cannot be trained.
+    """
+    classes, betas = classes_of(hamiltonian), sorted({float(beta) for beta in betas if beta > 0})
+    target = min(TARGET_ERROR, sampling.target_error or TARGET_ERROR)
+    n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, comm.size)
+    wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups)
+
+    def train() -> dict[str, np.ndarray]:
+        return train_networks(hamiltonian, betas, options.layers, target)._asdict()
+
+    def networks() -> dict[str, np.ndarray]:
+        couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "x_field")}
+        magnet = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
+        return store({**magnet, "betas": betas, "layers": options.layers, "target_error": target}, train)
+
+    def plan_of(network: Network) -> Plan:
+        n_layers = 2 * network.g.shape[1]
+        thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
+        largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
+        facts = ising_facts(hamiltonian, largest)._replace(thermal=thermal)
+        return Plan(hamiltonian, facts, options.sampler or "mixed", n_together, n_groups, wanted, n_thermal)
+
+    def init(key: jax.Array) -> State:
+        ensemble_at(ising_facts(hamiltonian, 1.0), options.sampler or "mixed", 1)  # complains at once
+        return {"beta": np.nan, "levels": {}, "networks": {}}
+
+    def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
+        if not state["networks"]:
+            trained = comm.share(networks() if comm.rank == 0 else None)[0]
+            return {**state, "networks": trained}, Info(0.0, f"trained {len(betas)} networks of {trained['g'].shape[1]} layers", None)
+        network = Network(**{name: np.asarray(value) for name, value in state["networks"].items()})
+        k, plan = int(np.argmin(np.abs(network.beta - beta))), plan_of(network)
+        key_start, key_sweep = jax.random.split(key)
+        levels = {int(i): level_from(level) for i, level in state["levels"].items()}
+        if state["beta"] != beta:
+            levels = start_levels(key_start, plan, levels, [network.g.shape[1]], comm)
+        try:
+            levels = advance_levels(key_sweep, plan, levels, (hamiltonian, *ring_network(network, k, classes)), comm)
+        except NumericsError as error:
+            raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
+        state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
+        infidelity, fraction, message, point = float(network.infidelity[k]), min(progress_of(plan, levels)), "", None
+
+        def combine(name: str, found: list[Estimate]) -> Estimate:
+            error = np.asarray(found[0].error)
+            off = systematic_error(name, infidelity, beta)
+            return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
+
+        if fraction >= 1 or sampling.target_error:
+            fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
+        if fraction >= 1:
+            point = _point(point_of(plan, levels, beta, comm, combine), network, k)
+        return state, Info(min(fraction, 1.0), message, point)
+
+    def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:
+        return join_temperatures(hamiltonian, points, betas)
+
+    return ThermalMethod(init, advance, summarize=summarize)
+
+
+def _point(point: Point, network: Network, k: int) -> Point:
+    """With the network, and what is to be thought of it."""
+    infidelity = float(network.infidelity[k])
+    diagnostics = {**point.diagnostics, "n_layers": network.g.shape[1], "infidelity": infidelity}
+    diagnostics.pop("d_tau")
+    diagnostics.pop("n_slices")
+    doubts = Doubt(int(diagnostics["doubts"]))
+    if np.sqrt(infidelity) > DOUBTFUL or not network.converged[k]:
+        doubts |= Doubt.STATE
+    diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts), "systematic_error": systematic_error("energy", infidelity, 0.0)}
+    weights = {name: np.asarray(getattr(network, name)[k]) for name in ("beta", "K", "g", "K_beta", "g_beta")}
+    return point._replace(diagnostics=diagnostics, network=weights)
