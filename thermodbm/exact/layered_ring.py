@@ -116,18 +116,20 @@ def log_trace(n_sites: int, modes: Modes) -> jax.Array:
     return products + _log_bracket(ks, 2 * jnp.sum(ks.present * _log_tanh(modes.length), 1), 2 * modes.own) - np.log(2)
 
 
-def infidelity(n_sites: int, network: Modes, thermal: Modes) -> jax.Array:
-    """1 - Tr(Q R)^2/(Tr Q^2 Tr R^2) of `network_modes` Q and `thermal_modes` R: of the whole ring, accurate to 1e-15.
+def log_fidelity(n_sites: int, network: Modes, thermal: Modes) -> jax.Array:
+    """ln Tr(Q R)^2/(Tr Q^2 Tr R^2) of `network_modes` Q and `thermal_modes` R, of the whole ring: negative, accurate to 1e-15.
 
     Q is A for a palindromic network; otherwise (A^T A)^(1/2) differs from A by a rotation of the ancillas, which changes no average.
     """
-    log_u, log_v = log_trace(n_sites, network), log_trace(n_sites, thermal)
+    log_u, log_v = jax.nn.log_softmax(log_trace(n_sites, network)), jax.nn.log_softmax(log_trace(n_sites, thermal))
+    log_overlap = _log_overlap(momenta(n_sites), network, thermal)
+    log_mean = (log_u + log_v) / 2
     # (sum U)(sum V) - (sum (U V)^(1/2) r)^2 over the two sectors: a square, of Lagrange's identity, and a mean of 1 - r
-    u, v = jax.nn.softmax(log_u), jax.nn.softmax(log_v)
-    mean = jnp.sqrt(u * v + 1e-300)
-    between = (jnp.sqrt(u[0] * v[1] + 1e-300) - jnp.sqrt(u[1] * v[0] + 1e-300)) ** 2
-    lost = -jnp.sum(mean * jnp.expm1(_log_overlap(momenta(n_sites), network, thermal)))
-    return between + lost * (2 * jnp.sum(mean) - lost)
+    between = (jnp.exp((log_u[0] + log_v[1]) / 2) - jnp.exp((log_u[1] + log_v[0]) / 2)) ** 2
+    mean, lost = jnp.exp(log_mean), -jnp.exp(log_mean) * jnp.expm1(log_overlap)
+    infidelity = between + jnp.sum(lost) * (2 * jnp.sum(mean) - jnp.sum(lost))
+    close = infidelity < 0.5
+    return jnp.where(close, jnp.log1p(-jnp.where(close, infidelity, 0.0)), 2 * jax.nn.logsumexp(log_mean + log_overlap))
 
 
 def ring_averages(n_sites: int, modes: Modes, J: jax.Array, gamma: jax.Array, beta: jax.Array) -> RingAverages:
@@ -154,8 +156,12 @@ def order_parameter_squared(n_sites: int, modes: Modes) -> float:
 
     <sz_0 sz_r> is, for each of the four products of Z, the determinant of the Toeplitz matrix C(i - j + 1), C(1) = <sz_0 sz_1> and C(0) =
     -<sx> being averages in that product alone. A momentum 0 or pi whose weight vanishes enters linearly, and so without a division.
+    NaN where the products cancel: cold frustrated rings (an odd number of sites, J < 0, |J| > |gamma|).
     """
     ks, log_z = momenta(n_sites), float(jax.nn.logsumexp(log_trace(n_sites, modes)))
+    products = jnp.sum(ks.present * 2 * _log_2cosh(modes.length), 1) + jnp.sum(ks.own_present * _log_2cosh(jnp.abs(2 * modes.own)), 1)
+    if log_z < np.max(products) - 25:
+        return np.nan
     modes = Modes(*(np.asarray(x, float) for x in modes))
     distances = np.arange(1, n_sites // 2 + 1)
     correlations = np.zeros(len(distances))
@@ -200,10 +206,11 @@ def _log_overlap(ks: Momenta, a: Modes, b: Modes) -> jax.Array:
     distant = 4 * apart * jnp.exp(-log_cosh)
     tanh = jnp.exp(log_tanh)
     kept = jnp.log1p(-distant - turn * tanh)
-    odd = jnp.log(jnp.maximum(1 + distant / tanh - turn, 1e-300))
+    # ln of the ratio of the factors in the product of sinh, over tanh tanh; it is small where both lengths are large
+    odd = jnp.log1p(jnp.maximum((distant * (1 + 1 / tanh) + turn * jnp.expm1(log_tanh)) / jnp.exp(kept), 1e-15 - 1))
     log_own = _log_2cosh(jnp.abs(2 * a.own)) + _log_2cosh(jnp.abs(2 * b.own))
     own = jnp.log1p(-4 * jnp.sinh(a.own - b.own) ** 2 * jnp.exp(-log_own)) / 2
-    mixed = _log_bracket(ks, jnp.sum(ks.present * (log_tanh + odd - kept), 1), a.own + b.own)
+    mixed = _log_bracket(ks, jnp.sum(ks.present * (log_tanh + odd), 1), a.own + b.own)
     brackets = [_log_bracket(ks, 2 * jnp.sum(ks.present * _log_tanh(m.length), 1), 2 * m.own) for m in (a, b)]
     return jnp.sum(ks.present * kept, 1) + jnp.sum(ks.own_present * own, 1) + mixed - (brackets[0] + brackets[1]) / 2
 
@@ -213,7 +220,7 @@ def _log_bracket(ks: Momenta, log_pairs: jax.Array, own: jax.Array) -> jax.Array
     tanh = jnp.where(ks.own_present > 0, jnp.tanh(own), 1.0)
     product = ks.parity[:, 0] * jnp.exp(log_pairs) * tanh[:, 0] * tanh[:, 1]
     cancels = product < -0.5
-    size = jnp.where(cancels[:, None], jnp.abs(own), 1.0)
+    size = jnp.where(cancels[:, None] & (ks.own_present > 0), jnp.abs(own), 1.0)
     log_product = jnp.where(cancels, log_pairs + jnp.sum(ks.own_present * _log_tanh(size), 1), -1.0)
     vanishing = jnp.log(jnp.maximum(-jnp.expm1(log_product), 1e-300))
     return jnp.where(cancels, vanishing, jnp.log1p(jnp.where(cancels, 0.0, product)))
