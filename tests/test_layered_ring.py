@@ -11,6 +11,7 @@ from thermodbm.exact.free_fermions import ising_ring
 from thermodbm.exact.layered_ring import log_fidelity, network_modes, order_parameter_squared, ring_averages, thermal_modes
 from thermodbm.models import make_lattice, transverse_field_ising
 
+
 @partial(jax.jit, static_argnums=0)
 def ring(n, K, g, *physics):
     """Averages, infidelity and modes of a layered ring."""

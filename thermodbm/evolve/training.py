@@ -20,6 +20,8 @@ STEP = 0.01
 FLOOR = 1e-10
 """Eigenvalues of the Hessian below this part of the largest are rounding errors, and along them the state does not change."""
 
+TOGETHER = 8
+"""Numbers of layers are filled up to multiples of this."""
 LAYERS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Numbers of layers that are tried in turn."""
 
@@ -78,7 +80,7 @@ def parameters_of(problem: Problem, K: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 
 def ring_problem(n_sites: int, J: float, gamma: float, n_layers: int, palindromic: bool = True) -> Problem:
-    """A uniform tfim ring of any length, by free fermions; compiled once for a length and a number of layers.
+    """A uniform tfim ring of any length, by free fermions; compiled once for a length and up to `TOGETHER` layers.
 
     Raises:
         InputError: for fewer than three sites, no layers, or J or gamma zero.
@@ -91,12 +93,17 @@ def ring_problem(n_sites: int, J: float, gamma: float, n_layers: int, palindromi
         raise InputError("model", expected="J and gamma that are not zero", found=f"J = {J}, gamma = {gamma}")
     rate_K, rate_g = ising_trotter(np.array([J]), np.array([gamma]), n_layers)
     index_K, index_g = free_parameters(rate_K, rate_g, palindromic)
-    layout = (np.sign(rate_K[:, 0]), np.sign(rate_g[:, 0]), index_K[:, 0], index_g[:, 0])
+    empty = -n_layers % TOGETHER  # layers of couplings zero, so that few numbers of layers must be compiled
+    layout = [np.pad(x[:, 0], (0, empty)) for x in (np.sign(rate_K), np.sign(rate_g), index_K, index_g)]
+    size = 2 * (n_layers + empty) + 1
+
+    def value_and_grad(theta: np.ndarray, target: Any) -> tuple[jax.Array, np.ndarray]:
+        value, gradient = _ring_loss(n_sites, np.pad(theta, (0, size - len(theta))), layout, target)
+        return value, np.asarray(gradient)[: len(theta)]
+
     return Problem(
-        n_sites, rate_K, rate_g, index_K, index_g,
-        value_and_grad=lambda theta, target: _ring_loss(n_sites, theta, layout, target),
-        target=lambda beta: _ring_target(n_sites, float(J), float(gamma), float(beta)),
-    )  # fmt: skip
+        n_sites, rate_K, rate_g, index_K, index_g, value_and_grad, lambda beta: _ring_target(n_sites, float(J), float(gamma), float(beta))
+    )
 
 
 def ising_trotter(J: np.ndarray, gamma: np.ndarray, n_layers: int) -> tuple[np.ndarray, np.ndarray]:
