@@ -1,0 +1,254 @@
+"""Layered networks of small magnets of any lattice, as matrices: what is minimised in `training` where free fermions do not apply.
+
+Only rows A[r] of one configuration r of every orbit are kept, weighed by the size of its orbit: A and the target commute with the flip of
+all spins and with the permutations of sites that map every layer onto itself. Transverse-field Ising: the layers of `exact.layered_ring`,
+one K a class of bonds and one g a class of sites. Exchange, after the sublattice rotation: gates exp(-K sz sz - g (sx sx + sy sy)) on the
+groups of commuting bonds of `trotter_step`, from the middle of the first group at the ancillas to its middle at the spins.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import expm_multiply
+
+from thermodbm.errors import InputError
+from thermodbm.evolve.training import Problem, free_parameters, ising_trotter
+from thermodbm.exact import all_configurations, dense_hamiltonian
+from thermodbm.models import SpinHamiltonian
+from thermodbm.models.rotation import rotate, sublattice_rotation
+from thermodbm.network.exchange import trotter_step
+from thermodbm.network.symmetry import symmetry_group
+
+MAX_SITES = 12
+"""More are not written out as matrices."""
+
+
+class Classes(NamedTuple):
+    """Which bonds and sites share a coupling, and which permutations of sites leave the classes as they are."""
+
+    bonds: np.ndarray  # (n_bonds,) from 0
+    sites: np.ndarray  # (n_sites,)
+    permutations: np.ndarray  # (n, n_sites), the identity first
+
+
+class Rows(NamedTuple):
+    """One configuration of every orbit."""
+
+    representatives: np.ndarray  # (n_rows,) numbers of configurations
+    weights: np.ndarray  # (n_rows,) sizes of their orbits
+
+
+class DenseNetwork(NamedTuple):
+    """All that depends on the magnet, its classes of couplings and the number of layers."""
+
+    hamiltonian: SpinHamiltonian  # with positive exchange elements
+    rows: Rows
+    rate_K: np.ndarray  # (layers of K, classes): Trotter couplings at beta = 1
+    rate_g: np.ndarray
+    tables: tuple[np.ndarray, ...]
+    product: Callable  # (n_sites, K, g, tables, rows) -> rows of A
+    order: np.ndarray  # (2^N,) of configurations
+
+
+def coupling_classes(hamiltonian: SpinHamiltonian) -> Classes:
+    """Bonds and sites that a symmetry of the magnet maps on each other; for exchange, only within a group of commuting gates.
+
+    >>> from thermodbm import heisenberg, make_lattice
+    >>> coupling_classes(heisenberg(make_lattice("chain", 4))).bonds.tolist()
+    [0, 1, 1, 0]
+    """
+    n = hamiltonian.n_sites
+    permutations = symmetry_group(hamiltonian, point_group=True, exchange=False).perm[:, :n]
+    sites = np.unique(permutations.min(0), return_inverse=True)[1]
+    images = np.array([_bond_images(hamiltonian.bonds, p) for p in permutations]).reshape(len(permutations), -1)
+    bonds = images.min(0, initial=len(hamiltonian.bonds))
+    if hamiltonian.conserves_sz:
+        group = np.zeros(len(bonds), int)
+        for number, (members, _) in enumerate(trotter_step(hamiltonian.bonds)):
+            group[members] = number
+        bonds = bonds + len(bonds) * group
+    bonds = np.unique(bonds, return_inverse=True)[1]
+    kept = [p for p, image in zip(permutations, images, strict=True) if np.array_equal(bonds[image], bonds)]
+    return Classes(bonds.reshape(-1), sites.reshape(-1), np.array(kept))
+
+
+def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes | None = None) -> DenseNetwork:
+    """The network of a small magnet, of L = n_layers deep layers (tfim) or Trotter steps (exchange).
+
+    Args:
+        classes: `coupling_classes` by default.
+
+    Raises:
+        InputError: for too many sites, no layers, a field along z, or a frustrated magnet.
+    """
+    n = hamiltonian.n_sites
+    if n > MAX_SITES:
+        raise InputError("lattice", expected=f"at most {MAX_SITES} sites", found=f"{n} sites")
+    if n_layers < 1:
+        raise InputError("layers", expected="a positive integer", found=n_layers)
+    if np.any(hamiltonian.z_field):
+        raise InputError("model.h", expected="no field along z", found=np.asarray(hamiltonian.z_field).tolist())
+    classes = classes or coupling_classes(hamiltonian)
+    eta = sublattice_rotation(hamiltonian) if hamiltonian.conserves_sz else None
+    hamiltonian = unrotated(hamiltonian)
+    rows, spins, bonds = orbit_rows(n, classes.permutations), all_configurations(n).astype(float), hamiltonian.bonds
+    if hamiltonian.conserves_sz:
+        rate_K, rate_g, members = exchange_trotter(hamiltonian, classes, n_layers)
+        order = (hamiltonian.moment * spins @ eta) ** 2 / n
+        return DenseNetwork(hamiltonian, rows, rate_K, rate_g, _exchange_tables(hamiltonian, classes, members), _exchange_rows, order)
+    couplings = _class_means(-np.asarray(hamiltonian.zz), classes.bonds), _class_means(hamiltonian.x_field, classes.sites)
+    zz = np.zeros((len(couplings[0]), 2**n))
+    np.add.at(zz, classes.bonds, (spins[:, bonds[:, 0]] * spins[:, bonds[:, 1]]).T)
+    return DenseNetwork(hamiltonian, rows, *ising_trotter(*couplings, n_layers), (zz, classes.sites), _ising_rows, spins.mean(1) ** 2)
+
+
+def dense_problem(network: DenseNetwork) -> Problem:
+    """The training of such a network, palindromic."""
+    index = free_parameters(network.rate_K, network.rate_g)
+    layout = (np.sign(network.rate_K), np.sign(network.rate_g), *index)
+    n = network.hamiltonian.n_sites
+
+    def target(beta: float) -> np.ndarray:
+        root = thermal_rows(network, beta)
+        return root / np.sqrt(np.sum(network.rows.weights[:, None] * root**2))
+
+    return Problem(
+        n, network.rate_K, network.rate_g, *index,
+        value_and_grad=lambda theta, root: _loss(network.product, n, theta, layout, network.tables, network.rows, root),
+        target=target,
+    )  # fmt: skip
+
+
+def network_rows(network: DenseNetwork, K: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Rows of A, (n_rows, 2^N)."""
+    return np.asarray(network.product(network.hamiltonian.n_sites, K, g, network.tables, network.rows))
+
+
+def thermal_rows(network: DenseNetwork, beta: float) -> np.ndarray:
+    """Rows of exp(-beta H/2)."""
+    unit = _unit_rows(network.hamiltonian.n_sites, network.rows)
+    return expm_multiply(-beta / 2 * csr_array(dense_hamiltonian(network.hamiltonian)), np.asarray(unit).T).T
+
+
+def dense_averages(network: DenseNetwork, rows: np.ndarray, beta: float) -> dict[str, float]:
+    """energy, specific_heat (of fluctuations) and order (tfim: <m_z^2>; exchange: staggered structure factor) of rows of A = A^T."""
+    h, n = csr_array(dense_hamiltonian(network.hamiltonian)), network.hamiltonian.n_sites
+    weights, acted = network.rows.weights[:, None], (h @ rows.T).T
+    total = np.sum(weights * rows**2)
+    energy, square = np.sum(weights * rows * acted) / total, np.sum(weights * acted**2) / total
+    order = float(np.sum(weights * rows**2, 0) @ network.order / total)
+    return {"energy": energy / n, "specific_heat": beta**2 * (square - energy**2) / n, "order": order}
+
+
+def unrotated(hamiltonian: SpinHamiltonian) -> SpinHamiltonian:
+    """The magnet of positive exchange elements that a sublattice rotation turns into this one; itself for tfim.
+
+    Raises:
+        InputError: for a frustrated magnet.
+    """
+    if not hamiltonian.conserves_sz:
+        return hamiltonian
+    eta = sublattice_rotation(hamiltonian)
+    if eta is None:
+        hint = "A learned network has positive weights, and frustrated magnets have none; the variational method may do."
+        raise InputError("model", expected="a magnet without frustration", found=hamiltonian.model, hint=hint)
+    return rotate(hamiltonian, eta)
+
+
+def exchange_trotter(hamiltonian: SpinHamiltonian, classes: Classes, n_steps: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """K and g (layers, classes) at beta = 1 of the symmetric Trotter product of n_steps steps, and the bonds of every layer of gates."""
+    (first, _), *inner = trotter_step(hamiltonian.bonds)
+    gates = [(first, 0.5), *([*inner, (first, 1.0)] * n_steps)]
+    gates[-1] = (first, 0.5)
+    n_classes = classes.bonds.max(initial=-1) + 1
+    zz, xy = (_class_means(c, classes.bonds) for c in (hamiltonian.zz, hamiltonian.xy))
+    fractions = np.zeros((len(gates), n_classes))
+    for layer, (members, fraction) in enumerate(gates):
+        fractions[layer, classes.bonds[members]] = fraction / (2 * n_steps)
+    return fractions * zz, fractions * xy, [members for members, _ in gates]
+
+
+def orbit_rows(n_sites: int, permutations: np.ndarray) -> Rows:
+    """Orbits of configurations under permutations of sites and the flip of all spins."""
+    digits = (1 - all_configurations(n_sites).astype(int)) // 2
+    powers = 2 ** np.arange(n_sites)[::-1]
+    lowest = np.min([digits[:, p] @ powers for p in permutations], axis=0)
+    lowest = np.minimum(lowest, lowest[::-1])  # the flip reverses the order of configurations
+    representatives, orbit = np.unique(lowest, return_inverse=True)
+    return Rows(representatives, np.bincount(orbit.reshape(-1)).astype(float))
+
+
+def _class_means(couplings: Any, labels: np.ndarray) -> np.ndarray:
+    return np.bincount(labels, np.asarray(couplings, float)) / np.bincount(labels)
+
+
+def _bond_images(bonds: np.ndarray, permutation: np.ndarray) -> list[int]:
+    number = {frozenset(pair): b for b, pair in enumerate(bonds.tolist())}
+    return [number[frozenset(pair)] for pair in permutation[bonds].tolist()]
+
+
+def _infidelity(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows, root: jax.Array) -> jax.Array:
+    """-ln(1 - I)/N = -2 ln(1 - |a - r|^2/2)/N of normalised a and r."""
+    sign_K, sign_g, index_K, index_g = layout
+    amplitude = product(n, sign_K * jnp.exp(theta[index_K]), sign_g * jnp.exp(theta[index_g]), static, rows)
+    weights = rows.weights[:, None]
+    amplitude = amplitude / jnp.sqrt(jnp.sum(weights * amplitude**2))
+    return -2 * jnp.log1p(-jnp.sum(weights * (amplitude - root) ** 2) / 2) / n
+
+
+_loss = jax.jit(jax.value_and_grad(_infidelity, 2), static_argnums=(0, 1))
+
+
+def _unit_rows(n: int, rows: Rows) -> jax.Array:
+    return jax.nn.one_hot(rows.representatives, 2**n, dtype=float)
+
+
+def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax.Array], rows: Rows) -> jax.Array:
+    """Rows of D(K_0) X(g_1) D(K_1) ... X(g_L) D(K_L): X as the product of two Kronecker products over halves of the sites."""
+    zz, sites = static
+    left = n // 2
+
+    def kron(exponents: jax.Array) -> jax.Array:
+        matrix = jnp.ones((1, 1))
+        for x in exponents:
+            matrix = jnp.kron(matrix, jnp.stack([jnp.stack([jnp.cosh(x), jnp.sinh(x)]), jnp.stack([jnp.sinh(x), jnp.cosh(x)])]))
+        return matrix
+
+    def layer(amplitude: jax.Array, couplings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        K_l, g_l = couplings
+        exponents = g_l[sites]
+        halves = amplitude.reshape(-1, 2**left, 2 ** (n - left))
+        halves = kron(exponents[:left]) @ (halves @ kron(exponents[left:]))
+        return halves.reshape(amplitude.shape) * jnp.exp(K_l @ zz), None
+
+    start = _unit_rows(n, rows) * jnp.exp(K[0] @ zz)
+    return jax.lax.scan(layer, start, (jnp.asarray(K)[1:], jnp.asarray(g)))[0]
+
+
+def _exchange_tables(hamiltonian: SpinHamiltonian, classes: Classes, members: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Of every gate in turn: its layer, class and bond; of every bond: parallel (n_bonds, 2^N) and the configurations with ends exchanged."""
+    n, bonds = hamiltonian.n_sites, hamiltonian.bonds
+    number = np.arange(2**n)
+    high, low = (number >> (n - 1 - bonds[:, end, None]) & 1 for end in (0, 1))
+    mask = (1 << (n - 1 - bonds[:, 0, None])) | (1 << (n - 1 - bonds[:, 1, None]))
+    swapped = np.where(high == low, number, number ^ mask)
+    layer = np.repeat(np.arange(len(members)), [len(m) for m in members])
+    bond = np.concatenate(members)
+    return layer, classes.bonds[bond], bond, high == low, swapped
+
+
+def _exchange_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, ...], rows: Rows) -> jax.Array:
+    """Rows of the product of all gates, from the ancillas to the spins."""
+    layer, label, bond, parallel, swapped = map(jnp.asarray, static)
+
+    def gate(amplitude: jax.Array, which: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        k, x, b = which
+        kept = jnp.where(parallel[b], jnp.exp(-k), jnp.exp(k) * jnp.cosh(2 * x))
+        exchanged = jnp.where(parallel[b], 0.0, -jnp.exp(k) * jnp.sinh(2 * x))
+        return amplitude * kept + amplitude[:, swapped[b]] * exchanged, None
+
+    return jax.lax.scan(gate, _unit_rows(n, rows), (jnp.asarray(K)[layer, label], jnp.asarray(g)[layer, label], bond))[0]
