@@ -28,7 +28,7 @@ from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, 
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
-from thermodbm.evolve.training import Problem, Trained, expected_error, ring_problem, train_fewest, train_sweep
+from thermodbm.evolve.training import Problem, Trained, ring_problem, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
@@ -72,7 +72,8 @@ def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
     if np.any(np.asarray(hamiltonian.z_field)):
         raise InputError("model.h", expected="0 with method.kind = learned", found="a field along z")
     if applicable(hamiltonian) and float(hamiltonian.zz[0]) and float(hamiltonian.x_field[0]):
-        return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(hamiltonian.n_sites, int))
+        n = hamiltonian.n_sites
+        return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(n, int), np.arange(n)[None])
     if hamiltonian.n_sites > MAX_SITES:
         raise InputError(
             "lattice",

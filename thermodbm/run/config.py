@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from thermodbm.errors import InputError
 from thermodbm.evolve.ansatz import check_ansatz
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.options import (
+    DeterministicOptions,
+    ExactOptions,
+    LearnedOptions,
+    MethodOptions,
+    SamplingOptions,
+    VariationalOptions,
+)
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
 from thermodbm.run.complaints import input_error
@@ -23,7 +30,12 @@ from thermodbm.run.complaints import input_error
 MAX_SITES = 2**17
 MAX_TEMPERATURES = 10_000
 
-METHODS: dict[str, type] = {"deterministic": DeterministicOptions, "variational": VariationalOptions, "exact": ExactOptions}
+METHODS: dict[str, type] = {
+    "deterministic": DeterministicOptions,
+    "learned": LearnedOptions,
+    "variational": VariationalOptions,
+    "exact": ExactOptions,
+}
 MODELS = {"tfim": transverse_field_ising, "xxz": xxz, "heisenberg": heisenberg, "j1j2": j1j2}
 
 
@@ -136,7 +148,7 @@ class RunConfig:
 
     @property
     def method_kind(self) -> str:
-        """deterministic, variational or exact."""
+        """deterministic, learned, variational or exact."""
         return self.sections["method"]["kind"]
 
     @cached_property
@@ -174,6 +186,7 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
 
 IGNORED = {
     "deterministic": {},
+    "learned": {},
     "variational": {
         "sampling.n_chains": "method.n_walkers says how many configurations are carried along.",
         "sampling.n_thermal": "Walkers are carried from step to step, and discard nothing.",

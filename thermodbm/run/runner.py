@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
+from thermodbm.evolve.learned import learned_method, train_anew
 from thermodbm.evolve.method import Point, ThermalMethod
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.variational import variational_method
 from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
@@ -28,6 +29,7 @@ from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
 from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options, refuse_ignored
 from thermodbm.run.cost import check_machine
 from thermodbm.run.hdf5 import remove_litter
+from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.output import reserve
 from thermodbm.run.progress import Progress, Reporter
 from thermodbm.run.results import ThermalCurve, collect, write_curve
@@ -41,8 +43,7 @@ def start_jax() -> None:
     """
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "thermodbm" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
@@ -51,11 +52,19 @@ def start_jax() -> None:
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def make_method(hamiltonian: SpinHamiltonian, options: MethodOptions, sampling: SamplingOptions, comm: Comm = SERIAL) -> ThermalMethod:
-    """The method that belongs to a set of options."""
+def make_method(
+    hamiltonian: SpinHamiltonian,
+    options: MethodOptions,
+    sampling: SamplingOptions,
+    comm: Comm = SERIAL,
+    betas: Sequence[float] = (),
+) -> ThermalMethod:
+    """The method that belongs to a set of options; `betas` are those that it will be asked for."""
     match options:
         case DeterministicOptions():
             return deterministic_method(hamiltonian, options, sampling, comm)
+        case LearnedOptions():
+            return learned_method(hamiltonian, options, sampling, betas, comm, kept if options.cache else train_anew)
         case VariationalOptions():
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
@@ -89,7 +98,7 @@ def run(
     """
     resumable = method is None
     progress = progress or Progress()
-    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm)
+    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas)
     key = jax.random.key(config.sampling.seed)
     at = begin or Checkpoint(_known(config), 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
     order = method.order(config.betas).tolist()
@@ -186,7 +195,7 @@ def thermal_curve(
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
         T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
             beta = 0 are answered by what is known there.
-        method: "deterministic", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
+        method: "deterministic", "learned", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or the same as a dict.
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
             to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).

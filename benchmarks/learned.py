@@ -1,0 +1,156 @@
+"""What few trained layers are worth: errors against the number of layers, and what an error bar costs, beside Trotter products.
+
+    python benchmarks/learned.py layers [--n-sites 64] [--betas 4 8]      no sampling: everything by free fermions
+    python benchmarks/learned.py merit [--samples 60000] [--betas 4 8]    error x sqrt(CPU s), of e, m_z^2 and c, on one core
+    python benchmarks/learned.py figure FILE.png                          learned couplings and errors against layers
+
+Chain N = 64, gamma = J. `layers`: deviations of e, m_z^2 and c from the exact ones, of learned networks, of symmetric Trotter products of
+as many layers, and of two of these combined (L and L/2: as many layers in both together are counted). `merit`: the learned method with its
+networks at hand and with the training counted, and the deterministic method; compilation, once per shape, is left out.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from thermodbm import DeterministicOptions, LearnedOptions, SamplingOptions, make_lattice, transverse_field_ising
+from thermodbm.evolve.deterministic import deterministic_method
+from thermodbm.evolve.learned import learned_method
+from thermodbm.evolve.method import Point, ThermalMethod
+from thermodbm.evolve.training import ring_problem, train_sweep
+from thermodbm.exact.free_fermions import ising_ring
+from thermodbm.exact.layered_ring import network_modes, order_parameter_squared, ring_averages, thermal_modes
+
+LAYERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+NAMES = ("energy", "order_parameter_squared", "specific_heat")
+
+
+def averages(n: int, K: np.ndarray, g: np.ndarray, beta: float) -> np.ndarray:
+    """e, m_z^2 and c = beta^2 (<H^2> - <H>^2)/N of a layered ring with J = gamma = 1."""
+    modes = network_modes(n, K, g)
+    found = ring_averages(n, modes, 1.0, 1.0, beta)
+    return np.array([float(found.energy), order_parameter_squared(n, modes), float(found.specific_heat)])
+
+
+def exact(n: int, beta: float) -> np.ndarray:
+    curve = ising_ring(n, 1.0, 1.0, np.array([beta]))
+    return np.array([curve["energy"][0], order_parameter_squared(n, thermal_modes(n, 1.0, 1.0, beta)), curve["specific_heat"][0]])
+
+
+def errors_by_layers(n: int, beta: float, most: int = 12) -> dict[str, dict[int, np.ndarray]]:
+    """|deviation| of e, m_z^2 and c for each number of layers."""
+    true, trotter, found = exact(n, beta), {}, {"learned": {}, "Trotter": {}, "combined": {}}
+    for L in LAYERS:
+        problem = ring_problem(n, 1.0, 1.0, L)
+        trotter[L] = averages(n, beta * problem.rate_K[:, 0], beta * problem.rate_g[:, 0], beta)
+        found["Trotter"][L] = np.abs(trotter[L] - true)
+        if L // 2 in trotter and L % 2 == 0:
+            found["combined"][L + L // 2] = np.abs((4 * trotter[L] - trotter[L // 2]) / 3 - true)
+        if most >= L:
+            betas = [b for b in (0.5, 1.0, 2.0, 4.0, 8.0) if b < beta]
+            last = train_sweep(problem, [*betas, beta])[-1]
+            found["learned"][L] = np.abs(averages(n, last.K[:, 0], last.g[:, 0], beta) - true)
+    return found
+
+
+def fewest(errors: dict[int, np.ndarray], k: int, tolerance: float) -> str:
+    """The least number of layers from which on an error stays below a tolerance."""
+    enough = [L for L in errors if all(errors[M][k] <= tolerance for M in errors if M >= L)]
+    return str(min(enough)) if enough else f"> {max(errors)}"
+
+
+def layers(n: int, betas: list[float]) -> None:
+    print("| gamma, beta | tolerance | learned, e / m_z^2 / c | Trotter | two Trotter products combined |\n|---|---|---|---|---|")
+    for beta in betas:
+        errors = errors_by_layers(n, beta)
+        for tolerance in (1e-3, 1e-4):
+            cells = (" / ".join(fewest(errors[kind], k, tolerance) for k in range(3)) for kind in errors)
+            print(f"| 1, {beta:g} | {tolerance:g} | " + " | ".join(cells) + " |", flush=True)
+
+
+def sample(method: ThermalMethod, beta: float, seed: int) -> tuple[Point, float, float]:
+    """The point, CPU seconds, and those of the first call, in which networks are trained."""
+    start = time.process_time()
+    state, info, calls, first = method.init(jax.random.key(seed)), None, 0, 0.0
+    while info is None or info.point is None:
+        calls += 1
+        state, info = method.advance(jax.random.fold_in(jax.random.key(seed), calls), state, beta)
+        first = first or time.process_time() - start
+    return info.point, time.process_time() - start, first
+
+
+def merit(n: int, betas: list[float], n_samples: int) -> None:
+    print("| beta | method | e | m_z^2 | c | CPU s | error x sqrt(CPU s) of e | of m_z^2 | of c |\n|---|---|---|---|---|---|---|---|---|")
+    hamiltonian, sampling = transverse_field_ising(make_lattice("chain", n)), SamplingOptions(n_samples=n_samples)
+    for beta in betas:
+        true = exact(n, beta)
+        for name in ("learned", "deterministic"):
+            if name == "learned":
+                method = learned_method(hamiltonian, LearnedOptions(), sampling, [beta])
+            else:
+                method = deterministic_method(hamiltonian, DeterministicOptions(), sampling)
+            sample(method, beta, seed=0)  # compiles
+            point, cpu, training = sample(method, beta, seed=1)
+            found = [point.observables[k] for k in NAMES]
+            rows = {f"{name}, {point.diagnostics.get('n_layers', point.diagnostics.get('n_slices')):.0f} layers": cpu}
+            if name == "learned":
+                rows = {f"{next(iter(rows))}, network at hand": cpu - training, "with training": cpu}
+            for title, seconds in rows.items():
+                values = " | ".join(
+                    f"{float(e.mean):.5f}({float(e.error):.1e}), off {float(e.mean) - t:+.1e}" for e, t in zip(found, true, strict=True)
+                )
+                merits = " | ".join(f"{float(e.error) * np.sqrt(seconds):.1e}" for e in found)
+                print(f"| {beta:g} | {title} | {values} | {seconds:.1f} | {merits} |", flush=True)
+
+
+def figure(n: int, beta: float, path: Path) -> None:
+    """Couplings against the layer beside Trotter's, and errors against the number of layers."""
+    import matplotlib.pyplot as plt
+
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    L = 8
+    problem = ring_problem(n, 1.0, 1.0, L)
+    last = train_sweep(problem, [b for b in (0.5, 1.0, 2.0, 4.0, 8.0) if b <= beta])[-1]
+    for values, trotter, label, colour in (
+        (last.K[:, 0], beta * problem.rate_K[:, 0], "bonds, K", "C0"),
+        (last.g[:, 0], beta * problem.rate_g[:, 0], "transverse, g", "C1"),
+    ):
+        position = np.arange(len(values)) + (0 if label.startswith("bonds") else 0.5)
+        left.plot(position, values, "o-", color=colour, label=f"{label}, learned")
+        left.plot(position, trotter, ":", color=colour, label=f"{label}, Trotter")
+    left.set(xlabel="layer, from ancillas to spins", ylabel="coupling", title=f"{L} layers, chain of {n}, beta = {beta:g}")
+    left.legend()
+    for (kind, errors), style in zip(errors_by_layers(n, beta).items(), ("o-", "s--", "^:"), strict=True):
+        for k, name in enumerate(("e", "$m_z^2$", "c")):
+            right.loglog(list(errors), [e[k] for e in errors.values()], style, color=f"C{k}", label=f"{name}, {kind}", markersize=4)
+    right.set(xlabel="layers", ylabel="|deviation|", ylim=(1e-9, 2), title="Deviation from the exact value")
+    right.legend(fontsize=7, ncols=3)
+    plt.savefig(path, dpi=150)
+
+
+def main() -> None:
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["layers", "merit", "figure"])
+    parser.add_argument("file", nargs="?", type=Path, default=Path("learned.png"))
+    parser.add_argument("--n-sites", type=int, default=64)
+    parser.add_argument("--betas", nargs="+", type=float, default=[4.0, 8.0])
+    parser.add_argument("--samples", type=int, default=60_000)
+    arguments = parser.parse_args()
+    if arguments.what == "layers":
+        layers(arguments.n_sites, arguments.betas)
+    elif arguments.what == "merit":
+        merit(arguments.n_sites, arguments.betas, arguments.samples)
+    else:
+        figure(arguments.n_sites, arguments.betas[-1], arguments.file)
+
+
+if __name__ == "__main__":
+    main()

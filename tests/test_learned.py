@@ -1,0 +1,131 @@
+"""The learned method against exact curves, its stored networks and its limits."""
+
+import numpy as np
+import pytest
+
+from thermodbm import LearnedOptions, ThermalCurve, thermal_curve
+from thermodbm.errors import InputError
+from thermodbm.estimate.trust import Doubt
+from thermodbm.evolve.learned import train_networks
+from thermodbm.exact import exact_curve
+from thermodbm.models import graph, heisenberg, make_lattice, transverse_field_ising
+from thermodbm.network.dbm import state_vector
+from thermodbm.network.ring import RingNetwork, ring_params
+from thermodbm.run import networks
+
+T = [0.4, 1.0, 2.5]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "thermodbm" / "learned"
+
+
+MAGNETS = {
+    "ring": transverse_field_ising(make_lattice("chain", 8), 1.0, 1.0),
+    "frustrated ring": transverse_field_ising(make_lattice("chain", 5), -1.0, -0.8),
+    "bonds of both signs": transverse_field_ising(graph(4, [(0, 1), (1, 2), (2, 3), (0, 2)]), [1.0, -0.7, 0.5, 0.8], [0.6, 1.1, 0.9, 0.5]),
+}
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_every_observable_agrees_with_diagonalisation(name):
+    """Within four error bars; what is left of the thermal state is in them, and is small beside the deterministic method's steps."""
+    hamiltonian = MAGNETS[name]
+    curve = thermal_curve(hamiltonian, T=T, method="learned", sampling={"n_samples": 20_000}, progress=False)
+    exact = exact_curve(hamiltonian, 1 / np.array(T))
+    assert (curve.diagnostics["trusted"] == 1).all()
+    assert (curve.diagnostics["n_layers"] <= 8).all() and (curve.diagnostics["infidelity"] < 2e-6).all()
+    compared = 0
+    for observable, estimate in curve.observables.items():
+        key = "specific_heat" if observable == "specific_heat_direct" else observable
+        if key in exact:
+            assert (np.abs(estimate.mean - exact[key]) <= 4 * estimate.error + 1e-9).all(), observable
+            compared += 1
+    assert compared >= 8 and "susceptibility" not in curve.observables
+    assert curve.energy.error.max() < 2e-3
+
+
+def test_the_stored_network_holds_the_thermal_state(tmp_path):
+    """Unit by unit: its state vector is exp(-beta H/2) up to the infidelity that the file says."""
+    hamiltonian = transverse_field_ising(make_lattice("chain", 3), 1.0, 1.2)
+    thermal_curve(
+        hamiltonian, T=[0.8], method=LearnedOptions(layers=2), sampling={"n_samples": 256}, progress=False, output=tmp_path / "c.h5"
+    )
+    curve = ThermalCurve.load(tmp_path / "c.h5")
+    kept = curve.network[0]
+    n_bonds, n = len(hamiltonian.bonds), hamiltonian.n_sites
+    network = RingNetwork(np.tile(kept["K"], n_bonds), np.zeros((3, n)), np.tile(kept["g"], n))
+    psi = np.real(state_vector(ring_params(network, hamiltonian.bonds))[:, ::-1])
+    energies, states = np.linalg.eigh(dense(hamiltonian))
+    exact = (states * np.exp(-energies / 0.8 / 2)) @ states.T
+    overlap = np.sum(psi * exact) ** 2 / np.sum(psi**2) / np.sum(exact**2)
+    assert -np.log(overlap) / n == pytest.approx(curve.diagnostics["infidelity"][0], rel=1e-5)
+
+
+def dense(hamiltonian):
+    from thermodbm.exact.diagonalisation import dense_hamiltonian
+
+    return np.asarray(dense_hamiltonian(hamiltonian))
+
+
+def test_trained_networks_are_kept_and_found_again(cache, monkeypatch):
+    hamiltonian = transverse_field_ising(make_lattice("chain", 4))
+    settings = {"T": [1.0, 2.0], "method": "learned", "sampling": {"n_samples": 512}, "progress": False}
+    first = thermal_curve(hamiltonian, **settings)
+    (file,) = cache.glob("*.npz")
+
+    def train(*arguments):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("thermodbm.evolve.learned.train_networks", train)
+    again = thermal_curve(hamiltonian, **settings)
+    np.testing.assert_array_equal(first.energy.mean, again.energy.mean)
+    with pytest.raises(AssertionError, match="trained again"):  # other temperatures are other networks
+        thermal_curve(hamiltonian, **{**settings, "T": [1.0]})
+    with pytest.raises(AssertionError, match="trained again"):
+        thermal_curve(hamiltonian, **{**settings, "method": {"kind": "learned", "cache": False}})
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"(?s)npz.*cannot be read.*Delete the file"):
+        thermal_curve(hamiltonian, **settings)
+
+
+def test_networks_of_another_magnet_are_refused(cache):
+    networks.kept({"magnet": 1}, lambda: {"K": np.ones(2)})
+    (file,) = cache.glob("*.npz")
+    assert networks.kept({"magnet": 1}, lambda: None)["K"].tolist() == [1, 1]
+    networks.kept({"magnet": 2}, lambda: {"K": np.zeros(2)})
+    (other,) = set(cache.glob("*.npz")) - {file}
+    file.replace(other)
+    with pytest.raises(InputError, match="another magnet"):
+        networks.kept({"magnet": 2}, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("hamiltonian", "match"),
+    [
+        (heisenberg(make_lattice("chain", 4)), "conserve the magnetisation"),
+        (transverse_field_ising(make_lattice("chain", 4), h=0.1), "field along z"),
+        (transverse_field_ising(make_lattice("square", (4, 4))), "square of 16 sites"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(hamiltonian, match):
+    with pytest.raises(InputError, match=match):
+        thermal_curve(hamiltonian, T=[1.0], method="learned", progress=False)
+
+
+def test_too_few_layers_are_told():
+    hamiltonian = transverse_field_ising(make_lattice("chain", 8))
+    curve = thermal_curve(hamiltonian, T=[0.2], method=LearnedOptions(layers=1), sampling={"n_samples": 20_000}, progress=False)
+    assert Doubt(int(curve.diagnostics["doubts"][0])) & Doubt.STATE
+    exact = exact_curve(hamiltonian, np.array([5.0]))
+    for name in ("energy", "correlation_zz", "magnetization_x"):  # and their errors own up to it
+        estimate = curve.observables[name]
+        assert (np.abs(estimate.mean - exact[name]) <= 4 * estimate.error + 1e-9).all(), name
+
+
+def test_fewest_layers_grow_as_the_temperature_falls():
+    hamiltonian = transverse_field_ising(make_lattice("chain", 16))
+    layers = [train_networks(hamiltonian, [beta], "auto", 1e-3).g.shape[1] for beta in (0.25, 1.0, 4.0)]
+    assert layers == sorted(layers) and layers[0] < layers[-1] <= 8
