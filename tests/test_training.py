@@ -27,12 +27,13 @@ from thermodbm.evolve.training import (
 )
 from thermodbm.exact.diagonalisation import dense_hamiltonian, diagonalise, thermal_averages
 from thermodbm.exact.free_fermions import ising_ring
-from thermodbm.exact.layered_ring import network_modes, order_parameter_squared, ring_averages, thermal_modes
+from thermodbm.exact.layered_ring import momenta, network_modes, order_parameter_squared, ring_averages, thermal_modes
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.rotation import rotate, sublattice_rotation
 
 BETAS = [1.0, 4.0, 8.0]
-AVERAGES = jax.jit(lambda K, g, beta: ring_averages(64, network_modes(64, K[:, 0], g[:, 0]), 1.0, 1.0, beta))
+RING = momenta(64)
+AVERAGES = jax.jit(lambda K, g, beta: ring_averages(RING, network_modes(RING, K[:, 0], g[:, 0]), 1.0, 1.0, beta))
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,8 @@ def test_six_layers_hold_a_chain_down_to_low_temperature(ring):
         assert abs(averages.energy - exact["energy"]) < 20 * network.infidelity
         assert 0 <= averages.free_energy - exact["free_energy"] < 20 * network.infidelity
         order = [
-            order_parameter_squared(64, m)
-            for m in (network_modes(64, network.K[:, 0], network.g[:, 0]), thermal_modes(64, 1.0, 1.0, network.beta))
+            order_parameter_squared(RING, m)
+            for m in (network_modes(RING, network.K[:, 0], network.g[:, 0]), thermal_modes(RING, 1.0, 1.0, network.beta))
         ]
         assert abs(order[0] - order[1]) < expected_error(network)
 
@@ -61,11 +62,10 @@ def test_six_layers_hold_a_chain_down_to_low_temperature(ring):
 def test_derivative_along_trained_networks(ring):
     """K_beta and g_beta are what training at neighbouring temperatures finds, and -beta^2 de/dbeta along them is the specific heat."""
     problem, networks = ring
-    network, step = networks[1], 1e-3
-    theta = parameters_of(problem, network.K, network.g)
-    up, down = (train(problem, network.beta + s, [theta], tolerance=1e-8) for s in (step, -step))
-    np.testing.assert_allclose(network.K_beta, (up.K - down.K) / (2 * step), rtol=2e-2, atol=1e-5)
-    np.testing.assert_allclose(network.g_beta, (up.g - down.g) / (2 * step), rtol=2e-2, atol=1e-5)
+    theta, step = parameters_of(problem, networks[1].K, networks[1].g), 1e-2
+    network, up, down = (train(problem, 4.0 + s, [theta], tolerance=1e-10) for s in (0, step, -step))
+    np.testing.assert_allclose(network.K_beta, (up.K - down.K) / (2 * step), rtol=2e-3)
+    np.testing.assert_allclose(network.g_beta, (up.g - down.g) / (2 * step), rtol=2e-3)
     energies = [AVERAGES(network.K + s * network.K_beta, network.g + s * network.g_beta, network.beta).energy for s in (step, -step)]
     slope = (energies[0] - energies[1]) / (2 * step)
     np.testing.assert_allclose(-(network.beta**2) * slope, ising_ring(64, 1.0, 1.0, np.array([network.beta]))["specific_heat"], atol=2e-5)
@@ -112,7 +112,7 @@ def magnets():
     yield "path", xxz(graph(4, [(0, 1), (1, 2), (1, 3)]), [1.0, -0.7, 0.4], 1.5), 1
 
 
-@pytest.mark.parametrize(("name", "hamiltonian", "n_layers"), magnets(), ids=[m[0] for m in magnets()])
+@pytest.mark.parametrize(("name", "hamiltonian", "n_layers"), list(magnets()), ids=[m[0] for m in magnets()])
 def test_rows_of_layers_of_any_magnet(name, hamiltonian, n_layers):
     """Against products of exponentials of the parts of H; and thermal rows against diagonalisation."""
     network = dense_network(hamiltonian, n_layers)
@@ -168,7 +168,7 @@ def test_exchange_gains_from_training():
 
 
 def test_a_descent_from_afar_never_ends_worse_nor_in_nan():
-    problem = ring_problem(65, -1.0, 0.5, 2)
+    problem = ring_problem(63, -1.0, 0.5, 2)
     network = train(problem, 32.0)
     assert all(np.isfinite(x).all() for x in network[:6])
 

@@ -107,8 +107,10 @@ def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes 
 
 
 def dense_problem(network: DenseNetwork) -> Problem:
-    """The training of such a network, palindromic."""
+    """The training of such a network, palindromic; where H has no preferred axis, gates have none either: g = -K."""
     index = free_parameters(network.rate_K, network.rate_g)
+    if np.array_equal(network.rate_K, -network.rate_g):
+        index = (index[0], index[0])
     layout = (np.sign(network.rate_K), np.sign(network.rate_g), *index)
     n = network.hamiltonian.n_sites
 
@@ -230,7 +232,7 @@ def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax
 
 
 def _exchange_tables(hamiltonian: SpinHamiltonian, classes: Classes, members: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Of every gate in turn: its layer, class and bond; of every bond: parallel (n_bonds, 2^N) and the configurations with ends exchanged."""
+    """Of every gate in turn: its layer, class and bond; of every bond: whether parallel (n_bonds, 2^N), and configurations exchanged."""
     n, bonds = hamiltonian.n_sites, hamiltonian.bonds
     number = np.arange(2**n)
     high, low = (number >> (n - 1 - bonds[:, end, None]) & 1 for end in (0, 1))

@@ -29,6 +29,7 @@ class Momenta(NamedTuple):
     """Momenta of the even and of the odd sector: cosines and sines of those between 0 and pi, and cosines of those that are their own
     negatives; a sector that has fewer is filled up, `present` and `own_present` being 0 there."""
 
+    n_sites: np.ndarray  # ()
     parity: np.ndarray  # (2, 1): 1, -1
     cos: np.ndarray  # (2, n_pairs)
     sin: np.ndarray
@@ -57,23 +58,23 @@ class RingAverages(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def momenta(n_sites: int) -> Momenta:
-    """The momenta of a ring."""
+def momenta(n_sites: int, n_pairs: int = 0) -> Momenta:
+    """The momenta of a ring of at least three sites, filled up to n_pairs pairs: rings that are filled up alike share compiled programs."""
     multiple = np.arange(n_sites + 1)  # of pi / n_sites
     odd = multiple % 2 == 1
     sectors = [multiple[odd], multiple[~odd]]
     pairs = [m[(m > 0) & (m < n_sites)] for m in sectors]
-    filled = np.stack([np.resize(np.append(m, 1), (n_sites + 1) // 2) for m in pairs])
-    present = np.stack([np.arange(filled.shape[1]) < len(m) for m in pairs])
-    own = np.broadcast_to([1.0, -1.0], (2, 2))
-    own_present = np.stack([np.isin([0, n_sites], m) for m in sectors])
-    k = np.pi * filled / n_sites
-    return Momenta(np.array([[1.0], [-1.0]]), np.cos(k), np.sin(k), present.astype(float), own, own_present.astype(float))
+    n_pairs = max(n_pairs, *map(len, pairs))
+    k = np.pi * np.stack([np.pad(m, (0, n_pairs - len(m)), constant_values=1) for m in pairs]) / n_sites
+    present = np.stack([np.arange(n_pairs) < len(m) for m in pairs]).astype(float)
+    own = np.array([[1.0, -1.0], [1.0, -1.0]])
+    own_present = np.stack([np.isin([0, n_sites], m) for m in sectors]).astype(float)
+    return Momenta(np.array(n_sites), np.array([[1.0], [-1.0]]), np.cos(k), np.sin(k), present, own, own_present)
 
 
-def network_modes(n_sites: int, K: jax.Array, g: jax.Array) -> Modes:
+def network_modes(ks: Momenta, K: jax.Array, g: jax.Array) -> Modes:
     """(A^T A)^(1/2) of the layers K (L + 1,) and g (L,)."""
-    ks, K, g = momenta(n_sites), jnp.asarray(K, float), jnp.asarray(g, float)
+    K, g = jnp.asarray(K, float), jnp.asarray(g, float)
 
     def gate(product: jax.Array, exponent: jax.Array, z: jax.Array | float, x: jax.Array | float) -> jax.Array:
         """exp(2 exponent (z tz + x tx) - 2 |exponent|) times the product (2, 2, sector, n_pairs)."""
@@ -101,28 +102,26 @@ def network_modes(n_sites: int, K: jax.Array, g: jax.Array) -> Modes:
     return Modes(length, square / norm, jnp.sum(g) - ks.own * jnp.sum(K))
 
 
-def thermal_modes(n_sites: int, J: jax.Array, gamma: jax.Array, beta: jax.Array) -> Modes:
+def thermal_modes(ks: Momenta, J: jax.Array, gamma: jax.Array, beta: jax.Array) -> Modes:
     """exp(-beta H/2) of H = -J sum sz sz - gamma sum sx."""
-    ks = momenta(n_sites)
     vector = beta * jnp.stack([gamma - J * ks.cos, J * ks.sin])
     length = _norm(vector)
     return Modes(length, vector / length, beta / 2 * (gamma - J * ks.own))
 
 
-def log_trace(n_sites: int, modes: Modes) -> jax.Array:
+def log_trace(ks: Momenta, modes: Modes) -> jax.Array:
     """ln Tr of the square of the operator, in both sectors (2,), even first."""
-    ks = momenta(n_sites)
     products = 2 * jnp.sum(ks.present * _log_2cosh(modes.length), 1) + jnp.sum(ks.own_present * _log_2cosh(jnp.abs(2 * modes.own)), 1)
     return products + _log_bracket(ks, 2 * jnp.sum(ks.present * _log_tanh(modes.length), 1), 2 * modes.own) - np.log(2)
 
 
-def log_fidelity(n_sites: int, network: Modes, thermal: Modes) -> jax.Array:
+def log_fidelity(ks: Momenta, network: Modes, thermal: Modes) -> jax.Array:
     """ln Tr(Q R)^2/(Tr Q^2 Tr R^2) of `network_modes` Q and `thermal_modes` R, of the whole ring: negative, accurate to 1e-15.
 
     Q is A for a palindromic network; otherwise (A^T A)^(1/2) differs from A by a rotation of the ancillas, which changes no average.
     """
-    log_u, log_v = jax.nn.log_softmax(log_trace(n_sites, network)), jax.nn.log_softmax(log_trace(n_sites, thermal))
-    log_overlap = _log_overlap(momenta(n_sites), network, thermal)
+    log_u, log_v = jax.nn.log_softmax(log_trace(ks, network)), jax.nn.log_softmax(log_trace(ks, thermal))
+    log_overlap = _log_overlap(ks, network, thermal)
     log_mean = (log_u + log_v) / 2
     # (sum U)(sum V) - (sum (U V)^(1/2) r)^2 over the two sectors: a square, of Lagrange's identity, and a mean of 1 - r
     between = (jnp.exp((log_u[0] + log_v[1]) / 2) - jnp.exp((log_u[1] + log_v[0]) / 2)) ** 2
@@ -132,33 +131,34 @@ def log_fidelity(n_sites: int, network: Modes, thermal: Modes) -> jax.Array:
     return jnp.where(close, jnp.log1p(-jnp.where(close, infidelity, 0.0)), 2 * jax.nn.logsumexp(log_mean + log_overlap))
 
 
-def ring_averages(n_sites: int, modes: Modes, J: jax.Array, gamma: jax.Array, beta: jax.Array) -> RingAverages:
-    """Averages of H = -J sum sz sz - gamma sum sx in the state of `network_modes` or `thermal_modes`; n_sites >= 3, even or odd."""
+def ring_averages(ks: Momenta, modes: Modes, J: jax.Array, gamma: jax.Array, beta: jax.Array) -> RingAverages:
+    """Averages of H = -J sum sz sz - gamma sum sx in the state of `network_modes` or `thermal_modes`."""
 
     def log_z(x: jax.Array) -> jax.Array:
         """ln Tr(A^T A exp(-x_0 H + x_1 sum sx)), to second order in x."""
-        return jax.nn.logsumexp(log_trace(n_sites, _insert(momenta(n_sites), modes, x[0] * J, x[0] * gamma + x[1])))
+        return jax.nn.logsumexp(log_trace(ks, _insert(ks, modes, x[0] * J, x[0] * gamma + x[1])))
 
     def log_power(power: jax.Array) -> jax.Array:
-        return jax.nn.logsumexp(log_trace(n_sites, Modes(power * modes.length, modes.direction, power * modes.own)))
+        return jax.nn.logsumexp(log_trace(ks, Modes(power * modes.length, modes.direction, power * modes.own)))
 
     def slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, gradient = jax.value_and_grad(log_z)(x)
         return gradient, value
 
     gradient, curvature, value = jax.jvp(slope, (jnp.zeros(2),), (jnp.array([1.0, 0.0]),), has_aux=True)
+    n_sites = ks.n_sites
     energy, entropy = -gradient[0] / n_sites, (value - jax.grad(log_power)(1.0)) / n_sites
     return RingAverages(value, energy, beta**2 * curvature[0] / n_sites, gradient[1] / n_sites, entropy, energy - entropy / beta)
 
 
-def order_parameter_squared(n_sites: int, modes: Modes) -> float:
+def order_parameter_squared(ks: Momenta, modes: Modes) -> float:
     """<m_z^2>, m_z = sum sz/N, of `network_modes` or `thermal_modes`; in NumPy, not to be differentiated.
 
     <sz_0 sz_r> is, for each of the four products of Z, the determinant of the Toeplitz matrix C(i - j + 1), C(1) = <sz_0 sz_1> and C(0) =
     -<sx> being averages in that product alone. A momentum 0 or pi whose weight vanishes enters linearly, and so without a division.
     NaN where the products cancel: cold frustrated rings (an odd number of sites, J < 0, |J| > |gamma|).
     """
-    ks, log_z = momenta(n_sites), float(jax.nn.logsumexp(log_trace(n_sites, modes)))
+    n_sites, log_z = int(ks.n_sites), float(jax.nn.logsumexp(log_trace(ks, modes)))
     products = jnp.sum(ks.present * 2 * _log_2cosh(modes.length), 1) + jnp.sum(ks.own_present * _log_2cosh(jnp.abs(2 * modes.own)), 1)
     if log_z < np.max(products) - 25:
         return np.nan
