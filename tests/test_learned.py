@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from thermodbm import LearnedOptions, ThermalCurve, thermal_curve
+from thermodbm.drawing import draw_network
 from thermodbm.errors import InputError
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.learned import train_networks
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, make_lattice, transverse_field_ising
 from thermodbm.network.dbm import state_vector
-from thermodbm.network.ring import RingNetwork, ring_params
+from thermodbm.network.ring import from_classes, ring_params
 from thermodbm.run import networks
 
 T = [0.4, 1.0, 2.5]
@@ -55,13 +56,14 @@ def test_the_stored_network_holds_the_thermal_state(tmp_path):
     )
     curve = ThermalCurve.load(tmp_path / "c.h5")
     kept = curve.network[0]
-    n_bonds, n = len(hamiltonian.bonds), hamiltonian.n_sites
-    network = RingNetwork(np.tile(kept["K"], n_bonds), np.zeros((3, n)), np.tile(kept["g"], n))
-    psi = np.real(state_vector(ring_params(network, hamiltonian.bonds))[:, ::-1])
+    network = from_classes(kept["K"], kept["g"], kept["bond_class"], kept["site_class"])
+    params = ring_params(network, hamiltonian.bonds)
+    assert len(draw_network(params).collections) > 0
+    psi = np.real(state_vector(params)[:, ::-1])
     energies, states = np.linalg.eigh(dense(hamiltonian))
     exact = (states * np.exp(-energies / 0.8 / 2)) @ states.T
     overlap = np.sum(psi * exact) ** 2 / np.sum(psi**2) / np.sum(exact**2)
-    assert -np.log(overlap) / n == pytest.approx(curve.diagnostics["infidelity"][0], rel=1e-5)
+    assert -np.log(overlap) / hamiltonian.n_sites == pytest.approx(curve.diagnostics["infidelity"][0], rel=1e-5)
 
 
 def dense(hamiltonian):

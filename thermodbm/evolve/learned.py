@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
@@ -31,7 +30,7 @@ from thermodbm.evolve.options import LearnedOptions, SamplingOptions
 from thermodbm.evolve.training import Problem, Trained, ring_problem, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.ring import RingNetwork
+from thermodbm.network.ring import from_classes
 from thermodbm.sampling.ring import VISIBLE, ising_facts
 
 TARGET_ERROR = 1e-3
@@ -49,7 +48,6 @@ class Network(NamedTuple):
     K_beta: np.ndarray  # d/dbeta
     g_beta: np.ndarray
     infidelity: np.ndarray  # (n_T,) per site
-    converged: np.ndarray  # (n_T,)
 
 
 Store = Callable[[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
@@ -100,15 +98,6 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
     else:
         found = train_sweep(problem_of(hamiltonian, layers), betas)
     return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
-
-
-def ring_network(network: Network, k: int, classes: Classes) -> tuple[RingNetwork, RingNetwork]:
-    """The network of temperature k, bond by bond and site by site, and its derivative by beta."""
-
-    def laid_out(K: np.ndarray, g: np.ndarray) -> RingNetwork:
-        return RingNetwork(*map(jnp.asarray, (K[:, classes.bonds], np.zeros((len(K), len(classes.sites))), g[:, classes.sites])))
-
-    return laid_out(network.K[k], network.g[k]), laid_out(network.K_beta[k], network.g_beta[k])
 
 
 def systematic_error(name: str, infidelity: float, beta: float) -> float:
@@ -169,7 +158,8 @@ def learned_method(
         if state["beta"] != beta:
             levels = start_levels(key_start, plan, levels, [network.g.shape[1]], comm)
         try:
-            levels = advance_levels(key_sweep, plan, levels, (hamiltonian, *ring_network(network, k, classes)), comm)
+            weights, drift = (from_classes(K[k], g[k], *classes[:2]) for K, g in (network[1:3], network[3:5]))
+            levels = advance_levels(key_sweep, plan, levels, (hamiltonian, weights, drift), comm)
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
@@ -183,7 +173,7 @@ def learned_method(
         if fraction >= 1 or sampling.target_error:
             fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
         if fraction >= 1:
-            point = _point(point_of(plan, levels, beta, comm, combine), network, k)
+            point = _point(point_of(plan, levels, beta, comm, combine), network, k, classes)
         return state, Info(min(fraction, 1.0), message, point)
 
     def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:
@@ -192,15 +182,15 @@ def learned_method(
     return ThermalMethod(init, advance, summarize=summarize)
 
 
-def _point(point: Point, network: Network, k: int) -> Point:
+def _point(point: Point, network: Network, k: int, classes: Classes) -> Point:
     """With the network, and what is to be thought of it."""
     infidelity = float(network.infidelity[k])
     diagnostics = {**point.diagnostics, "n_layers": network.g.shape[1], "infidelity": infidelity}
     diagnostics.pop("d_tau")
     diagnostics.pop("n_slices")
     doubts = Doubt(int(diagnostics["doubts"]))
-    if np.sqrt(infidelity) > DOUBTFUL or not network.converged[k]:
+    if np.sqrt(infidelity) > DOUBTFUL:
         doubts |= Doubt.STATE
     diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts), "systematic_error": systematic_error("energy", infidelity, 0.0)}
     weights = {name: np.asarray(getattr(network, name)[k]) for name in ("beta", "K", "g", "K_beta", "g_beta")}
-    return point._replace(diagnostics=diagnostics, network=weights)
+    return point._replace(diagnostics=diagnostics, network=weights | {"bond_class": classes.bonds, "site_class": classes.sites})

@@ -29,6 +29,14 @@ class RingNetwork(NamedTuple):
         return self.kink.shape[0]
 
 
+def from_classes(K: np.ndarray, g: np.ndarray, bond_class: np.ndarray, site_class: np.ndarray) -> RingNetwork:
+    """Couplings K (L + 1, bond classes) and g (L, site classes) laid out bond by bond and site by site, without fields along z.
+
+    A file of the learned method holds all four under network/; with the bonds, `ring_params` makes the units of it.
+    """
+    return RingNetwork(jnp.asarray(K)[:, bond_class], jnp.zeros((len(K), len(site_class))), jnp.asarray(g)[:, site_class])
+
+
 def trotter_ring(hamiltonian: SpinHamiltonian, beta: jax.Array | float, n_slices: int) -> RingNetwork:
     """[exp(-delta Hz/2) exp(-delta Hx) exp(-delta Hz/2)]^n_slices for H = Hz + Hx, delta = beta/(2 n_slices).
 

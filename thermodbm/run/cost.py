@@ -13,8 +13,11 @@ from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.enumeration import all_configurations
-from thermodbm.evolve.options import DeterministicOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.learned import classes_of
+from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, VariationalOptions
 from thermodbm.evolve.sr import choose_solver
+from thermodbm.evolve.training import LAYERS
+from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
@@ -84,6 +87,8 @@ def describe_cost(config: RunConfig) -> list[str]:
         return lines + _describe_deterministic(config)
     if isinstance(config.method, VariationalOptions):
         return lines + _describe_variational(config)
+    if isinstance(config.method, LearnedOptions):
+        return lines + _describe_learned(config)
     return lines
 
 
@@ -110,6 +115,27 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
         sweep = (cost.n_updates / config.sampling.n_samples * SECONDS_PER_SPIN[_kind(config.hamiltonian)] / cores).sum()
         lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
     return lines
+
+
+def _describe_learned(config: RunConfig) -> list[str]:
+    """How networks are trained, and what sampling them takes."""
+    classes, n = classes_of(config.hamiltonian), config.hamiltonian.n_sites
+    how = "by free fermions" if applicable(config.hamiltonian) else f"by matrices of 2^{n} columns"
+    n_bonds, n_fields = len(np.unique(classes.bonds)), len(np.unique(classes.sites))
+    lines = [
+        f"{n_bonds} coupling(s) of bonds and {n_fields} of sites in every layer, trained {how} at all temperatures: seconds to a minute"
+    ]
+    most = LAYERS[-1] if config.method.layers == "auto" else config.method.layers
+    n_chains = int(np.prod(chain_groups(n, config.sampling.n_chains)))
+    n_spins = 2 * most * n * n_chains
+    size = (
+        f"{'at most ' if config.method.layers == 'auto' else ''}{most} layers: {n_spins * BYTES_PER_SPIN['ising'] / 1e6:.1f} MB for chains"
+    )
+    if config.sampling.target_error is not None:
+        return [*lines, size, "Time of sampling depends on target_error."]
+    sweeps = sum(sum(w) for w in sweeps_of_levels(config.sampling, n_chains))
+    seconds = n_spins * sweeps * SECONDS_PER_SPIN["ising"] / _cores() * np.count_nonzero(config.betas)
+    return [*lines, f"{size}, and about {duration(seconds)} of sampling on {_cores()} core(s) of a CPU"]
 
 
 def _describe_variational(config: RunConfig) -> list[str]:
