@@ -36,6 +36,7 @@ METHODS = {
         "sampling": {"n_samples": 200},
     },
     "enumerated": {"method": {"kind": "variational", "alpha": 1}},
+    "learned": {"method": {"kind": "learned", "layers": 2, "cache": False}, "sampling": {"n_chains": 8, "n_samples": 20_000}},
 }
 
 
@@ -90,7 +91,9 @@ class StopAfter:
 @pytest.mark.parametrize("name", [*METHODS, "random walk"])
 def test_a_stopped_run_ends_with_the_same_arrays(tmp_path, monkeypatch, name):
     whole = config(tmp_path / "c.h5", **METHODS.get(name, {}))
-    method = random_walk() if name == "random walk" else runner.make_method(whole.hamiltonian, whole.method, whole.sampling)
+    method = (
+        random_walk() if name == "random walk" else runner.make_method(whole.hamiltonian, whole.method, whole.sampling, SERIAL, whole.betas)
+    )
     monkeypatch.setattr(runner, "make_method", lambda *arguments: method)  # the same functions for all runs: they are compiled once
     runner.run(whole)
     expected = arrays(whole.output)

@@ -140,6 +140,7 @@ def test_infinite_temperature_through_config_and_command_line(call, tmp_path):
     assert call("plot", "a.h5")[0] == 0
     assert json.loads(call("show", "a.h5", "--json")[1])["beta"] == [0.0, 1.0]
     assert call("run", "ring.toml", "-o", "b.h5", "--quiet", "--set", "temperature={beta=[0.0]}")[0] == 0
+    assert "trained by free fermions" in call("validate", "ring.toml", "--set", "method.kind=learned")[1]
     assert "T = inf: known" in call("validate", "ring.toml", "--set", "temperature.T=[inf]", "--set", "method.kind=deterministic")[1]
 
 

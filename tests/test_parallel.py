@@ -98,7 +98,7 @@ from thermodbm import cli
 from thermodbm.errors import NumericsError
 from thermodbm.run import runner
 whole = runner.make_method
-def make_method(hamiltonian, options, sampling, comm):
+def make_method(hamiltonian, options, sampling, comm, *betas):
     method, calls = whole(hamiltonian, options, sampling, comm), []
     def advance(key, state, beta):
         calls.append(1)
