@@ -158,7 +158,9 @@ def hessian(value_and_grad: Gradient, theta: np.ndarray) -> np.ndarray:
 def minimise(value_and_grad: Gradient, theta: np.ndarray, tolerance: float = 1e-6, max_steps: int = 80) -> Minimum:
     """Damped Newton steps until the decrease to come is less than `tolerance` of the value, or lost in rounding errors.
 
-    Steps that lead uphill, or to what is no number, are shortened; the end is never worse than the beginning.
+    Steps that lead uphill, below zero (nothing but rounding errors does) or to what is no number are shortened; the end is never worse
+    than the beginning. Cold frustrated rings (odd, J < 0) have a direction along which couplings grow without end until precision is
+    lost: there it stops, not converged.
     """
     value, gradient = value_and_grad(theta)
     damping = 1e-3
@@ -176,7 +178,7 @@ def minimise(value_and_grad: Gradient, theta: np.ndarray, tolerance: float = 1e-
             move = -axes @ (slope / (curvature + damping * curvature.max()))
             move /= max(1.0, np.abs(move).max())
             new_value, new_gradient = value_and_grad(theta + move)
-            if np.isfinite(new_value) and np.isfinite(new_gradient).all() and new_value < value:
+            if np.isfinite(new_gradient).all() and -ROUNDING < new_value < value:
                 break
             damping = max(damping * 10, 1e-9)
         else:
