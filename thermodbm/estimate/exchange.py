@@ -16,6 +16,7 @@ Source: R. Brower, S. Chandrasekharan, U.-J. Wiese, Physica A 261, 520 (1998); H
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import GateElements, gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
+from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop import (
     LoopParams,
     graph_weights,
@@ -41,6 +43,13 @@ MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
 
 
+class Magnet(NamedTuple):
+    """The ring that holds a thermal state."""
+
+    ring: LoopParams
+    drift: LoopParams  # d ring / d beta
+
+
 def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ensemble:
     """The ring of 2 n_slices steps with the sampler "loop".
 
@@ -50,9 +59,10 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ense
     if sampler != "loop":
         raise InputError("method.sampler", expected='"loop" for models that conserve the magnetisation', found=sampler)
     ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
+    kernel = loop_kernel(facts, ring)
     return Ensemble(
-        kernel=loop_kernel(facts, ring),
-        weights=lambda hamiltonian, beta: loop_params(hamiltonian, ring, beta),
+        kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
+        weights=lambda hamiltonian, beta: Magnet(loop_params(hamiltonian, ring, beta), loop_params(hamiltonian, ring, 1.0)),
         measure=measure_sweep(facts, ring),
         measure_rarely=measure_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
@@ -70,10 +80,10 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
         patterns["staggered_structure_factor"] = signs
     amplitudes = np.pad(np.stack(list(patterns.values())), ((0, 0), (0, 1)))[:, ring.sites[0].reshape(-1)]  # 0 for an idle site
 
-    def measure(params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-        values = _energy_by_worldlines(ring, params, spins)
+    def measure(magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+        values = _energy_by_worldlines(ring, magnet, spins)
         if by_loops:
-            values = {"worldline_energy": values["energy"], **_energy_by_loops(ring, params, spins, info)}
+            values = {"worldline_energy": values["energy"], **_energy_by_loops(ring, magnet, spins, info)}
         first = spins[:, 0].reshape(len(spins), -1)
         moments = 0.5 * first[:, None] * amplitudes  # (n_chains, n_patterns, cells of layer 0)
         if with_field or frustrated:
@@ -86,7 +96,7 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
         values |= {name: squares[:, k] / n for k, name in enumerate(patterns)}
         values["magnetization_z"] = moments[:, 0].sum(-1) / n if with_field else jnp.zeros(len(first))
         if frustrated:
-            values["sign"] = _sign(ring, params, spins)
+            values["sign"] = _sign(ring, magnet.ring, spins)
         return values
 
     return measure
@@ -97,8 +107,8 @@ def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     lattice, by_loops = facts.lattice, facts.by_loops
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
-    def measure(params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-        slope = jnp.zeros(len(spins)) if by_loops else _slope_by_worldlines(ring, params, spins)
+    def measure(magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+        slope = jnp.zeros(len(spins)) if by_loops else _slope_by_worldlines(ring, magnet, spins)
         field = 0.5 * spins_of_layer(ring, spins, steps).astype(jnp.float32)
         values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
         if lattice.wavevectors is not None:
@@ -108,60 +118,56 @@ def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     return measure
 
 
-def _durations(ring: PlaquetteRing) -> np.ndarray:
-    """Duration of each layer's gates in units of beta, (n_layers, 1): for each bond they add up to one."""
-    return np.tile(ring.fractions / ring.n_steps, ring.n_steps)[:, None]
-
-
 def _tile(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
     return jnp.tile(x, (ring.n_steps, *[1] * (x.ndim - 1)))
 
 
-def _log_slope(params: LoopParams, ring: PlaquetteRing, weights: Callable[[GateElements], tuple], order: int = 1) -> tuple:
-    """Derivatives of ln |weights| with respect to the duration of the gates, each field (n_layers, n_pairs).
+def _log_slope(magnet: Magnet, ring: PlaquetteRing, weights: Callable[[GateElements], tuple], order: int = 1) -> tuple:
+    """Derivatives of ln |weights| along the drift, d/dbeta, each field (n_layers, n_pairs).
 
     Not a number where a weight vanishes: what it belongs to never occurs.
     """
-    durations = params.delta * ring.fractions[:, None]
 
-    def log_weights(t: jax.Array) -> tuple:
-        return jax.tree.map(lambda w: jnp.log(jnp.abs(w)), weights(gate_elements(params.zz, params.xy, t)))
+    def log_weights(exponents: tuple[jax.Array, jax.Array]) -> tuple:
+        return jax.tree.map(lambda w: jnp.log(jnp.abs(w)), weights(gate_elements(*exponents, 1.0)))
 
     derivative = log_weights
     for _ in range(order):
-        derivative = partial(lambda f, t: jax.jvp(f, (t,), (jnp.ones_like(t),))[1], derivative)
-    return jax.tree.map(partial(_tile, ring), derivative(durations))
+        derivative = partial(lambda f, x: jax.jvp(f, (x,), (magnet.drift[:2],))[1], derivative)
+    return jax.tree.map(partial(_tile, ring), derivative(magnet.ring[:2]))
 
 
-def _energy_by_loops(ring: PlaquetteRing, params: LoopParams, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-    zz, xy = _tile(ring, params.zz), _tile(ring, params.xy)
-    durations = _durations(ring)
+def _energy_by_loops(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
     lower, upper = info["labels"][:, :, 0], info["labels"][:, :, 1]
-    aligned = spins[:, :, 0] == spins[:, :, 1]
-    bond = jnp.where(aligned, zz - 2 * jnp.abs(xy), -zz - 2 * jnp.abs(xy)) * durations
+    zz, xy = _tile(ring, magnet.drift.zz), 2 * jnp.abs(_tile(ring, magnet.drift.xy))
+    bond = jnp.where(spins[:, :, 0] == spins[:, :, 1], zz, -zz) - xy
     energy = jnp.where(lower == upper, bond, 0).sum((1, 2))
-    graphs, slopes = info["graphs"], _log_slope(params, ring, graph_weights)
+    return {"energy": energy / ring.n_sites, "score": _score_by_graphs(ring, magnet, info["graphs"])}
+
+
+def _score_by_graphs(ring: PlaquetteRing, magnet: Magnet, graphs: jax.Array) -> jax.Array:
+    """-d ln W/d beta of all graphs, per site, (n_chains,)."""
+    slopes = _log_slope(magnet, ring, graph_weights)
     score = jnp.where(graphs == VERTICAL, slopes.vertical, jnp.where(graphs == HORIZONTAL, slopes.horizontal, slopes.diagonal))
-    return {"energy": energy / ring.n_sites, "score": -(score * durations).sum((1, 2)) / ring.n_sites}
+    return -score.sum((1, 2)) / ring.n_sites
 
 
-def _energy_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array) -> dict[str, jax.Array]:
-    exchange = _sum_of_gates(ring, spins, _log_slope(params, ring, lambda elements: elements), _durations(ring))
-    field = (_tile(ring, params.field) * spins).sum((1, 2, 3)) / (params.delta * ring.n_steps)  # exponents, linear in beta
+def _energy_by_worldlines(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array) -> dict[str, jax.Array]:
+    exchange = _sum_of_gates(ring, spins, _log_slope(magnet, ring, lambda elements: elements))
+    field = (_tile(ring, magnet.drift.field) * spins).sum((1, 2, 3))
     energy = -(exchange + field) / ring.n_sites
     return {"energy": energy, "score": energy}
 
 
-def _slope_by_worldlines(ring: PlaquetteRing, params: LoopParams, spins: jax.Array) -> jax.Array:
-    curvature = _log_slope(params, ring, lambda elements: elements, order=2)
-    return -_sum_of_gates(ring, spins, curvature, _durations(ring) ** 2) / ring.n_sites
+def _slope_by_worldlines(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array) -> jax.Array:
+    return -_sum_of_gates(ring, spins, _log_slope(magnet, ring, lambda elements: elements, order=2)) / ring.n_sites
 
 
-def _sum_of_gates(ring: PlaquetteRing, spins: jax.Array, elements: GateElements, scale: np.ndarray) -> jax.Array:
-    """Sum over plaquettes of what belongs to their matrix element, times scale, (n_chains,)."""
+def _sum_of_gates(ring: PlaquetteRing, spins: jax.Array, elements: GateElements) -> jax.Array:
+    """Sum over plaquettes of what belongs to their matrix element, (n_chains,)."""
     parallel, kept = _kinds(ring, spins)
     value = jnp.where(parallel, elements.parallel, jnp.where(kept, elements.kept, elements.exchanged))
-    return (value * scale).sum((1, 2))
+    return value.sum((1, 2))
 
 
 def _kinds(ring: PlaquetteRing, spins: jax.Array) -> tuple[jax.Array, jax.Array]:

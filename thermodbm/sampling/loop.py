@@ -48,25 +48,23 @@ class GraphWeights(NamedTuple):
 
 
 class LoopParams(NamedTuple):
-    """What the update needs to know of couplings and Trotter step: arguments of the jitted step."""
+    """Exponents of every gate exp(-zz sz sz - xy (sx sx + sy sy)) of one step: arguments of the jitted step."""
 
-    delta: jax.Array  # () Trotter step
-    zz: jax.Array  # (n_sub, n_pairs) coupling of each gate; zero where it does nothing
+    zz: jax.Array  # (n_sub, n_pairs) coupling times duration; zero where a gate does nothing
     xy: jax.Array  # (n_sub, n_pairs)
-    field: jax.Array  # (n_sub, 2, n_pairs) exponent of the field for each cell of a step: weight exp(field * spin)
+    field: jax.Array  # (n_sub, 2, n_pairs) of the field for each cell: weight exp(field * spin)
 
 
 def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Array | float) -> LoopParams:
-    """Couplings and field laid out on the ring, with delta = beta / n_steps."""
+    """Of a Trotter product, with delta = beta / n_steps; linear in beta."""
     delta = jnp.asarray(beta, float) / ring.n_steps
-    busy = ring.bonds >= 0
     pad = jnp.zeros(1)
     zz, xy, z_field = (jnp.concatenate([x, pad]) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.z_field))
     layers = np.zeros(len(ring.sites))
     layers[0] += 0.5  # half just below and half just above the first group of gates
     layers[1 % len(layers)] += 0.5
-    field = delta * layers[:, None, None] * z_field[ring.sites]
-    return LoopParams(delta, jnp.where(busy, zz[ring.bonds], 0), jnp.where(busy, xy[ring.bonds], 0), field)
+    duration = delta * jnp.where(ring.bonds >= 0, ring.fractions[:, None], 0)
+    return LoopParams(zz[ring.bonds] * duration, xy[ring.bonds] * duration, delta * layers[:, None, None] * z_field[ring.sites])
 
 
 def graph_weights(elements: GateElements, share: jax.Array | None = None) -> GraphWeights:
@@ -150,7 +148,7 @@ def draw_graphs(
         share: mixing of the graphs of each gate, (n_sub, n_pairs); see `graph_weights`.
     """
     n_chains, (n_layers, _, n_pairs) = len(spins), ring.shape
-    elements = gate_elements(params.zz, params.xy, params.delta * ring.fractions[:, None])
+    elements = gate_elements(params.zz, params.xy, 1.0)
     a, b, c = elements.parallel, elements.kept, jnp.abs(elements.exchanged)
     v, h, x = graph_weights(elements, share)
     n_steps = ring.n_steps

@@ -5,6 +5,7 @@ cells below (its inputs) to two cells above. All arrays of cells have the shape 
 or 1 of the plaquette (layer, pair), and time goes up with the layer, periodically.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -43,8 +44,16 @@ class PlaquetteRing:
 
 def plaquette_ring(n_sites: int, bonds: np.ndarray, n_steps: int) -> PlaquetteRing:
     """The ring of `n_steps` symmetric Trotter steps of the gates on `bonds`, (n_bonds, 2)."""
+    return ring_of_gates(n_sites, bonds, trotter_step(bonds), n_steps)
+
+
+def ring_of_gates(n_sites: int, bonds: np.ndarray, gates: Sequence[tuple[np.ndarray, float]], n_steps: int = 1) -> PlaquetteRing:
+    """A ring of `n_steps` equal steps.
+
+    Args:
+        gates: of one step, a layer after the other: numbers of bonds that share no site, and their duration in units of delta.
+    """
     even = n_sites + n_sites % 2
-    gates = trotter_step(bonds)
     orders, numbers = [], []
     for group, _ in gates:
         pairs = bonds[group]
