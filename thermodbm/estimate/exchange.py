@@ -25,13 +25,16 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
+from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
-from thermodbm.network.exchange import GateElements, gate_elements
+from thermodbm.network.exchange import GateElements, GateLayers, gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop import (
     LoopParams,
+    close_gates,
     graph_weights,
+    layered_ring,
     loop_kernel,
     loop_params,
     spins_of_layer,
@@ -56,8 +59,7 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ense
     Raises:
         InputError: for another sampler.
     """
-    if sampler != "loop":
-        raise InputError("method.sampler", expected='"loop" for models that conserve the magnetisation', found=sampler)
+    _check_loops(sampler)
     ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
     kernel = loop_kernel(facts, ring)
     return Ensemble(
@@ -67,6 +69,76 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ense
         measure_rarely=measure_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
     )
+
+
+def layered_ensemble(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemble:
+    """The closed ring of `GateLayers` of n_steps steps, trained or written down: everything is measured where the spins and the ancillas
+    are, so that the layers read the same from both ends.
+
+    Raises:
+        InputError: for another sampler than "loop", or a magnet whose loops have no free orientations.
+    """
+    _check_loops(sampler)
+    if not facts.by_loops:
+        raise InputError("model", expected="a magnet without field, frustration and easy axis", found="one with")
+    ring = layered_ring(np.array(facts.bond_pairs, int).reshape(-1, 2), facts.lattice.n_sites, n_steps)
+    kernel = loop_kernel(facts, ring)
+
+    def weights(hamiltonian: SpinHamiltonian, network: GateLayers, drift: GateLayers) -> tuple[SpinHamiltonian, Magnet]:
+        return hamiltonian, Magnet(*jax.jvp(lambda network: close_gates(network, ring), (network,), (drift,)))
+
+    return Ensemble(
+        kernel=SamplerKernel(kernel.init, lambda key, of, spins: kernel.step(key, of[1].ring, spins)),
+        weights=weights,
+        measure=measure_ends(facts, ring),
+        measure_rarely=measure_ends_rarely(facts, ring),
+        resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
+    )
+
+
+def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
+    """As `measure_sweep`, by loops, at the two ends of the network: a bond counts whose spins are on the same loop there."""
+    n, (i, j) = ring.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2).T
+    patterns = {"magnetization_z_squared": np.ones(n)}
+    if (signs := two_coloring(n, facts.lattice.bonds())) is not None:
+        patterns["staggered_structure_factor"] = signs
+    place = np.argsort(ring.sites[0].reshape(-1))[:n]  # of each site within the cells of either end
+
+    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+        hamiltonian, magnet = of
+        found = {name: 0.0 for name in ("energy", *patterns)}
+        for layer in (0, len(ring.sites) // 2):
+            s, label = (x[:, layer].reshape(len(spins), -1)[:, place] for x in (spins, info["labels"]))
+            bond = jnp.where(s[:, i] == s[:, j], hamiltonian.zz, -hamiltonian.zz) - 2 * jnp.abs(hamiltonian.xy)
+            found["energy"] += jnp.where(label[:, i] == label[:, j], bond, 0).sum(1) / (2 * n)
+            same = label[:, :, None] == label[:, None, :]
+            for name, amplitude in patterns.items():
+                moment = 0.5 * s * amplitude
+                found[name] += jnp.einsum("ci,cij,cj->c", moment, same.astype(moment.dtype), moment) / (2 * n)
+        zero = jnp.zeros(len(spins))
+        return {**found, "score": _score_by_graphs(ring, magnet, info["graphs"]), "magnetization_z": zero}
+
+    return measure
+
+
+def measure_ends_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
+    """As `measure_rarely`, at the two ends of the network."""
+    lattice, place = facts.lattice, np.argsort(ring.sites[0].reshape(-1))[: ring.n_sites]
+
+    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+        ends = spins[:, np.array([0, len(ring.sites) // 2])]
+        field = 0.5 * ends.reshape(*ends.shape[:2], -1)[..., place].astype(jnp.float32)
+        values = {"slope": jnp.zeros((len(spins), 1)), "correlation_zz": correlations(lattice, field).mean(1)}
+        if lattice.wavevectors is not None:
+            values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
+        return values
+
+    return measure
+
+
+def _check_loops(sampler: str) -> None:
+    if sampler != "loop":
+        raise InputError("method.sampler", expected='"loop" for models that conserve the magnetisation', found=sampler)
 
 
 def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:

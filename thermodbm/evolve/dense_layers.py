@@ -20,7 +20,7 @@ from thermodbm.evolve.training import Problem, free_parameters, ising_trotter
 from thermodbm.exact import all_configurations, dense_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
-from thermodbm.network.exchange import trotter_step
+from thermodbm.network.exchange import gate_groups, trotter_step
 from thermodbm.network.symmetry import symmetry_group
 
 MAX_SITES = 12
@@ -163,9 +163,7 @@ def unrotated(hamiltonian: SpinHamiltonian) -> SpinHamiltonian:
 
 def exchange_trotter(hamiltonian: SpinHamiltonian, classes: Classes, n_steps: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """K and g (layers, classes) at beta = 1 of the symmetric Trotter product of n_steps steps, and the bonds of every layer of gates."""
-    (first, _), *inner = trotter_step(hamiltonian.bonds)
-    gates = [(first, 0.5), *([*inner, (first, 1.0)] * n_steps)]
-    gates[-1] = (first, 0.5)
+    gates = gate_groups(hamiltonian.bonds, n_steps)
     n_classes = classes.bonds.max(initial=-1) + 1
     zz, xy = (_class_means(c, classes.bonds) for c in (hamiltonian.zz, hamiltonian.xy))
     fractions = np.zeros((len(gates), n_classes))

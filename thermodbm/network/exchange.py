@@ -51,12 +51,63 @@ def trotter_step(bonds: np.ndarray) -> list[tuple[np.ndarray, float]]:
     return [(groups[0], 1.0), *inner, *last, *inner[::-1]]
 
 
-def exchange_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> DBMParams:
-    """The purified state exp(-beta H/2)|Psi_inf> of a magnet that conserves S^z_tot, up to a constant, with delta = beta/(2 n_slices).
+class GateLayers(NamedTuple):
+    """Layers of gates from the ancillas (first) to the spins (last): exponents of exp(-zz sz sz - xy (sx sx + sy sy)) of the bonds of each,
+    zero for those without a gate in it, and of the field between it and the next. Groups follow each other as in `trotter_step`, begun and
+    ended in the middle of the first: 1 + n_steps (gates of a step) layers."""
 
-    H is split symmetrically as in `trotter_step`; a field along z acts for delta/2 just inside G_1^(1/2) on either side. Without
-    frustration, all phases are biases of the visible units (the sublattice rotation) and the constraints; otherwise exchange with
+    zz: jax.Array  # (n_layers, n_bonds)
+    xy: jax.Array  # (n_layers, n_bonds)
+    field: jax.Array  # (n_layers - 1, n_sites)  f of exp(f sz)
+
+
+def gate_groups(bonds: np.ndarray, n_steps: int) -> list[tuple[np.ndarray, float]]:
+    """The bonds of every layer of gates, and their duration in units of a step."""
+    (first, _), *inner = trotter_step(bonds)
+    return [(first, 0.5), *[*inner, (first, 1.0)] * (n_steps - 1), *inner, (first, 0.5)]
+
+
+def trotter_gates(hamiltonian: SpinHamiltonian, beta: jax.Array | float, n_slices: int) -> GateLayers:
+    """Of the symmetric splitting, delta = beta/(2 n_slices); a field acts for delta/2 just inside G_1^(1/2) on either side.
+
+    Differentiable in all couplings and in beta.
+    """
+    groups, delta = gate_groups(hamiltonian.bonds, n_slices), beta / (2 * n_slices)
+    durations, shares = np.zeros((len(groups), len(hamiltonian.bonds))), np.zeros((len(groups) - 1, 1))
+    for layer, (members, fraction) in enumerate(groups):
+        durations[layer, members] = fraction
+    n_gates = (len(groups) - 1) // n_slices
+    shares[::n_gates] += 0.5
+    shares[n_gates - 1 :: n_gates] += 0.5
+    parts = durations * hamiltonian.zz, durations * hamiltonian.xy, shares * hamiltonian.z_field
+    return GateLayers(*(jnp.asarray(delta * x) for x in parts))
+
+
+def gate_params(network: GateLayers, hamiltonian: SpinHamiltonian) -> DBMParams:
+    """The same network unit by unit, up to a constant.
+
+    Without frustration, all phases are biases of the visible units (the sublattice rotation) and the constraints; otherwise exchange with
     xy > 0 has complex weights.
+    """
+    rotation, builder = sublattice_rotation(hamiltonian), NetworkBuilder(hamiltonian.n_sites)
+    zz, xy, field = (np.asarray(x, float) for x in network)
+    if rotation is not None:
+        xy = -np.abs(xy)
+    for layer in range(len(zz)):
+        for b in np.flatnonzero((zz[layer] != 0) | (xy[layer] != 0)):
+            _apply_gate(builder, tuple(hamiltonian.bonds[b]), zz[layer, b], xy[layer, b])
+        if layer < len(field):
+            for site in np.flatnonzero(field[layer]):
+                builder.bias(builder.ends[site], field[layer, site])
+    if rotation is not None:
+        for site in np.flatnonzero(rotation < 0):  # (-1)^(number of down spins) of the row, and of the column -sigma'
+            builder.bias(builder.ends[site], -0.5j * np.pi)
+            builder.bias(int(site), 0.5j * np.pi)
+    return builder.params()
+
+
+def exchange_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -> DBMParams:
+    """The purified state exp(-beta H/2)|Psi_inf> of a magnet that conserves S^z_tot, up to a constant, by `trotter_gates`.
 
     Raises:
         InputError: for a model that does not conserve the magnetisation, a negative beta, or no slices.
@@ -67,51 +118,22 @@ def exchange_network(hamiltonian: SpinHamiltonian, beta: float, n_slices: int) -
         raise InputError("beta", expected="a finite number >= 0", found=beta)
     if n_slices < 1:
         raise InputError("n_slices", expected="a positive integer", found=n_slices)
-    builder = NetworkBuilder(hamiltonian.n_sites)
-    delta = beta / (2 * n_slices)
-    rotation = sublattice_rotation(hamiltonian)
-    zz, xy, z_field = (np.asarray(x, float) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.z_field))
-    if rotation is not None:
-        xy = -np.abs(xy)
-    (first, _), *inner = trotter_step(hamiltonian.bonds)
-
-    def gates(group: np.ndarray, step: float) -> None:
-        for b in group:
-            _apply_gate(builder, tuple(hamiltonian.bonds[b]), zz[b], xy[b], step)
-
-    def field(step: float) -> None:
-        for site in np.flatnonzero(z_field):
-            builder.bias(builder.ends[site], step * z_field[site])
-
-    gates(first, delta / 2)
-    for k in range(n_slices):
-        field(delta / 2)
-        for group, fraction in inner:
-            gates(group, fraction * delta)
-        field(delta / 2)
-        gates(first, delta if k < n_slices - 1 else delta / 2)
-    if rotation is not None:
-        for site in np.flatnonzero(rotation < 0):  # (-1)^(number of down spins) of the row, and of the column -sigma'
-            builder.bias(builder.ends[site], -0.5j * np.pi)
-            builder.bias(int(site), 0.5j * np.pi)
-    return builder.params()
+    return gate_params(trotter_gates(hamiltonian, beta, n_slices), hamiltonian)
 
 
-def _apply_gate(builder: NetworkBuilder, sites: tuple[int, int], zz: float, xy: float, delta: float) -> None:
-    """Append exp(-delta H_b) up to a constant: two deep units and four hidden ones, one of which drops out.
+def _apply_gate(builder: NetworkBuilder, sites: tuple[int, int], zz: float, xy: float) -> None:
+    """Append a gate up to a constant: two deep units and four hidden ones, one of which drops out.
 
     Two hidden units are the constraint s1 + s2 = d1 + d2: cos(pi k/4) cos(pi k/8) vanishes for k = s1 + s2 - d1 - d2 = +-2, +-4. Units with
     coupling 1/2 arccosh(gain) multiply by their gain where the two units they join agree: X for (s1, d1), Y for (s1, d2) and Z for
     (s1, -s2), so that a : b : c = XY : XZ : YZ.
     """
     i, j = (int(s) for s in sites)
-    if delta == 0 or (zz == 0 and xy == 0):
-        return
     if xy == 0:
-        w_i, w_j = bond_weights(-delta * zz)
+        w_i, w_j = bond_weights(-zz)
         builder.couple({builder.ends[i]: w_i, builder.ends[j]: w_j})
         return
-    a, b, c = (float(x) for x in gate_elements(zz, xy, delta))
+    a, b, c = (float(x) for x in gate_elements(zz, xy, 1.0))
     (d1, s1), (d2, s2) = builder.lengthen(i), builder.lengthen(j)
     for quarter in (0.25j * np.pi, 0.125j * np.pi):
         builder.couple({s1: quarter, s2: quarter, d1: -quarter, d2: -quarter})

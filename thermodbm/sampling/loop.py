@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateElements, gate_elements
+from thermodbm.network.exchange import GateElements, GateLayers, gate_elements, gate_groups
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop_labels import (
@@ -31,6 +31,7 @@ from thermodbm.sampling.loop_labels import (
     chains_together,
     label_clusters,
     n_labels,
+    ring_of_gates,
     take,
 )
 from thermodbm.sampling.union import at
@@ -65,6 +66,22 @@ def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Arr
     layers[1 % len(layers)] += 0.5
     duration = delta * jnp.where(ring.bonds >= 0, ring.fractions[:, None], 0)
     return LoopParams(zz[ring.bonds] * duration, xy[ring.bonds] * duration, delta * layers[:, None, None] * z_field[ring.sites])
+
+
+def layered_ring(bonds: np.ndarray, n_sites: int, n_steps: int) -> PlaquetteRing:
+    """The closed ring of `GateLayers`, cut at the spins: their cells are the inputs of layer 0, those of the ancillas of the middle one."""
+    groups = gate_groups(bonds, n_steps)
+    return ring_of_gates(n_sites, bonds, [*groups[::-1], *groups])
+
+
+def close_gates(network: GateLayers, ring: PlaquetteRing) -> LoopParams:
+    """|Psi|^2 of layers of gates on their `layered_ring`, without fields; differentiable."""
+
+    def closed(x: jax.Array) -> jax.Array:
+        both = jnp.pad(jnp.concatenate([x[::-1], x]), ((0, 0), (0, 1)))  # bond number -1 is a gate that does nothing
+        return jnp.take_along_axis(both, jnp.asarray(ring.bonds) % both.shape[1], axis=1)
+
+    return LoopParams(closed(network.zz), closed(network.xy), jnp.zeros((len(ring.bonds), 2, ring.shape[2])))
 
 
 def graph_weights(elements: GateElements, share: jax.Array | None = None) -> GraphWeights:
