@@ -26,7 +26,7 @@ from thermodbm.evolve.learned import learned_method
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.training import ring_problem, train_sweep
 from thermodbm.exact.free_fermions import ising_ring
-from thermodbm.exact.layered_ring import network_modes, order_parameter_squared, ring_averages, thermal_modes
+from thermodbm.exact.layered_ring import momenta, network_modes, order_parameter_squared, ring_averages, thermal_modes
 
 LAYERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 NAMES = ("energy", "order_parameter_squared", "specific_heat")
@@ -34,14 +34,15 @@ NAMES = ("energy", "order_parameter_squared", "specific_heat")
 
 def averages(n: int, K: np.ndarray, g: np.ndarray, beta: float) -> np.ndarray:
     """e, m_z^2 and c = beta^2 (<H^2> - <H>^2)/N of a layered ring with J = gamma = 1."""
-    modes = network_modes(n, K, g)
-    found = ring_averages(n, modes, 1.0, 1.0, beta)
-    return np.array([float(found.energy), order_parameter_squared(n, modes), float(found.specific_heat)])
+    ks = momenta(n)
+    modes = network_modes(ks, K, g)
+    found = ring_averages(ks, modes, 1.0, 1.0, beta)
+    return np.array([float(found.energy), order_parameter_squared(ks, modes), float(found.specific_heat)])
 
 
 def exact(n: int, beta: float) -> np.ndarray:
-    curve = ising_ring(n, 1.0, 1.0, np.array([beta]))
-    return np.array([curve["energy"][0], order_parameter_squared(n, thermal_modes(n, 1.0, 1.0, beta)), curve["specific_heat"][0]])
+    curve, ks = ising_ring(n, 1.0, 1.0, np.array([beta])), momenta(n)
+    return np.array([curve["energy"][0], order_parameter_squared(ks, thermal_modes(ks, 1.0, 1.0, beta)), curve["specific_heat"][0]])
 
 
 def errors_by_layers(n: int, beta: float, most: int = 12) -> dict[str, dict[int, np.ndarray]]:

@@ -24,7 +24,7 @@ from thermodbm.estimate.ensemble import (
     resize_chains,
     run_chains,
 )
-from thermodbm.estimate.exchange import exchange_ensemble
+from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
 from thermodbm.estimate.ising import ising_ensemble
 from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
 from thermodbm.estimate.statistics import Blocks, Estimate
@@ -111,7 +111,9 @@ def ensemble_at(facts: Facts, sampler: str, n_slices: int) -> Ensemble:
     Raises:
         InputError: for a sampler that does not fit.
     """
-    return (exchange_ensemble if isinstance(facts, ExchangeFacts) else ising_ensemble)(facts, sampler, n_slices)
+    if isinstance(facts, ExchangeFacts):
+        return (layered_ensemble if facts.layered else exchange_ensemble)(facts, sampler, n_slices)
+    return ising_ensemble(facts, sampler, n_slices)
 
 
 @lru_cache(maxsize=64)

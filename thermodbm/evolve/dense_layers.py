@@ -107,19 +107,24 @@ def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes 
 
 
 def dense_problem(network: DenseNetwork) -> Problem:
-    """The training of such a network, palindromic; where H has no preferred axis, gates have none either: g = -K."""
-    index = free_parameters(network.rate_K, network.rate_g)
-    if np.array_equal(network.rate_K, -network.rate_g):
-        index = (index[0], index[0])
-    layout = (np.sign(network.rate_K), np.sign(network.rate_g), *index)
-    n = network.hamiltonian.n_sites
+    """The training of such a network, palindromic. An exchange gate is exp(-t H_b) of a trained duration t: the ratio of K and g is that of
+    the bond, so that gates have no other symmetry, and no other loops, than the magnet."""
+    rates, n = (network.rate_K, network.rate_g), network.hamiltonian.n_sites
+    scales, index = [np.sign(rate) for rate in rates], free_parameters(*rates)
+    if network.hamiltonian.conserves_sz:
+        exchanged = rates[1] != 0
+        scales[0] = np.where(exchanged, rates[0] / np.where(exchanged, np.abs(rates[1]), 1), scales[0])
+        index = np.stack([np.where(exchanged, index[1], index[0]), index[1]])
+        present = np.stack(scales) != 0
+        index = np.where(present, np.searchsorted(np.unique(index[present]), index), 0)
+    layout = (*scales, *index)
 
     def target(beta: float) -> np.ndarray:
         root = thermal_rows(network, beta)
         return root / np.sqrt(np.sum(network.rows.weights[:, None] * root**2))
 
     return Problem(
-        n, network.rate_K, network.rate_g, *index,
+        n, *rates, *scales, *index,
         value_and_grad=lambda theta, root: _loss(network.product, n, theta, layout, network.tables, network.rows, root),
         target=target,
     )  # fmt: skip
@@ -193,8 +198,8 @@ def _bond_images(bonds: np.ndarray, permutation: np.ndarray) -> list[int]:
 
 def _infidelity(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows, root: jax.Array) -> jax.Array:
     """-ln(1 - I)/N = -2 ln(1 - |a - r|^2/2)/N of normalised a and r."""
-    sign_K, sign_g, index_K, index_g = layout
-    amplitude = product(n, sign_K * jnp.exp(theta[index_K]), sign_g * jnp.exp(theta[index_g]), static, rows)
+    scale_K, scale_g, index_K, index_g = layout
+    amplitude = product(n, scale_K * jnp.exp(theta[index_K]), scale_g * jnp.exp(theta[index_g]), static, rows)
     weights = rows.weights[:, None]
     amplitude = amplitude / jnp.sqrt(jnp.sum(weights * amplitude**2))
     return -2 * jnp.log1p(-jnp.sum(weights * (amplitude - root) ** 2) / 2) / n

@@ -11,6 +11,7 @@ from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.chains import (
+    Facts,
     Plan,
     advance_levels,
     chain_groups,
@@ -23,14 +24,16 @@ from thermodbm.evolve.chains import (
     start_levels,
     sweeps_of_levels,
 )
-from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, dense_network, dense_problem
+from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, dense_network, dense_problem, unrotated
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
 from thermodbm.evolve.training import Problem, Trained, ring_problem, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.ring import from_classes
+from thermodbm.network.exchange import GateLayers, gates_of_classes, trotter_step
+from thermodbm.network.ring import RingNetwork, from_classes
+from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import VISIBLE, ising_facts
 
 TARGET_ERROR = 1e-3
@@ -59,34 +62,38 @@ def train_anew(description: Mapping[str, Any], make: Callable[[], dict[str, np.n
     return make()
 
 
+def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
+    """Whether the network of a magnet is trained so, at any length: uniform tfim rings."""
+    return applicable(hamiltonian) and bool(hamiltonian.zz[0] and hamiltonian.x_field[0])
+
+
 def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
     """Bonds and sites that share a coupling.
 
     Raises:
         InputError: for a magnet that cannot be trained.
     """
-    if hamiltonian.conserves_sz:
-        raise InputError("method.kind", expected="another than learned for models that conserve the magnetisation", found=hamiltonian.model)
     if np.any(np.asarray(hamiltonian.z_field)):
         raise InputError("model.h", expected="0 with method.kind = learned", found="a field along z")
-    if applicable(hamiltonian) and float(hamiltonian.zz[0]) and float(hamiltonian.x_field[0]):
-        n = hamiltonian.n_sites
+    n = hamiltonian.n_sites
+    if by_free_fermions(hamiltonian):
         return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(n, int), np.arange(n)[None])
-    if hamiltonian.n_sites > MAX_SITES:
+    if n > MAX_SITES:
         raise InputError(
             "lattice",
-            expected=f"a uniform periodic chain, or at most {MAX_SITES} sites, with method.kind = learned",
-            found=f"{hamiltonian.lattice.kind} of {hamiltonian.n_sites} sites",
+            expected=f"a uniform periodic tfim chain, or at most {MAX_SITES} sites, with method.kind = learned",
+            found=f"{hamiltonian.lattice.kind} of {n} sites",
             hint='Use method.kind = "deterministic".',
         )
+    if unrotated(hamiltonian).conserves_sz and not exchange_facts(hamiltonian).by_loops:
+        raise InputError("model", expected="|delta| <= 1 on every bond with method.kind = learned", found="an easy axis")
     return coupling_classes(hamiltonian)
 
 
 def problem_of(hamiltonian: SpinHamiltonian, n_layers: int) -> Problem:
     """The training of a magnet's network: by free fermions where it is a uniform ring, else by dense matrices."""
-    if applicable(hamiltonian):
-        J, gamma = -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0])
-        return ring_problem(hamiltonian.n_sites, J, gamma, n_layers)
+    if by_free_fermions(hamiltonian):
+        return ring_problem(hamiltonian.n_sites, -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0]), n_layers)
     return dense_problem(dense_network(hamiltonian, n_layers))
 
 
@@ -98,6 +105,30 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
     else:
         found = train_sweep(problem_of(hamiltonian, layers), betas)
     return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
+
+
+def layers_of(hamiltonian: SpinHamiltonian, network: Network) -> int:
+    """Layers of deep units, or Trotter steps of as many layers of gates as the colours of the bonds ask for."""
+    if not hamiltonian.conserves_sz:
+        return network.g.shape[1]
+    return (network.g.shape[1] - 1) // len(trotter_step(hamiltonian.bonds))
+
+
+def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
+    """What its sampler must know."""
+    if hamiltonian.conserves_sz:
+        return exchange_facts(hamiltonian)._replace(layered=True)
+    n_layers = 2 * network.g.shape[1]
+    thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
+    largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
+    return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
+
+
+def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes: Classes) -> RingNetwork | GateLayers:
+    """Couplings of classes bond by bond and site by site."""
+    if not hamiltonian.conserves_sz:
+        return from_classes(K, g, classes.bonds, classes.sites)
+    return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)
 
 
 def systematic_error(name: str, infidelity: float, beta: float) -> float:
@@ -117,8 +148,8 @@ def learned_method(
 ) -> ThermalMethod:
     """Train a network at every beta, each beginning from its neighbour, then sample them as the deterministic method does its own.
 
-    The specific heat is -beta^2 de/dbeta along the trained networks. There is no susceptibility: layers of a learned network are no
-    imaginary times. The systematic error of the network is in all error bars.
+    The specific heat is -beta^2 de/dbeta along the trained networks. Only a conserved magnetisation has a susceptibility: layers of a
+    learned network are no imaginary times. The systematic error of the network is in all error bars.
 
     Raises:
         InputError: for a magnet that cannot be trained.
@@ -127,38 +158,36 @@ def learned_method(
     target = min(TARGET_ERROR, sampling.target_error or TARGET_ERROR)
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, comm.size)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups)
+    sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
 
     def train() -> dict[str, np.ndarray]:
         return train_networks(hamiltonian, betas, options.layers, target)._asdict()
 
     def networks() -> dict[str, np.ndarray]:
-        couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "x_field")}
+        couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
         magnet = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
         return store({**magnet, "betas": betas, "layers": options.layers, "target_error": target}, train)
 
     def plan_of(network: Network) -> Plan:
-        n_layers = 2 * network.g.shape[1]
-        thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
-        largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
-        facts = ising_facts(hamiltonian, largest)._replace(thermal=thermal)
-        return Plan(hamiltonian, facts, options.sampler or "mixed", n_together, n_groups, wanted, n_thermal)
+        return Plan(hamiltonian, facts_of(hamiltonian, network), sampler, n_together, n_groups, wanted, n_thermal)
 
     def init(key: jax.Array) -> State:
-        ensemble_at(ising_facts(hamiltonian, 1.0), options.sampler or "mixed", 1)  # complains at once
+        facts = exchange_facts(hamiltonian) if hamiltonian.conserves_sz else ising_facts(hamiltonian, 1.0)
+        ensemble_at(facts, sampler, 1)  # complains at once
         return {"beta": np.nan, "levels": {}, "networks": {}}
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         if not state["networks"]:
             trained = comm.share(networks() if comm.rank == 0 else None)[0]
-            return {**state, "networks": trained}, Info(0.0, f"trained {len(betas)} networks of {trained['g'].shape[1]} layers", None)
+            return {**state, "networks": trained}, Info(0.0, f"trained {len(betas)} networks", None)
         network = Network(**{name: np.asarray(value) for name, value in state["networks"].items()})
         k, plan = int(np.argmin(np.abs(network.beta - beta))), plan_of(network)
         key_start, key_sweep = jax.random.split(key)
         levels = {int(i): level_from(level) for i, level in state["levels"].items()}
         if state["beta"] != beta:
-            levels = start_levels(key_start, plan, levels, [network.g.shape[1]], comm)
+            levels = start_levels(key_start, plan, levels, [layers_of(hamiltonian, network)], comm)
         try:
-            weights, drift = (from_classes(K[k], g[k], *classes[:2]) for K, g in (network[1:3], network[3:5]))
+            weights, drift = (laid_out(hamiltonian, K[k], g[k], classes) for K, g in (network[1:3], network[3:5]))
             levels = advance_levels(key_sweep, plan, levels, (hamiltonian, weights, drift), comm)
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
@@ -173,7 +202,7 @@ def learned_method(
         if fraction >= 1 or sampling.target_error:
             fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
         if fraction >= 1:
-            point = _point(point_of(plan, levels, beta, comm, combine), network, k, classes)
+            point = _point(hamiltonian, point_of(plan, levels, beta, comm, combine), network, k, classes)
         return state, Info(min(fraction, 1.0), message, point)
 
     def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:
@@ -182,10 +211,10 @@ def learned_method(
     return ThermalMethod(init, advance, summarize=summarize)
 
 
-def _point(point: Point, network: Network, k: int, classes: Classes) -> Point:
+def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, k: int, classes: Classes) -> Point:
     """With the network, and what is to be thought of it."""
     infidelity = float(network.infidelity[k])
-    diagnostics = {**point.diagnostics, "n_layers": network.g.shape[1], "infidelity": infidelity}
+    diagnostics = {**point.diagnostics, "n_layers": layers_of(hamiltonian, network), "infidelity": infidelity}
     diagnostics.pop("d_tau")
     diagnostics.pop("n_slices")
     doubts = Doubt(int(diagnostics["doubts"]))

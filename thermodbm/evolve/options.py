@@ -95,13 +95,14 @@ class VariationalOptions:
 @dataclass(frozen=True)
 class LearnedOptions:
     """[method] with kind = "learned": the deterministic method's network with few layers, whose couplings are trained without sampling,
-    for uniform transverse-field Ising rings of any length and other transverse-field Ising models of at most 10 sites."""
+    for uniform transverse-field Ising rings of any length, and for all other magnets of at most 12 sites without field along z, frustrated
+    exchange and easy axes."""
 
     layers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     """Layers of deep units between ancillas and spins; auto: the fewest, the same at all temperatures, that leave an expected error of the
     order parameter of at most 1e-3, or sampling.target_error if that is less."""
-    sampler: Literal["mixed", "cluster", "column", "gibbs"] | None = None
-    """How (v, d) are sampled; None: "mixed"."""
+    sampler: Sampler | None = None
+    """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
     cache: bool = True
     """Keep trained couplings in the user's cache folder (thermodbm/learned), so that the same temperatures are trained once."""
 

@@ -30,11 +30,13 @@ ROUNDING = 1e-15
 
 
 class Problem(NamedTuple):
-    """A network of layers to be trained: K = sign exp(theta[index]), and where the sign is 0 the coupling is absent."""
+    """A network of layers to be trained: K = scale exp(theta[index]), and where the scale is 0 the coupling is absent."""
 
     n_sites: int
-    rate_K: np.ndarray  # (layers of K, classes): Trotter couplings at beta = 1; their signs are those of K
+    rate_K: np.ndarray  # (layers of K, classes): Trotter couplings at beta = 1
     rate_g: np.ndarray  # (layers of g, classes)
+    scale_K: np.ndarray  # like rate_K
+    scale_g: np.ndarray
     index_K: np.ndarray  # like rate_K, into theta
     index_g: np.ndarray
     value_and_grad: Callable[[np.ndarray, Any], tuple[jax.Array, jax.Array]]  # (theta, target) -> -ln(1 - I)/N, gradient
@@ -67,17 +69,17 @@ def free_parameters(rate_K: np.ndarray, rate_g: np.ndarray, palindromic: bool = 
 
 def couplings_of(theta: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
     """K and g."""
-    K, g = (np.sign(rate) * np.exp(theta[index]) for rate, index in _halves(problem))
+    K, g = (scale * np.exp(theta[index]) for scale, index in _halves(problem))
     return K, g
 
 
 def parameters_of(problem: Problem, K: np.ndarray, g: np.ndarray) -> np.ndarray:
     """theta of given couplings; mirror images are averaged."""
-    n_free = 1 + max(index[rate != 0].max(initial=-1) for rate, index in _halves(problem))
+    n_free = 1 + max(index[scale != 0].max(initial=-1) for scale, index in _halves(problem))
     total, count = np.zeros(n_free), np.zeros(n_free)
-    for value, (rate, index) in zip((K, g), _halves(problem), strict=True):
-        there = rate != 0
-        np.add.at(total, index[there], np.log(np.maximum(np.abs(value[there]), 1e-12)))
+    for value, (scale, index) in zip((K, g), _halves(problem), strict=True):
+        there = scale != 0
+        np.add.at(total, index[there], np.log(np.maximum(np.abs(value[there] / scale[there]), 1e-12)))
         np.add.at(count, index[there], 1)
     return total / count
 
@@ -97,16 +99,15 @@ def ring_problem(n_sites: int, J: float, gamma: float, n_layers: int, palindromi
     rate_K, rate_g = ising_trotter(np.array([J]), np.array([gamma]), n_layers)
     index_K, index_g = free_parameters(rate_K, rate_g, palindromic)
     empty = -n_layers % TOGETHER  # layers of couplings zero, so that few numbers of layers must be compiled
-    layout = [np.pad(x[:, 0], (0, empty)) for x in (np.sign(rate_K), np.sign(rate_g), index_K, index_g)]
+    rest = (np.sign(rate_K), np.sign(rate_g), index_K, index_g)
+    layout = [np.pad(x[:, 0], (0, empty)) for x in rest]
     size, ks = 2 * (n_layers + empty) + 1, momenta(n_sites, -(-n_sites // 64) * 32)
 
     def value_and_grad(theta: np.ndarray, target: Any) -> tuple[jax.Array, np.ndarray]:
         value, gradient = _ring_loss(ks, np.pad(theta, (0, size - len(theta))), layout, target)
         return value, np.asarray(gradient)[: len(theta)]
 
-    return Problem(
-        n_sites, rate_K, rate_g, index_K, index_g, value_and_grad, lambda beta: _ring_target(ks, float(J), float(gamma), float(beta))
-    )
+    return Problem(n_sites, rate_K, rate_g, *rest, value_and_grad, lambda beta: _ring_target(ks, float(J), float(gamma), float(beta)))
 
 
 def ising_trotter(J: np.ndarray, gamma: np.ndarray, n_layers: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,12 +117,12 @@ def ising_trotter(J: np.ndarray, gamma: np.ndarray, n_layers: int) -> tuple[np.n
 
 
 def _halves(problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    return (problem.rate_K, problem.index_K), (problem.rate_g, problem.index_g)
+    return (problem.scale_K, problem.index_K), (problem.scale_g, problem.index_g)
 
 
 def _ring_infidelity(ks: Momenta, theta: jax.Array, layout: list[np.ndarray], target: Modes) -> jax.Array:
-    sign_K, sign_g, index_K, index_g = layout
-    modes = network_modes(ks, sign_K * jnp.exp(theta[index_K]), sign_g * jnp.exp(theta[index_g]))
+    scale_K, scale_g, index_K, index_g = layout
+    modes = network_modes(ks, scale_K * jnp.exp(theta[index_K]), scale_g * jnp.exp(theta[index_g]))
     return -log_fidelity(ks, modes, target) / ks.n_sites
 
 

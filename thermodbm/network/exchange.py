@@ -61,6 +61,11 @@ class GateLayers(NamedTuple):
     field: jax.Array  # (n_layers - 1, n_sites)  f of exp(f sz)
 
 
+def gates_of_classes(K: np.ndarray, g: np.ndarray, bond_class: np.ndarray, n_sites: int) -> GateLayers:
+    """Exponents K and g (n_layers, classes) of zz and xy, bond by bond, without fields."""
+    return GateLayers(jnp.asarray(K)[:, bond_class], jnp.asarray(g)[:, bond_class], jnp.zeros((len(K) - 1, n_sites)))
+
+
 def gate_groups(bonds: np.ndarray, n_steps: int) -> list[tuple[np.ndarray, float]]:
     """The bonds of every layer of gates, and their duration in units of a step."""
     (first, _), *inner = trotter_step(bonds)

@@ -37,6 +37,7 @@ class ExchangeFacts(NamedTuple):
     with_field: bool
     frustrated: bool  # weights have signs
     regime: Regime
+    layered: bool = False  # layers of gates of any couplings, measured at their ends; those of a Trotter product are alike
 
     @property
     def by_loops(self) -> bool:
