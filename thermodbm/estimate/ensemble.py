@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
-Measure = Callable[[Any, Any, dict], Values]
+Measure = Callable[[Any, Any, Any], Values]
 Chains = Any
 """States of all chains of a process, in groups: a pytree of arrays (n_groups, ...)."""
 

@@ -31,6 +31,7 @@ from thermodbm.network.exchange import GateElements, GateLayers, gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop import (
+    LoopInfo,
     LoopParams,
     close_gates,
     graph_weights,
@@ -104,11 +105,11 @@ def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
         patterns["staggered_structure_factor"] = signs
     place = np.argsort(ring.sites[0].reshape(-1))[:n]  # of each site within the cells of either end
 
-    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         hamiltonian, magnet = of
         found = {name: 0.0 for name in ("energy", *patterns)}
         for layer in (0, len(ring.sites) // 2):
-            s, label = (x[:, layer].reshape(len(spins), -1)[:, place] for x in (spins, info["labels"]))
+            s, label = (x[:, layer].reshape(len(spins), -1)[:, place] for x in (spins, info.labels))
             bond = jnp.where(s[:, i] == s[:, j], hamiltonian.zz, -hamiltonian.zz) - 2 * jnp.abs(hamiltonian.xy)
             found["energy"] += jnp.where(label[:, i] == label[:, j], bond, 0).sum(1) / (2 * n)
             same = label[:, :, None] == label[:, None, :]
@@ -116,7 +117,7 @@ def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
                 moment = 0.5 * s * amplitude
                 found[name] += jnp.einsum("ci,cij,cj->c", moment, same.astype(moment.dtype), moment) / (2 * n)
         zero = jnp.zeros(len(spins))
-        return {**found, "score": _score_by_graphs(ring, magnet, info["graphs"]), "magnetization_z": zero}
+        return {**found, "score": _score_by_graphs(ring, magnet, info.graphs), "magnetization_z": zero}
 
     return measure
 
@@ -125,7 +126,7 @@ def measure_ends_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     """As `measure_rarely`, at the two ends of the network."""
     lattice, place = facts.lattice, np.argsort(ring.sites[0].reshape(-1))[: ring.n_sites]
 
-    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+    def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         ends = spins[:, np.array([0, len(ring.sites) // 2])]
         field = 0.5 * ends.reshape(*ends.shape[:2], -1)[..., place].astype(jnp.float32)
         values = {"slope": jnp.zeros((len(spins), 1)), "correlation_zz": correlations(lattice, field).mean(1)}
@@ -152,7 +153,7 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
         patterns["staggered_structure_factor"] = signs
     amplitudes = np.pad(np.stack(list(patterns.values())), ((0, 0), (0, 1)))[:, ring.sites[0].reshape(-1)]  # 0 for an idle site
 
-    def measure(magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+    def measure(magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         values = _energy_by_worldlines(ring, magnet, spins)
         if by_loops:
             values = {"worldline_energy": values["energy"], **_energy_by_loops(ring, magnet, spins, info)}
@@ -162,7 +163,7 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
             squares = moments.sum(-1) ** 2
         else:  # clusters are independent; one that crosses layer 0 has its label there
             within_group = np.arange(len(first), dtype=np.int32) % chains_together(ring, len(first))
-            labels = info["labels"][:, 0].reshape(first.shape) - within_group[:, None] * first.shape[1]
+            labels = info.labels[:, 0].reshape(first.shape) - within_group[:, None] * first.shape[1]
             add = jax.vmap(lambda label, x: jnp.zeros(x.shape).at[:, label].add(x, mode="promise_in_bounds"))
             squares = (add(labels, moments) ** 2).sum(-1)
         values |= {name: squares[:, k] / n for k, name in enumerate(patterns)}
@@ -179,7 +180,7 @@ def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     lattice, by_loops = facts.lattice, facts.by_loops
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
-    def measure(magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
+    def measure(magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         slope = jnp.zeros(len(spins)) if by_loops else _slope_by_worldlines(ring, magnet, spins)
         field = 0.5 * spins_of_layer(ring, spins, steps).astype(jnp.float32)
         values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
@@ -209,12 +210,12 @@ def _log_slope(magnet: Magnet, ring: PlaquetteRing, weights: Callable[[GateEleme
     return jax.tree.map(partial(_tile, ring), derivative(magnet.ring[:2]))
 
 
-def _energy_by_loops(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: dict) -> dict[str, jax.Array]:
-    lower, upper = info["labels"][:, :, 0], info["labels"][:, :, 1]
+def _energy_by_loops(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
+    lower, upper = info.labels[:, :, 0], info.labels[:, :, 1]
     zz, xy = _tile(ring, magnet.drift.zz), 2 * jnp.abs(_tile(ring, magnet.drift.xy))
     bond = jnp.where(spins[:, :, 0] == spins[:, :, 1], zz, -zz) - xy
     energy = jnp.where(lower == upper, bond, 0).sum((1, 2))
-    return {"energy": energy / ring.n_sites, "score": _score_by_graphs(ring, magnet, info["graphs"])}
+    return {"energy": energy / ring.n_sites, "score": _score_by_graphs(ring, magnet, info.graphs)}
 
 
 def _score_by_graphs(ring: PlaquetteRing, magnet: Magnet, graphs: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
-from thermodbm.sampling.cluster import cluster_kernel
+from thermodbm.sampling.cluster import ClusterInfo, cluster_kernel
 from thermodbm.sampling.column import column_kernel, conditional_means
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.kernel import SamplerKernel
@@ -54,17 +54,15 @@ def measure_sweep(thermal: tuple[int, ...] | None = None) -> Measure:
         thermal: layers that hold thermal averages; all, if they are alike.
     """
 
-    def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
+    def measure(magnet: Magnet, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         hamiltonian, ring, drift = magnet
         n = hamiltonian.n_sites
         values = conditional_means(hamiltonian, ring, spins, thermal)
         values["score"] = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
-        if "order_parameter_squared" not in info:
+        if info is None:
             magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
-            values["order_parameter_squared"] = (magnetisation**2).mean(0)
-            if thermal is None:
-                values["kubo_squared"] = magnetisation.mean(0) ** 2
-        return values | info
+            info = ClusterInfo((magnetisation**2).mean(0), magnetisation.mean(0) ** 2 if thermal is None else None)
+        return values | {name: value for name, value in info._asdict().items() if value is not None}
 
     return measure
 
@@ -77,7 +75,7 @@ def measure_rarely(thermal: tuple[int, ...] | None = None) -> Measure:
     """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites)
     and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
 
-    def measure(magnet: Magnet, spins: Spins, info: dict) -> dict[str, jax.Array]:
+    def measure(magnet: Magnet, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         (hamiltonian, ring, drift), lattice = magnet, magnet.hamiltonian.lattice
         energy = lambda ring: conditional_means(hamiltonian, ring, spins, thermal)["energy"]  # noqa: E731
         every = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))

@@ -5,6 +5,8 @@ Joined runs along imaginary time are found by a scan; between runs there are few
 the list from which runs are merged into clusters is short.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,13 @@ from thermodbm.sampling.union import Joints, append, at, block_length, merge, no
 
 N_SIGNS = 8
 """Independent sign assignments over which the improved estimators average (the bits of one byte)."""
+
+
+class ClusterInfo(NamedTuple):
+    """Averages over the signs of all clusters, (n_chains,) each; None where they are not known."""
+
+    order_parameter_squared: jax.Array  # <m_z^2> of a layer
+    kubo_squared: jax.Array | None  # <(m_z averaged over layers)^2>, where all layers are alike
 
 
 def run_heads(joined: jax.Array) -> jax.Array:
@@ -43,8 +52,7 @@ def _joint_capacity(facts: IsingFacts, n_layers: int) -> int:
 def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step builds all clusters from the hidden units and flips each with probability 1/2, or as the longitudinal field has it.
 
-    Without longitudinal field `info` holds estimators averaged over the clusters' signs: order_parameter_squared <m_z^2> of a
-    layer, and, where all layers are alike, kubo_squared <(m_z averaged over layers)^2>, (n_chains,) each.
+    Without longitudinal field it says `ClusterInfo`.
     """
     n_bonds, n_sites = len(facts.bond_pairs), facts.n_sites
     bond_i, bond_j = (jnp.asarray(x, jnp.int32) for x in facts.bonds.T)
@@ -82,7 +90,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         start = (jnp.int32(0), jnp.full(n_chains, -1, jnp.int32), no_joints(capacity * n_chains))
         return lax.while_loop(lambda state: jnp.any(state[1] < total), more, start)[2]
 
-    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, ClusterInfo | None]:
         key_time, key_joint, key_flip = jax.random.split(key, 3)
         u, weights = uniform(key_time, spins.shape), in_single(weights)
         kink = jnp.roll(weights.t, 1, 0)[..., None]  # between a layer and the one before
@@ -93,7 +101,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             pull = jnp.broadcast_to(weights.field[..., None] * spins, spins.shape).reshape(-1)
             pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
-            return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), {}
+            return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), None
         signs = at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
         narrow = jnp.int16 if n_sites < 2**15 else jnp.int32
         square = kubo = 0.0
@@ -103,7 +111,6 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             magnetisation = thermal.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
             square += (magnetisation**2).mean(0) / N_SIGNS
             kubo += magnetisation.mean(0) ** 2 / N_SIGNS
-        info = {"order_parameter_squared": square}
-        return flipped, info | {"kubo_squared": kubo} if facts.thermal is None else info
+        return flipped, ClusterInfo(square, kubo if facts.thermal is None else None)
 
     return SamplerKernel(init, step)

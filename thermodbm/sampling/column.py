@@ -125,11 +125,11 @@ def column_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     def init(key: jax.Array, n_chains: int) -> Spins:
         return random_spins(key, facts, n_layers, n_chains)
 
-    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, None]:
         u, weights = uniform(key, spins.shape), in_single(weights)
         for cls in classes:
             up = draw_columns(u[:, cls.sites], links(weights, spins, cls), local_field(weights, spins, cls))
             spins = spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))
-        return spins, {}
+        return spins, None
 
     return SamplerKernel(init, step)

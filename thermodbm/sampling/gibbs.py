@@ -23,7 +23,7 @@ def gibbs_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         up = jax.random.uniform(key, field.shape, jnp.float32) < jax.nn.sigmoid(2 * field)
         return jnp.where(up, 1, -1).astype(jnp.int8)
 
-    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, dict]:
+    def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, None]:
         key_bond, key_time, key_units = jax.random.split(key, 3)
         # weights of the hidden units: cosh 2W = exp 2|K| across bonds, cosh 2W' = 1/t along imaginary time
         bond, t, z_field = (x[..., None] for x in weights)
@@ -35,6 +35,6 @@ def gibbs_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         pull = w_t * h_time  # on the layer and on the next
         field = z_field + pull + jnp.roll(pull, 1, 0)
         field = field.at[:, i].add(w_i * h_bond).at[:, j].add(w_j * h_bond)
-        return draw(key_units, field), {}
+        return draw(key_units, field), None
 
     return SamplerKernel(init, step)

@@ -11,11 +11,12 @@ class SamplerKernel(NamedTuple):
     """A Markov chain, batched over chains along the last axis of its arrays.
 
     `init(key, n_chains) -> state`; `step(key, weights, state) -> (state, info)` leaves the distribution of `weights` invariant.
-    Weights are an argument, so that new ones never recompile; `info` holds what the step learnt on its way (improved estimators).
+    Weights are an argument, so that new ones never recompile; `info` is what the step learnt on its way, a NamedTuple of each sampler's own
+    (`ClusterInfo`, `LoopInfo`), or None.
     """
 
     init: Callable[[jax.Array, int], Any]
-    step: Callable[[jax.Array, Any, Any], tuple[Any, dict[str, jax.Array]]]
+    step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

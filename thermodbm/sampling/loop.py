@@ -48,6 +48,14 @@ class GraphWeights(NamedTuple):
     diagonal: jax.Array
 
 
+class LoopInfo(NamedTuple):
+    """Through what the spins moved. Carry it through a scan even where it is not needed: otherwise XLA computes the graphs anew for each
+    of their uses."""
+
+    graphs: jax.Array  # (n_chains, n_layers, n_pairs)
+    labels: jax.Array  # (n_chains, n_layers, 2, n_pairs), of `label_clusters` for groups of `chains_together`
+
+
 class LoopParams(NamedTuple):
     """Exponents of every gate exp(-zz sz sz - xy (sx sx + sy sy)) of one step: arguments of the jitted step."""
 
@@ -119,9 +127,7 @@ def spins_of_layer(ring: PlaquetteRing, spins: jax.Array, step: int | np.ndarray
 def loop_kernel(facts: ExchangeFacts, ring: PlaquetteRing) -> SamplerKernel:
     """The loop update on a ring; chains are the first axis. Which bonds freeze or mix and whether there is a field is fixed here.
 
-    The state is the spins, (n_chains, n_layers, 2, n_pairs) int8 +-1. The step's info holds the graphs through which they moved,
-    (n_chains, n_layers, n_pairs), and the labels of `label_clusters` for groups of `chains_together`, shaped like the spins. Carry it
-    through a scan even where it is not needed: otherwise XLA computes the graphs anew for each of their uses.
+    The state is the spins, (n_chains, n_layers, 2, n_pairs) int8 +-1.
     """
     choices = mixed_gates(facts, ring)
 
@@ -133,7 +139,7 @@ def loop_kernel(facts: ExchangeFacts, ring: PlaquetteRing) -> SamplerKernel:
         field = jnp.tile(params.field, (ring.n_steps, 1, 1)) * spins if facts.with_field else None
         return jnp.where(_draw_flips(key, n_labels(graphs), labels, field), -spins, spins), labels
 
-    def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, LoopInfo]:
         key_graph, key_flip, key_choice = jax.random.split(key, 3) if len(choices) > 1 else (*jax.random.split(key), None)
         share = None
         if len(choices):
@@ -144,7 +150,7 @@ def loop_kernel(facts: ExchangeFacts, ring: PlaquetteRing) -> SamplerKernel:
         keys = jax.random.split(key_flip, n_groups)
         done = jax.lax.map(lambda group: flip(group[0], params, *group[1]), (keys, grouped))
         spins, labels = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), done)
-        return spins, {"graphs": graphs, "labels": labels}
+        return spins, LoopInfo(graphs, labels)
 
     return SamplerKernel(init, step)
 
