@@ -50,6 +50,7 @@ SLOW = {
     "test_a_rank_that_fails_or_dies_ends_all_and_the_file_is_kept[raise NumericsError('one chain is lost')]",
     "test_a_rank_that_fails_or_dies_ends_all_and_the_file_is_kept[raise ZeroDivisionError]",
     "test_doctor_on_two_ranks",
+    "test_notebook_runs[few_layers]",
     "test_notebook_runs[heisenberg_magnets]",
     "test_notebook_runs[learning_the_thermal_state]",
 }
