@@ -80,7 +80,8 @@ def method_checks(name, comm, directory):
 
 
 comm = mpi_comm()
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={1 + comm.rank}"  # read when the first array is made
+devices = f"--xla_force_host_platform_device_count={1 + comm.rank}"
+os.environ["XLA_FLAGS"] = f"{devices} --xla_backend_optimization_level=1"  # read when the first array is made
 runner.start_jax()
 make_method = runner.make_method
 found = {"ranks": comm.size, "devices": comm.share(jax.local_device_count()), "sums": sums(comm), "self_test": self_test(comm)}
