@@ -131,11 +131,17 @@ def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes
     return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)
 
 
-def systematic_error(name: str, infidelity: float, beta: float) -> float:
+def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float, beta: float) -> float:
     """Of an observable per site, from the infidelity I per site of the network: the energy and its slope are off by a multiple of I, as the
-    network is nearest to the thermal state; all else by a part of its root. The numbers are upper ends of what was measured for rings, 2 to
-    12 layers and beta from .5 to 8."""
-    return {"energy": 20 * infidelity, "specific_heat": 30 * infidelity}.get(name, np.sqrt(infidelity))
+    network is nearest to the thermal state; all else by a part of its root.
+
+    The numbers are upper ends of what was measured, exactly: tfim rings of 24 to 64 sites, gamma/J = .5, 1, 2, beta J from .25 to 8 and 2 to
+    8 layers (energy up to 11/beta to 2.5 J times I, m_x .15 and m_z^2 .5 times its root); Heisenberg rings of 8.
+    """
+    scale = max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
+    of_root = 1.0 if hamiltonian.conserves_sz else 0.15 if name == "magnetization_x" else 0.5
+    first_order = {"energy": (12 / beta + 3 * scale) * infidelity, "specific_heat": 60 * infidelity}
+    return first_order.get(name, of_root * np.sqrt(infidelity))
 
 
 def learned_method(
@@ -196,7 +202,7 @@ def learned_method(
 
         def combine(name: str, found: list[Estimate]) -> Estimate:
             error = np.asarray(found[0].error)
-            off = systematic_error(name, infidelity, beta)
+            off = systematic_error(hamiltonian, name, infidelity, beta)
             return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
 
         if fraction >= 1 or sampling.target_error:
@@ -220,6 +226,10 @@ def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, k: int,
     doubts = Doubt(int(diagnostics["doubts"]))
     if np.sqrt(infidelity) > DOUBTFUL:
         doubts |= Doubt.STATE
-    diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts), "systematic_error": systematic_error("energy", infidelity, 0.0)}
+    diagnostics |= {
+        "doubts": float(doubts),
+        "trusted": float(not doubts),
+        "systematic_error": systematic_error(hamiltonian, "energy", infidelity, network.beta[k]),
+    }
     weights = {name: np.asarray(getattr(network, name)[k]) for name in ("beta", "K", "g", "K_beta", "g_beta")}
     return point._replace(diagnostics=diagnostics, network=weights | {"bond_class": classes.bonds, "site_class": classes.sites})
