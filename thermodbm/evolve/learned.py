@@ -135,7 +135,7 @@ def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float,
     """Of an observable per site, from the infidelity I per site of the network: the energy and its slope are off by a multiple of I, as the
     network is nearest to the thermal state; all else by a part of its root.
 
-    The numbers are upper ends of what was measured, exactly: tfim rings of 32 and 64 sites, gamma/J = .5 and 1, beta J from .25 to 8, 2 to 8
+    The numbers are upper ends of what was measured, exactly: tfim rings of 32 and 64 sites, gamma/J = .5 and 1, beta J .25 to 8, 2 to 8
     layers (energy up to 11/beta to 2.5 J times I, m_x .15 and m_z^2 .5 times its root); Heisenberg rings of 8.
     """
     scale = max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
