@@ -17,6 +17,8 @@ def test_both_parities_and_all_signs_agree_with_diagonalisation(n_sites, J, gamm
     if not (J or gamma):
         return
     expected, found = thermal_averages(diagonalise(hamiltonian), BETAS), ising_ring(n_sites, J, gamma, BETAS)
+    frustrated = n_sites % 2 == 1 and J < 0 and abs(gamma) <= -J
+    assert ("correlation_zz" in found) == (bool(J and gamma) and not frustrated)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-10, err_msg=name)
 
@@ -31,7 +33,7 @@ def test_reference_values():
 @pytest.mark.parametrize(("n_sites", "J", "gamma"), [(64, 1.0, 1.0), (64, 1.0, 0.5), (64, -0.5, 1.0), (65, -1.0, 0.3), (400, 1.0, 2.0)])
 def test_thermodynamic_relations_hold_down_to_very_low_temperature(n_sites, J, gamma):
     betas = np.geomspace(1e-3, 1e4, 2001)
-    curve = ising_ring(n_sites, J, gamma, betas)
+    curve = ising_ring(n_sites, J, gamma, betas, correlations=False)
     assert all(np.isfinite(v).all() for v in curve.values())
     assert (curve["specific_heat"] >= -1e-13).all()
     assert (np.diff(curve["entropy"]) <= 1e-13).all() and (curve["entropy"] >= -1e-13).all()
@@ -46,6 +48,17 @@ def test_magnetization_is_the_derivative_of_the_free_energy(J):
     step = 1e-4
     up, down = (ising_ring(33, J, 0.6 + d, BETAS)["free_energy"] for d in (step, -step))
     np.testing.assert_allclose(ising_ring(33, J, 0.6, BETAS)["magnetization_x"], -(up - down) / (2 * step), atol=1e-5)
+
+
+def test_correlations_of_long_cold_rings():
+    """Deep in the ordered phase <m_z^2> is (1 - (gamma/J)^2)^(1/4); nothing overflows; critical correlations fall as r^(-1/4)."""
+    ordered = ising_ring(200, 1.0, 0.5, np.array([1e3]))
+    np.testing.assert_allclose(ordered["order_parameter_squared"], 0.75**0.25, rtol=1e-2)
+    np.testing.assert_allclose(ordered["structure_factor_zz"][0, 0], 200 * ordered["order_parameter_squared"][0], rtol=1e-12)
+    critical = ising_ring(256, 1.0, 1.0, np.array([1e5]))["correlation_zz"][0]
+    r = np.array([4, 8, 16])
+    chord = np.sin(np.pi * r / 256)  # of the ring of a conformal theory
+    np.testing.assert_allclose(np.diff(np.log(critical[r])) / np.diff(np.log(chord)), -0.25, atol=2e-3)
 
 
 def test_ground_state_of_the_infinite_critical_chain():

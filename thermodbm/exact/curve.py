@@ -16,7 +16,7 @@ Curve = dict[str, np.ndarray]
 def exact_solver(hamiltonian: SpinHamiltonian) -> Callable[[np.ndarray], Curve]:
     """A function from inverse temperatures (n_T,) to the exact curve; all the costly work is done here, once.
 
-    Diagonalisation with all observables where it is cheap, free fermions (without correlations) for longer uniform Ising rings.
+    Diagonalisation with all observables where it is cheap, free fermions for longer uniform Ising rings, with correlations up to 256 sites.
 
     Raises:
         InputError: if neither is possible.

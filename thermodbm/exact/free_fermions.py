@@ -14,7 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import entr, expit, logsumexp
 
+from thermodbm.exact.layered_ring import thermal_correlations_zz
 from thermodbm.models.hamiltonian import SpinHamiltonian
+
+MAX_SITES_CORRELATIONS = 256
+"""Their determinants take N^4 operations a temperature."""
 
 
 class _Derivatives(NamedTuple):
@@ -37,7 +41,7 @@ def applicable(hamiltonian: SpinHamiltonian) -> bool:
     return uniform and bool(hamiltonian.x_field[0] or hamiltonian.zz[0])
 
 
-def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[str, np.ndarray]:
+def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray, *, correlations: bool = True) -> dict[str, np.ndarray]:
     """Thermal averages per site of H = -J sum sz_i sz_{i+1} - gamma sum sx_i on a ring (Pauli matrices).
 
     Args:
@@ -46,7 +50,9 @@ def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[
         betas: inverse temperatures > 0, (n_T,).
 
     Returns:
-        energy, specific_heat, entropy, free_energy and magnetization_x, each (n_T,).
+        energy, specific_heat, entropy, free_energy and magnetization_x, each (n_T,). If asked for, and up to `MAX_SITES_CORRELATIONS` sites
+        where ground states are not degenerate by frustration: correlation_zz (n_T, n_sites), its mean order_parameter_squared (n_T,) and
+        its transform structure_factor_zz (n_T, n_sites).
     """
     betas = np.asarray(betas, float)
     even, odd = (_sector(n_sites, J, gamma, betas, parity) for parity in (1, -1))
@@ -54,13 +60,20 @@ def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray) -> dict[
     energy = -(p * even.beta + q * odd.beta)
     entropy = p * even.entropy + q * odd.entropy + entr(p) + entr(q)
     variance = p * even.beta_beta + q * odd.beta_beta + p * q * (even.beta - odd.beta) ** 2
-    return {
+    curve = {
         "energy": energy / n_sites,
         "specific_heat": betas**2 * variance / n_sites,
         "entropy": entropy / n_sites,
         "free_energy": (energy - entropy / betas) / n_sites,
         "magnetization_x": (p * even.gamma + q * odd.gamma) / betas / n_sites,
     }
+    frustrated = n_sites % 2 == 1 and J < 0 and abs(gamma) <= -J  # large numbers cancel
+    if not correlations or n_sites > MAX_SITES_CORRELATIONS or frustrated or not (J and gamma):
+        return curve
+    log_z = np.logaddexp(even.log_z, odd.log_z)
+    pairs = np.array([thermal_correlations_zz(n_sites, J, gamma, b, z) for b, z in zip(betas, log_z, strict=True)])
+    waves = np.fft.fft(pairs, axis=1).real
+    return curve | {"correlation_zz": pairs, "order_parameter_squared": pairs.mean(1), "structure_factor_zz": waves}
 
 
 def _sector(n: int, J: float, gamma: float, betas: np.ndarray, parity: int) -> _Derivatives:

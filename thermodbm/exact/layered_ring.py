@@ -152,27 +152,41 @@ def ring_averages(ks: Momenta, modes: Modes, J: jax.Array, gamma: jax.Array, bet
 
 
 def order_parameter_squared(ks: Momenta, modes: Modes) -> float:
-    """<m_z^2>, m_z = sum sz/N, of `network_modes` or `thermal_modes`; in NumPy, not to be differentiated.
+    """<m_z^2>, m_z = sum sz/N, of `network_modes` or `thermal_modes`, as `correlations_zz`."""
+    return float(correlations_zz(ks, modes, float(jax.nn.logsumexp(log_trace(ks, modes)))).mean())
 
-    <sz_0 sz_r> is, for each of the four products of Z, the determinant of the Toeplitz matrix C(i - j + 1), C(1) = <sz_0 sz_1> and C(0) =
-    -<sx> being averages in that product alone. A momentum 0 or pi whose weight vanishes enters linearly, and so without a division.
+
+def correlations_zz(ks: Momenta, modes: Modes, log_z: float) -> np.ndarray:
+    """<sz_0 sz_r>, (n_sites,), in the state of `network_modes` or `thermal_modes`; in NumPy, not to be differentiated.
+
+    It is, for each of the four products of Z, the determinant of the Toeplitz matrix C(i - j + 1), C(1) = <sz_0 sz_1> and C(0) = -<sx>
+    being averages in that product alone. A momentum 0 or pi whose weight vanishes enters linearly, and so without a division.
     NaN where the products cancel: cold frustrated rings (an odd number of sites, J < 0, |J| > |gamma|).
+
+    Args:
+        log_z: ln Z of both sectors together.
     """
-    n_sites, log_z = int(ks.n_sites), float(jax.nn.logsumexp(log_trace(ks, modes)))
-    products = jnp.sum(ks.present * 2 * _log_2cosh(modes.length), 1) + jnp.sum(ks.own_present * _log_2cosh(jnp.abs(2 * modes.own)), 1)
+    n_sites, modes = int(ks.n_sites), Modes(*(np.asarray(x, float) for x in modes))
+    products = np.sum(ks.present * 2 * np.logaddexp(modes.length, -modes.length), 1)
+    products += np.sum(ks.own_present * np.logaddexp(2 * modes.own, -2 * modes.own), 1)
     if log_z < np.max(products) - 25:
-        return np.nan
-    modes = Modes(*(np.asarray(x, float) for x in modes))
-    distances = np.arange(1, n_sites // 2 + 1)
-    correlations = np.zeros(len(distances))
+        return np.full(n_sites, np.nan)
+    half = np.zeros(n_sites // 2)
     for sector, parity in enumerate((1, -1)):
         pairs, own = ks.present[sector] > 0, ks.own_present[sector] > 0
         angle = np.arctan2(ks.sin[sector], ks.cos[sector])[pairs]
         part = Modes(modes.length[sector, pairs], modes.direction[:, sector][:, pairs], modes.own[sector, own])
         for sign in (1, -1):
-            correlations += (1 if sign > 0 else parity) * _correlations(n_sites, angle, ks.own[sector, own], part, sign, log_z)
-    count = np.where(2 * distances == n_sites, 1, 2)
-    return float((1 + correlations @ count) / n_sites)
+            half += (1 if sign > 0 else parity) * _correlations(n_sites, angle, ks.own[sector, own], part, sign, log_z)
+    return np.concatenate([[1.0], half, half[: (n_sites - 1) // 2][::-1]])
+
+
+def thermal_correlations_zz(n_sites: int, J: float, gamma: float, beta: float, log_z: float) -> np.ndarray:
+    """<sz_0 sz_r>, (n_sites,), of the exact thermal state, in double precision whatever JAX is set to."""
+    ks = momenta(n_sites)
+    vector = beta * np.stack([gamma - J * ks.cos, J * ks.sin])
+    length = np.sqrt(np.sum(vector**2, 0) + 1e-300)
+    return correlations_zz(ks, Modes(length, vector / length, beta / 2 * (gamma - J * ks.own)), log_z)
 
 
 def _norm(vector: jax.Array) -> jax.Array:
@@ -234,7 +248,9 @@ def _correlations(n: int, angle: np.ndarray, own_cos: np.ndarray, modes: Modes, 
     own = [-np.where(r[:, 0] % 2, cos, 1.0) / n for cos in own_cos]  # cos(k r), k = 0 or pi
     log_weight = 2 * np.sum(np.logaddexp(modes.length, -modes.length) + (1 - sign) / 2 * np.log(np.tanh(modes.length))) - np.log(2) - log_z
     total = np.zeros(n // 2)
-    cosh, sinh = np.cosh(2 * modes.own) * 2, np.sinh(2 * modes.own) * 2
+    log_weight += np.sum(2 * np.abs(modes.own))  # of which 2 cosh and 2 sinh of 2 own are free, then
+    decay = np.exp(-4 * np.abs(modes.own))
+    cosh, sinh = 1 + decay, np.sign(modes.own) * (1 - decay)
     even, odd = (cosh, sinh) if sign > 0 else (sinh, cosh)
     # prod (even + odd * [mode joined]) is linear in each mode: sum over which of them are joined, by inclusion and exclusion
     for joined in np.ndindex(*(2,) * len(own)):

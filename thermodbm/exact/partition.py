@@ -20,8 +20,7 @@ def log_partition(hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> jax.
 
     >>> from thermodbm import graph, transverse_field_ising
     >>> spin = transverse_field_ising(graph(1, []), gamma=0.5)
-    >>> with jax.enable_x64(True):
-    ...     round(float(jax.grad(log_partition)(spin, 2.0).x_field[0]), 6)  # beta tanh(beta gamma)
+    >>> round(float(jax.grad(log_partition)(spin, 2.0).x_field[0]), 6)  # beta tanh(beta gamma)
     1.523188
     """
     n = hamiltonian.n_sites
