@@ -62,7 +62,7 @@ def make_method(
     """The method that belongs to a set of options; `betas` are those that it will be asked for."""
     match options:
         case DeterministicOptions():
-            return deterministic_method(hamiltonian, options, sampling, comm)
+            return deterministic_method(hamiltonian, options, sampling, comm, betas)
         case LearnedOptions():
             return learned_method(hamiltonian, options, sampling, betas, comm, kept if options.cache else train_anew)
         case VariationalOptions():
