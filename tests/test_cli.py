@@ -110,7 +110,7 @@ def test_what_needs_no_jax_does_not_wait_for_it(call, tmp_path, command):
     out, err = process.communicate(timeout=300)
     assert process.returncode == (2 if "none" in command else 0) and (out or "none" in command)
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
-    assert "typer" in imported and not imported & {"jax", "flax", "xarray", "arviz_stats", "scipy", "matplotlib", "networkx", "optax"}
+    assert "typer" in imported and not imported & {"jax", "flax", "xarray", "scipy", "matplotlib", "networkx", "optax"}
 
 
 def test_version(call):

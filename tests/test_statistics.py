@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thermodbm.estimate.statistics import append, from_blocks, from_chains, no_blocks, with_controls
+from thermodbm.estimate.statistics import append, from_blocks, from_chains, no_blocks, split_ess, with_controls
 
 
 def autoregressive(rng, n_sweeps, n_chains, rho):
@@ -20,6 +20,18 @@ def test_errors_of_correlated_series_are_right():
     pulls = np.array([e.mean / e.error for e in estimates])
     assert 0.8 < np.mean(pulls**2) < 1.25
     assert abs(np.mean([e.tau_int for e in estimates]) - 4.5) < 0.5
+
+
+def test_effective_sample_sizes_are_those_of_arviz():
+    """To ten digits, for short and long chains, one and many, odd lengths, antithetic and disagreeing ones, and chains that never move."""
+    array_stats = pytest.importorskip("arviz_stats.base").array_stats
+    rng = np.random.default_rng(6)
+    for n_draws, n_chains, rho in [(4, 64, 0.0), (5, 3, 0.5), (313, 64, 0.5), (64, 8, 0.95), (500, 4, 0.99), (301, 1, 0.7), (400, 2, -0.9)]:
+        series = autoregressive(rng, n_draws, n_chains, rho)
+        apart = series + 3 * rng.normal(size=n_chains)
+        for x in (series, apart, np.round(series), 0 * series + apart[:1]):
+            if np.ptp(x) > 0:
+                assert split_ess(x) == pytest.approx(array_stats.ess(x.T, chain_axis=0, draw_axis=1, method="mean"), rel=1e-10)
 
 
 def test_disagreeing_chains_are_seen():

@@ -77,7 +77,7 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
     Keys belong to groups, by their numbers (n_groups,), and a device works through its groups one after the other: which device that is
     changes no bit of the result. Arrays of `Samples` have groups in front, and room for MAX_STRETCHES stretches.
     """
-    kernel = ensemble.kernel
+    step, measure, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure, ensemble.measure_rarely))  # traced once
 
     def signed(values: Values) -> Values:
         sign = values.get("sign")
@@ -87,15 +87,15 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
 
     def sweep(weights: Any, carry: tuple, key: jax.Array) -> tuple[tuple, Values]:
         state, _ = carry
-        state, info = kernel.step(key, weights, state)
-        values = {name: v.astype(float) for name, v in ensemble.measure(weights, state, info).items()}
+        state, info = step(key, weights, state)
+        values = {name: v.astype(float) for name, v in measure(weights, state, info).items()}
         values["energy_score"] = values["energy"] * values["score"]
         return (state, info), signed(values)
 
     def stretch(weights: Any, key: jax.Array, state: Any) -> tuple[Any, Samples]:
-        no_info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(kernel.step, key, weights, state)[1])
+        no_info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, key, weights, state)[1])
         (state, info), values = jax.lax.scan(partial(sweep, weights), (state, no_info), jax.random.split(key, every))
-        rare = {name: v.astype(float) for name, v in ensemble.measure_rarely(weights, state, info).items()}
+        rare = {name: v.astype(float) for name, v in measure_rarely(weights, state, info).items()}
         if "sign" in values:
             rare["sign"] = values["sign"][-1]
         return state, Samples(values, signed(rare))

@@ -123,16 +123,25 @@ def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int)
     return ensemble, run_chains(ensemble, mesh, every)
 
 
-def advance_levels(key: jax.Array, plan: Plan, levels: Mapping[int, Level], source: tuple, comm: Comm) -> dict[int, Level]:
+def advance_levels(
+    key: jax.Array,
+    plan: Plan,
+    levels: Mapping[int, Level],
+    source: tuple,
+    comm: Comm,
+    wait: Callable[[int], None] = lambda n_slices: None,
+) -> dict[int, Level]:
     """One chunk of work where least is done; the first chunks, which compile, for all levels at once, so that every core has its share.
 
     Args:
         source: from what the ensemble makes its weights.
+        wait: for the program of a number of slices, if others make it.
     """
     done = progress_of(plan, levels)
     now = range(len(done)) if max(done) == 0 else [int(np.argmin(done))]
 
     def sweep(k: int) -> Level:
+        wait(levels[k].n_slices)
         return sweep_level(jax.random.fold_in(key, k), plan, k, levels[k], source, comm)
 
     with ThreadPoolExecutor(max_workers=len(now)) as pool:
@@ -186,6 +195,14 @@ def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices
             chains = first_chains(ensemble, jax.random.fold_in(key, k), _groups(plan, comm), plan.n_together)
         levels[k] = Level(n_slices, chains, 0, None)
     return levels
+
+
+def compile_level(plan: Plan, n_slices: int, source: tuple, comm: Comm) -> None:
+    """Make all that `sweep_level` will run at this number of slices, by a call that sweeps nothing."""
+    ensemble, run, mesh = _runner(plan, n_slices, comm)
+    key, groups = jax.random.key(0), _groups(plan, comm)
+    chains = first_chains(ensemble, key, groups, plan.n_together)
+    run(key, source, groups, place_groups(mesh, chains), jnp.asarray(0))
 
 
 def sweep_level(key: jax.Array, plan: Plan, k: int, level: Level, source: tuple, comm: Comm) -> Level:

@@ -1,6 +1,6 @@
 """Method I as a thermal method: analytic networks at two or three Trotter steps, sampled in turn, extrapolated to a vanishing step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,13 @@ from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
 from thermodbm.estimate.trust import Doubt
+from thermodbm.evolve.ahead import Ahead
 from thermodbm.evolve.chains import (
     Level,
     Plan,
     advance_levels,
     chain_groups,
+    compile_level,
     ensemble_at,
     how_far,
     level_from,
@@ -49,11 +51,16 @@ def make_plan(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampl
 
 
 def deterministic_method(
-    hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, comm: Comm = SERIAL
+    hamiltonian: SpinHamiltonian,
+    options: DeterministicOptions,
+    sampling: SamplingOptions,
+    comm: Comm = SERIAL,
+    betas: Sequence[float] = (),
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 
-    The same seed gives the same results, bit for bit, whatever the number of devices of a process.
+    Programs for the later ones of `betas` are compiled while the present temperature is sampled. The same seed gives the same results, bit
+    for bit, whatever the number of devices of a process.
 
     Raises:
         InputError: for a sampler that does not fit the model.
@@ -63,6 +70,14 @@ def deterministic_method(
 
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
 
+    def source(beta: float) -> tuple[SpinHamiltonian, jax.Array]:
+        return hamiltonian, jnp.asarray(beta, float)
+
+    def slices_at(beta: float) -> list[int]:
+        return slices(beta, d_tau, options.extrapolate)
+
+    programs = Ahead(lambda n_slices: compile_level(plan, n_slices, source(1.0), comm))
+
     def init(key: jax.Array) -> State:
         return {"beta": np.nan, "levels": {}}
 
@@ -70,9 +85,10 @@ def deterministic_method(
         key_start, key_sweep = jax.random.split(key)
         levels = {int(k): level_from(level) for k, level in state["levels"].items()}
         if state["beta"] != beta:
-            levels = start_levels(key_start, plan, levels, slices(beta, d_tau, options.extrapolate), comm)
+            levels = start_levels(key_start, plan, levels, slices_at(beta), comm)
+        programs.begin((level.n_slices for level in levels.values()), (n for b in sorted(betas) if b > beta for n in slices_at(b)))
         try:
-            levels = advance_levels(key_sweep, plan, levels, (hamiltonian, jnp.asarray(beta, float)), comm)
+            levels = advance_levels(key_sweep, plan, levels, source(beta), comm, programs.wait)
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {"beta": beta, "levels": {str(k): plain(level) for k, level in levels.items()}}

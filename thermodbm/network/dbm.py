@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thermodbm.network.layers import DBM
-
 
 class DBMParams(NamedTuple):
     """Weights of Psi(v) = sum_{h, d} exp(a.v + b.h + c.d + h W v + h W_deep d); all units are +-1, V = 2 n_sites."""
@@ -34,6 +32,8 @@ def log_amplitude(params: DBMParams, visible: jax.Array, deep: jax.Array) -> jax
 
     Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), eq. (3), with the hidden units summed.
     """
+    from thermodbm.network.layers import DBM  # Flax, which takes as long to import as a small curve to sample
+
     module = DBM(n_visible=len(params.a), n_hidden=len(params.b), n_deep=len(params.c), dtype=params.W.dtype)
     return module.apply(params.variables(), visible, deep)
 

@@ -14,7 +14,6 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, create_model
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.ansatz import check_ansatz
 from thermodbm.evolve.options import (
     DeterministicOptions,
     ExactOptions,
@@ -261,6 +260,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     if isinstance(method, DeterministicOptions):
         _check_sampler(hamiltonian, method.sampler)
     if isinstance(method, VariationalOptions):
+        from thermodbm.evolve.ansatz import check_ansatz  # with Flax, which others can do without
+
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
     return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)

@@ -9,14 +9,9 @@ import numpy as np
 
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
-from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
-from thermodbm.evolve.enumeration import all_configurations
-from thermodbm.evolve.learned import classes_of
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, VariationalOptions
-from thermodbm.evolve.sr import choose_solver
-from thermodbm.evolve.training import LAYERS
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import trotter_step
@@ -119,6 +114,9 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
 
 def _describe_learned(config: RunConfig) -> list[str]:
     """How networks are trained, and what sampling them takes."""
+    from thermodbm.evolve.learned import classes_of  # with what its training needs
+    from thermodbm.evolve.training import LAYERS
+
     classes, n = classes_of(config.hamiltonian), config.hamiltonian.n_sites
     how = "by free fermions" if applicable(config.hamiltonian) else f"by matrices of 2^{n} columns"
     n_bonds, n_fields = len(np.unique(classes.bonds)), len(np.unique(classes.sites))
@@ -140,6 +138,10 @@ def _describe_learned(config: RunConfig) -> list[str]:
 
 def _describe_variational(config: RunConfig) -> list[str]:
     """Parameters, what is summed or sampled, and the solver; how many steps the evolution takes is not known beforehand."""
+    from thermodbm.evolve.ansatz import make_ansatz  # with Flax
+    from thermodbm.evolve.enumeration import all_configurations
+    from thermodbm.evolve.sr import choose_solver
+
     options, ansatz = config.method, make_ansatz(config.hamiltonian, config.method)
     module, hamiltonian, n = ansatz.module, ansatz.hamiltonian, config.hamiltonian.n_sites
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2 * n), float))

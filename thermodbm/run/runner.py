@@ -6,22 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
-from thermodbm.evolve.learned import learned_method, train_anew
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, VariationalOptions
-from thermodbm.evolve.variational import variational_method
 from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
@@ -33,6 +30,9 @@ from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.output import reserve
 from thermodbm.run.progress import Progress, Reporter
 from thermodbm.run.results import ThermalCurve, collect, write_curve
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 
 def start_jax() -> None:
@@ -59,13 +59,20 @@ def make_method(
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
 ) -> ThermalMethod:
-    """The method that belongs to a set of options; `betas` are those that it will be asked for."""
+    """The method that belongs to a set of options; `betas` are those that it will be asked for.
+
+    What only some methods need, such as Flax, is imported for those alone: it takes as long as a short run.
+    """
     match options:
         case DeterministicOptions():
-            return deterministic_method(hamiltonian, options, sampling, comm)
+            return deterministic_method(hamiltonian, options, sampling, comm, betas)
         case LearnedOptions():
+            from thermodbm.evolve.learned import learned_method, train_anew
+
             return learned_method(hamiltonian, options, sampling, betas, comm, kept if options.cache else train_anew)
         case VariationalOptions():
+            from thermodbm.evolve.variational import variational_method
+
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
             return exact_method(hamiltonian, options, comm)
@@ -183,7 +190,7 @@ def thermal_curve(
     beta: Any = None,
     method: str | MethodOptions | Mapping[str, Any] = "deterministic",
     sampling: SamplingOptions | Mapping[str, Any] | None = None,
-    module: nn.Module | None = None,
+    module: "nn.Module | None" = None,
     params: Any = None,
     progress: bool = True,
     output: str | Path | None = None,
@@ -227,6 +234,8 @@ def thermal_curve(
     if module is not None or params is not None:
         if not isinstance(config.method, VariationalOptions):
             raise InputError("module", expected="the variational method", found=config.method_kind)
+        from thermodbm.evolve.variational import variational_method
+
         own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
     with (
         reserve(config.output, force) if config.output else nullcontext(),

@@ -69,7 +69,6 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         flat, total = spins.reshape(-1), n_layers * n_bonds
         p, positive = -jnp.expm1(-2 * jnp.abs(weights.bond)).reshape(-1), (weights.bond > 0).reshape(-1)
         p_max = p.max()
-        later = lambda trial, gap: jnp.minimum(trial + gap, total)  # noqa: E731
 
         def more(state: tuple) -> tuple:
             k, last, found = state
@@ -77,7 +76,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             # successes of a Bernoulli(p_max) trial per (layer, bond) come at geometric distances
             gap = jnp.log(jnp.maximum(u, jnp.float32(2**-25))) / jnp.log1p(-p_max)
             gap = jnp.minimum(jnp.floor(gap), total).astype(jnp.int32) + 1
-            trial = lax.associative_scan(later, gap.at[0].add(last))
+            trial = jnp.minimum(last + jnp.cumsum(gap, axis=0, dtype=jnp.int64), total).astype(jnp.int32)  # sums far beyond the total
             trial_here = jnp.where(trial < total, trial, 0)
             layer, bond = jnp.divmod(trial_here, n_bonds)
             own = trial_here if len(weights.bond) > 1 else bond  # where its coupling stands
@@ -104,13 +103,16 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), None
         signs = at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
         narrow = jnp.int16 if n_sites < 2**15 else jnp.int32
-        square = kubo = 0.0
-        for k in range(N_SIGNS):
-            flipped = jnp.where((signs >> k) & 1 == 1, -spins, spins)
+
+        def one(k: jax.Array, sums: tuple) -> tuple:
+            square, kubo, _ = sums
+            flipped = jnp.where((signs >> k.astype(jnp.uint8)) & 1 == 1, -spins, spins)
             thermal = flipped if facts.thermal is None else flipped[np.array(facts.thermal)]
             magnetisation = thermal.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
-            square += (magnetisation**2).mean(0) / N_SIGNS
-            kubo += magnetisation.mean(0) ** 2 / N_SIGNS
+            return square + (magnetisation**2).mean(0) / N_SIGNS, kubo + magnetisation.mean(0) ** 2 / N_SIGNS, flipped
+
+        nothing = jnp.zeros(spins.shape[-1], jnp.float32)
+        square, kubo, flipped = lax.fori_loop(0, N_SIGNS, one, (nothing, nothing, spins))
         return flipped, ClusterInfo(square, kubo if facts.thermal is None else None)
 
     return SamplerKernel(init, step)

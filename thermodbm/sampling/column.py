@@ -8,6 +8,10 @@ the same with b -> -b. Their normalisations give s_0's odds, ln Z+/Z- = sum_l 2 
 backward. The same two filters from both ends give every conditional expectation, which is how `conditional_means` gets rid of most noise.
 """
 
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +20,8 @@ from jax import lax
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.kernel import SamplerKernel, uniform
 from thermodbm.sampling.ring import IsingFacts, RingWeights, SiteClass, Spins, in_single, local_field, random_spins, site_classes
+
+Carry = TypeVar("Carry")
 
 
 def _through_kink(t: jax.Array, ratio: jax.Array) -> jax.Array:
@@ -88,6 +94,14 @@ def links(weights: RingWeights, spins: Spins, cls: SiteClass) -> jax.Array:
     return jnp.broadcast_to(t, (spins.shape[0], *t.shape[1:]))
 
 
+def over_classes(update: Callable[[Carry, SiteClass], Carry], carry: Carry, classes: Sequence[SiteClass]) -> Carry:
+    """Update after update, one for each class; classes of the same shape share their program."""
+    if len({cls.neighbors.shape for cls in classes}) > 1:
+        return reduce(update, classes, carry)
+    tables = jax.tree.map(lambda *x: jnp.stack(x), *classes)
+    return lax.scan(lambda carry, cls: (update(carry, cls), None), carry, tables)[0]
+
+
 def conditional_means(
     hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins, layers: tuple[int, ...] | None = None
 ) -> dict[str, jax.Array]:
@@ -102,19 +116,23 @@ def conditional_means(
     """
     n, weights = hamiltonian.n_sites, in_single(weights)
     single = jnp.float32
-    energy = m_x = m_z = jnp.zeros(spins.shape[-1], single)
     couplings = jnp.asarray(hamiltonian.zz, single)
+    fields = jnp.stack([jnp.asarray(f, single) for f in (hamiltonian.x_field, hamiltonian.z_field)])[..., None]
     as_field = RingWeights(-couplings[None], weights.t, jnp.zeros((1, n), single))  # local_field -> sum_j J_ij s_j
     measured = slice(1, None) if layers is None else np.array(layers)
-    for cls in site_classes(hamiltonian):
+
+    def add(sums: tuple, cls: SiteClass) -> tuple:
+        energy, m_x, m_z = sums
         means = column_means(links(weights, spins, cls), local_field(weights, spins, cls))
         s, sx = means if layers is None else (x[measured - 1] for x in means)
         s_mean, sx_mean = s.mean(0), sx.mean(0)
         bond = (s * local_field(as_field, spins[measured], cls)).mean(0)
-        x_field, z_field = (jnp.asarray(f, single)[cls.sites][:, None] for f in (hamiltonian.x_field, hamiltonian.z_field))
+        x_field, z_field = fields[:, cls.sites]
         energy -= (bond / 2 + jnp.abs(x_field) * sx_mean + z_field * s_mean).sum(0)
-        m_x += (jnp.sign(x_field) * sx_mean).sum(0)
-        m_z += s_mean.sum(0)
+        return energy, m_x + (jnp.sign(x_field) * sx_mean).sum(0), m_z + s_mean.sum(0)
+
+    nothing = jnp.zeros(spins.shape[-1], single)
+    energy, m_x, m_z = over_classes(add, (nothing, nothing, nothing), site_classes(hamiltonian))
     return {"energy": energy / n, "magnetization_x": m_x / n, "magnetization_z": m_z / n}
 
 
@@ -127,9 +145,11 @@ def column_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
 
     def step(key: jax.Array, weights: RingWeights, spins: Spins) -> tuple[Spins, None]:
         u, weights = uniform(key, spins.shape), in_single(weights)
-        for cls in classes:
+
+        def draw(spins: Spins, cls: SiteClass) -> Spins:
             up = draw_columns(u[:, cls.sites], links(weights, spins, cls), local_field(weights, spins, cls))
-            spins = spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))
-        return spins, None
+            return spins.at[:, cls.sites].set(jnp.where(up, 1, -1).astype(spins.dtype))
+
+        return over_classes(draw, spins, classes), None
 
     return SamplerKernel(init, step)

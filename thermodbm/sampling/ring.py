@@ -153,4 +153,4 @@ def random_spins(key: jax.Array, hamiltonian: SpinHamiltonian | IsingFacts, n_la
 
 def resize(spins: Spins, n_layers: int) -> Spins:
     """The same worldlines on a ring of other length, for a start close to equilibrium."""
-    return spins[jnp.arange(n_layers) * spins.shape[0] // n_layers]
+    return spins[np.arange(n_layers) * spins.shape[0] // n_layers]

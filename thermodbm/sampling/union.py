@@ -35,7 +35,7 @@ def no_joints(size: int) -> Joints:
 
 def append(joints: Joints, keep: jax.Array, a: jax.Array, b: jax.Array) -> Joints:
     """The list with those joints a, b behind it that are to be kept; all three (rows, columns)."""
-    rank = lax.associative_scan(jnp.add, keep.astype(jnp.int32))
+    rank = jnp.cumsum(keep, axis=0, dtype=jnp.int32)
     n_kept = rank[-1]
     before = jnp.cumsum(n_kept, dtype=jnp.int32) - n_kept
     place = jnp.where(keep, joints.count + before + rank - 1, joints.a.size)
