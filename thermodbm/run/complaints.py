@@ -44,7 +44,8 @@ def input_error(error: ValidationError, data: Mapping[str, Any], sections: Mappi
     related = [(path, c) for path, c in complaints if path[: len(first)] == first or first[: len(path)] == path]
     path = max((path for path, _ in related), key=len)  # of the branches of a union, the one that got furthest was meant
     here = [c for p, c in related if p == path]
-    here = [c for c in here if not c["type"].endswith("_type")] or here
+    if any(not c["type"].endswith(("_type", "literal_error")) for c in here):  # of the right type, but beyond its range
+        here = [c for c in here if not c["type"].endswith("_type")]
     where, complaint = _dotted(path), here[0]
     if complaint["type"] == "extra_forbidden":
         return _unknown_key(where, complaint["loc"], sections)

@@ -257,7 +257,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sampling = SamplingOptions(**sections["sampling"])
     ignored = {where.partition(".")[2] for where in IGNORED[document.method.kind]}
     sections["sampling"] = {k: v for k, v in sections["sampling"].items() if k not in ignored}
-    if isinstance(method, DeterministicOptions):
+    if isinstance(method, DeterministicOptions | LearnedOptions):
         _check_sampler(hamiltonian, method.sampler)
     if isinstance(method, VariationalOptions):
         from thermodbm.evolve.ansatz import check_ansatz  # with Flax, which others can do without
