@@ -18,6 +18,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_longitudinal_field",
+    "test_a_stopped_run_ends_with_the_same_arrays[enumerated]",
+    "test_every_observable_agrees_with_diagonalisation[bonds of both signs]",
+    "test_every_observable_agrees_with_diagonalisation[easy axis, ferromagnetic]",
+    "test_every_observable_agrees_with_diagonalisation[Heisenberg, ferromagnetic, in a field]",
+    "test_every_observable_agrees_with_diagonalisation[random bonds and fields]",
+    "test_every_observable_agrees_with_diagonalisation[frustrated triangles, easy axis]",
+    "test_amplitudes_and_derivatives[sum of a product]",
+    "test_log_derivatives_match_automatic_differentiation[0.3-2]",
     "test_pairings_of_opposite_signs_do_not_cancel_at_the_start",
     "test_notebook_runs[first_thermal_curve]",
     "test_enumerated_evolution_follows_the_exact_curve[random graph in fields]",

@@ -1,6 +1,7 @@
 """Every sampler of the Ising network against enumeration of the ring, with random couplings of both signs."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import jax
@@ -209,6 +210,7 @@ def test_gradients_reach_every_coupling_through_sampled_weights():
         spins, _ = kernel.step(key, ring_weights(hamiltonian, BETA, N_LAYERS), spins)
     for closed in (False, True):  # both ways to the ring
 
+        @partial(jax.jit, static_argnames="closed")
         def mean_log_weight(hamiltonian, beta, closed=closed):
             of = (lambda h, b, n: close_ring(trotter_ring(h, b, n // 2))) if closed else ring_weights
             return log_weight(hamiltonian, of(hamiltonian, beta, N_LAYERS), spins).mean()

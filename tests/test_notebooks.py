@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_the_four_notebooks_are_there():
-    names = {"first_thermal_curve", "how_a_network_becomes_a_gibbs_state", "heisenberg_magnets", "learning_the_thermal_state"}
+def test_the_five_notebooks_are_there():
+    names = {"first_thermal_curve", "how_a_network_becomes_a_gibbs_state", "heisenberg_magnets", "learning_the_thermal_state", "few_layers"}
     assert names == {path.stem for path in NOTEBOOKS}
 
 

@@ -206,7 +206,9 @@ def test_what_is_no_hamiltonian_is_told(monkeypatch):
 
 def test_parameters_come_with_or_without_their_outer_name(monkeypatch):
     given = []
-    monkeypatch.setattr(runner, "variational_method", lambda *arguments, module, params: given.append(params) or fake())
+    monkeypatch.setattr(
+        "thermodbm.evolve.variational.variational_method", lambda *arguments, module, params: given.append(params) or fake()
+    )
     for params in ({"a": 1}, {"params": {"a": 1}}):
         thermodbm.thermal_curve(CHAIN, T=1.0, method="variational", module="a module", params=params, progress=False)
     assert given == [{"a": 1}] * 2
@@ -281,7 +283,7 @@ def test_an_ansatz_of_ones_own_reaches_the_variational_method(monkeypatch):
         given.update(own, alpha=options.alpha)
         return fake()
 
-    monkeypatch.setattr(runner, "variational_method", variational)
+    monkeypatch.setattr("thermodbm.evolve.variational.variational_method", variational)
     options = thermodbm.VariationalOptions(alpha=2)
     curve = thermodbm.thermal_curve(CHAIN, T=1.0, method=options, module="a module", params={"a": 1}, progress=False)
     assert curve.method == "variational" and given == {"module": "a module", "params": {"a": 1}, "alpha": 2}
