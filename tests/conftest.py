@@ -18,6 +18,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_every_observable_agrees_with_diagonalisation[frustrated ladder]",
     "test_longitudinal_field",
     "test_a_stopped_run_ends_with_the_same_arrays[enumerated]",
     "test_every_observable_agrees_with_diagonalisation[bonds of both signs]",
