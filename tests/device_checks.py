@@ -12,7 +12,8 @@ from thermodbm import graph, heisenberg, thermal_curve, transverse_field_ising
 from thermodbm.comm import SERIAL
 from thermodbm.errors import Interrupted
 from thermodbm.run.checkpoint import load_checkpoint
-from thermodbm.run.config import describe, parse_config
+from thermodbm.run.config import parse_config
+from thermodbm.run.describe import describe
 from thermodbm.run.runner import run, start_jax
 
 TRIANGLE = graph(3, [(0, 1), (1, 2), (0, 2)])

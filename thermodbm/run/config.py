@@ -267,28 +267,6 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)
 
 
-def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
-    """The [lattice] and [model] tables that give this Hamiltonian: the inverse of what `parse_config` builds."""
-    lattice = hamiltonian.lattice
-    if lattice.kind == "graph":
-        place: dict[str, Any] = {"kind": "graph", "n_sites": lattice.n_sites, "edges": lattice.edges}
-    else:
-        periodic = lattice.periodic if len(set(lattice.periodic)) > 1 else lattice.periodic[0]
-        place = {"kind": lattice.kind, "extent": lattice.extent, "periodic": periodic}
-    zz, xy = np.asarray(hamiltonian.zz, float), np.asarray(hamiltonian.xy, float)
-    x_field, z_field = np.asarray(hamiltonian.x_field, float), np.asarray(hamiltonian.z_field, float)
-    if hamiltonian.model == "tfim":
-        couplings = {"J": -zz, "gamma": x_field, "h": z_field}
-    elif hamiltonian.model == "xxz":
-        couplings = {"J": 4 * xy, "delta": np.divide(zz, xy, out=np.ones_like(zz), where=xy != 0), "h": 2 * z_field}
-    elif hamiltonian.model == "heisenberg":
-        couplings = {"J": 4 * zz, "h": 2 * z_field}
-    else:
-        n_first = len(lattice.bonds(1))
-        couplings = {"J1": 4 * zz[:n_first], "J2": 4 * zz[n_first:], "h": 2 * z_field}
-    return {"lattice": place, "model": {"kind": hamiltonian.model, **{name: _uniform(values) for name, values in couplings.items()}}}
-
-
 def plain_options(where: str, options: Any) -> dict[str, Any]:
     """Options, a dataclass or a mapping, as they would stand in a config."""
     if not (is_dataclass(options) or isinstance(options, Mapping)):
@@ -322,10 +300,6 @@ def _tuples(value: Any) -> Any:
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in table.items() if v is not None}
-
-
-def _uniform(values: np.ndarray) -> float | list[float]:
-    return float(values[0]) if len(values) and (values == values[0]).all() else values.tolist()
 
 
 def _lattice(table: Mapping[str, Any]) -> Lattice:

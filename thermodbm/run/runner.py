@@ -23,8 +23,9 @@ from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
-from thermodbm.run.config import METHODS, RunConfig, describe, parse_config, plain_options, refuse_ignored
+from thermodbm.run.config import METHODS, RunConfig, parse_config, plain_options, refuse_ignored
 from thermodbm.run.cost import check_machine
+from thermodbm.run.describe import describe
 from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.output import reserve
