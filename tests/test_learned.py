@@ -111,9 +111,9 @@ def test_networks_of_another_magnet_are_refused(cache):
     [
         (j1j2(make_lattice("chain", 4), J2=0.5), "without frustration"),
         (xxz(make_lattice("chain", 4), delta=2.0), "easy axis"),
-        (heisenberg(make_lattice("chain", 16)), "chain of 16 sites"),
+        (heisenberg(make_lattice("chain", 18, False)), "chain of 18 sites"),
         (transverse_field_ising(make_lattice("chain", 4), h=0.1), "field along z"),
-        (transverse_field_ising(make_lattice("square", (4, 4))), "square of 16 sites"),
+        (transverse_field_ising(make_lattice("cubic", (4, 4, 4))), "cubic of 64 sites"),
     ],
 )
 def test_what_cannot_be_trained_is_told(hamiltonian, match):

@@ -24,11 +24,12 @@ from thermodbm.evolve.chains import (
     start_levels,
     sweeps_of_levels,
 )
-from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, dense_network, dense_problem, unrotated
+from thermodbm.evolve.cluster import CARRIED, CARRIED_BLINDLY, clusters, is_uniform, uniform_classes
+from thermodbm.evolve.dense_layers import MAX_VECTOR_SITES, Classes, coupling_classes, dense_network, dense_problem, unrotated
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
-from thermodbm.evolve.training import Problem, Trained, ring_problem, train_fewest, train_sweep
+from thermodbm.evolve.training import Problem, Trained, parameters_of, ring_problem, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import GateLayers, gates_of_classes, trotter_step
@@ -78,33 +79,56 @@ def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
     n = hamiltonian.n_sites
     if by_free_fermions(hamiltonian):
         return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(n, int), np.arange(n)[None])
-    if n > MAX_SITES:
+    if unrotated(hamiltonian).conserves_sz and not exchange_facts(hamiltonian).by_loops:
+        raise InputError("model", expected="|delta| <= 1 on every bond with method.kind = learned", found="an easy axis")
+    if n <= MAX_VECTOR_SITES:
+        return coupling_classes(hamiltonian)
+    if not (is_uniform(hamiltonian) and clusters(hamiltonian)):
         raise InputError(
             "lattice",
-            expected=f"a uniform periodic tfim chain, or at most {MAX_SITES} sites, with method.kind = learned",
+            expected=f"at most {MAX_VECTOR_SITES} sites, or a uniform periodic lattice with clusters of so many (method.kind = learned)",
             found=f"{hamiltonian.lattice.kind} of {n} sites",
             hint='Use method.kind = "deterministic".',
         )
-    if unrotated(hamiltonian).conserves_sz and not exchange_facts(hamiltonian).by_loops:
-        raise InputError("model", expected="|delta| <= 1 on every bond with method.kind = learned", found="an easy axis")
-    return coupling_classes(hamiltonian)
+    return uniform_classes(hamiltonian)
 
 
-def problem_of(hamiltonian: SpinHamiltonian, n_layers: int) -> Problem:
-    """The training of a magnet's network: by free fermions where it is a uniform ring, else by dense matrices."""
+def problem_of(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes) -> Problem:
+    """The training of a magnet's network: by free fermions where it is a uniform ring, else written out."""
     if by_free_fermions(hamiltonian):
         return ring_problem(hamiltonian.n_sites, -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0]), n_layers)
-    return dense_problem(dense_network(hamiltonian, n_layers))
+    return dense_problem(dense_network(hamiltonian, n_layers, classes))
 
 
 def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers: int | str, target_error: float) -> Network:
-    """Of all temperatures."""
-    betas = sorted(set(map(float, betas)))
+    """Of all temperatures: on the magnet itself, or on a cluster of it.
+
+    On a cluster, the infidelity is `CARRIED` times what it is there, or what couplings of a smaller cluster make of it if that is more.
+    """
+    betas, classes = sorted(set(map(float, betas))), classes_of(hamiltonian)
+    if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
+        found = _train(hamiltonian, betas, layers, target_error, classes)
+        return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
+    cluster, *smaller = clusters(hamiltonian)
+    found = _train(cluster, betas, layers, target_error / np.sqrt(CARRIED), uniform_classes(cluster))
+    network = Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
+    return network._replace(infidelity=carried_infidelity(network, cluster, smaller, layers_of(cluster, network)))
+
+
+def carried_infidelity(network: Network, cluster: SpinHamiltonian, smaller: Sequence[SpinHamiltonian], n_layers: int) -> np.ndarray:
+    """Per site (n_T,), of a network trained on a cluster where it is used on a large magnet."""
+    if not smaller:
+        return CARRIED_BLINDLY * network.infidelity
+    problem = problem_of(cluster, n_layers, uniform_classes(cluster))
+    small = train_sweep(problem_of(smaller[0], n_layers, uniform_classes(smaller[0])), network.beta)
+    there = [problem.value_and_grad(parameters_of(problem, t.K, t.g), problem.target(t.beta))[0] for t in small]
+    return CARRIED * np.maximum(network.infidelity, np.array(there, float))
+
+
+def _train(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers: int | str, target_error: float, classes: Classes) -> list[Trained]:
     if layers == "auto":
-        found: list[Trained] = train_fewest(lambda n: problem_of(hamiltonian, n), betas, target_error)[1]
-    else:
-        found = train_sweep(problem_of(hamiltonian, layers), betas)
-    return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
+        return train_fewest(lambda n: problem_of(hamiltonian, n, classes), betas, target_error)[1]
+    return train_sweep(problem_of(hamiltonian, layers, classes), betas)
 
 
 def layers_of(hamiltonian: SpinHamiltonian, network: Network) -> int:

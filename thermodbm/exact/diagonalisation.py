@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 from thermodbm.errors import InputError
@@ -51,10 +52,15 @@ def all_configurations(n_sites: int) -> np.ndarray:
     return spins_of(np.arange(2**n_sites), n_sites)
 
 
-def dense_hamiltonian(hamiltonian: SpinHamiltonian) -> np.ndarray:
+def sparse_hamiltonian(hamiltonian: SpinHamiltonian) -> csr_array:
     """Matrix of H, (2^N, 2^N) of float64, rows and columns in the order of `all_configurations`."""
     orbits = Orbits.of(hamiltonian.n_sites, np.arange(hamiltonian.n_sites)[None], flip=False)
-    return sector_matrix(orbits, np.ones(1), orbits.representatives, transitions(orbits, Couplings.of(hamiltonian))).toarray()
+    return csr_array(sector_matrix(orbits, np.ones(1), orbits.representatives, transitions(orbits, Couplings.of(hamiltonian))))
+
+
+def dense_hamiltonian(hamiltonian: SpinHamiltonian) -> np.ndarray:
+    """`sparse_hamiltonian` with its zeros."""
+    return sparse_hamiltonian(hamiltonian).toarray()
 
 
 def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
