@@ -7,7 +7,7 @@ from thermodbm import LearnedOptions, ThermalCurve, thermal_curve
 from thermodbm.drawing import draw_network
 from thermodbm.errors import InputError
 from thermodbm.estimate.trust import Doubt
-from thermodbm.evolve.learned import train_networks
+from thermodbm.evolve.networks import train_networks
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.network.dbm import state_vector
@@ -133,5 +133,5 @@ def test_too_few_layers_are_told():
 
 def test_fewest_layers_grow_as_the_temperature_falls():
     hamiltonian = transverse_field_ising(make_lattice("chain", 16))
-    layers = [train_networks(hamiltonian, [beta], "auto", 1e-3).g.shape[1] for beta in (0.25, 1.0, 4.0)]
+    layers = [train_networks(hamiltonian, [beta], "auto", 1e-3)["g"].shape[1] for beta in (0.25, 1.0, 4.0)]
     assert layers == sorted(layers) and layers[0] < layers[-1] <= 8

@@ -5,9 +5,10 @@ from scipy.linalg import expm
 
 from thermodbm.errors import InputError
 from thermodbm.evolve import cluster as cluster_module
-from thermodbm.evolve import dense_layers, learned
-from thermodbm.evolve.cluster import clusters, is_uniform, uniform_classes
+from thermodbm.evolve import dense_layers, networks
+from thermodbm.evolve.cluster import clusters, composed, is_uniform, uniform_classes
 from thermodbm.evolve.dense_layers import (
+    Rows,
     coupling_classes,
     dense_averages,
     dense_network,
@@ -16,6 +17,7 @@ from thermodbm.evolve.dense_layers import (
     orbit_rows,
     thermal_rows,
 )
+from thermodbm.evolve.networks import layers_of
 from thermodbm.evolve.training import (
     couplings_of,
     expected_error,
@@ -204,17 +206,35 @@ def test_clusters_resemble_the_magnet():
 
 
 def test_couplings_carry_over_to_a_larger_magnet(monkeypatch):
-    """A cluster's estimate of the infidelity against free fermions of the large ring."""
-    monkeypatch.setattr(learned, "MAX_VECTOR_SITES", 10)
+    """A cluster's estimate of the infidelity against free fermions of the large ring; the coldest networks are composed of hotter ones."""
     monkeypatch.setattr(cluster_module, "MAX_VECTOR_SITES", 10)
-    monkeypatch.setattr(learned, "by_free_fermions", lambda _: False)
-    ring = transverse_field_ising(make_lattice("chain", 48), 1.0, 1.2)
-    network = learned.train_networks(ring, [1.0, 2.0, 4.0], 3, 1e-3)
-    problem = ring_problem(48, 1.0, 1.2, 3)
-    for beta, K, g, infidelity in zip(network.beta, network.K, network.g, network.infidelity, strict=True):
-        true = problem.value_and_grad(parameters_of(problem, K, g), problem.target(beta))[0]
-        own = train(problem, beta).infidelity
-        assert own < true < 2 * own and true < infidelity < 10 * true
+    ring = transverse_field_ising(make_lattice("chain", 48))
+    monkeypatch.setattr(networks, "by_free_fermions", lambda _: False)
+    found = networks.train_on_clusters(clusters(ring), [1.0, 8.0], 4, 1e-3)
+    assert len(found[-1].K) == 5 and found[-1].beta == 8
+    problem = ring_problem(48, 1.0, 1.0, 4)
+    for network in found:
+        true = problem.value_and_grad(parameters_of(problem, network.K, network.g), problem.target(network.beta))[0]
+        assert true < network.infidelity < 30 * true
+    with pytest.raises(InputError, match="composed of"):
+        networks.train_on_clusters(clusters(ring), [8.0], 1, 1e-3)
+
+
+def test_composed_networks_are_powers():
+    for hamiltonian in (transverse_field_ising(make_lattice("chain", 4), 1.0, 0.7), heisenberg(make_lattice("chain", 4))):
+        trained = train(dense_problem(dense_network(hamiltonian, 2)), 1.0)
+        twice, whole = composed(trained, 2), dense_network(hamiltonian, 4)
+        once = network_rows(dense_network(hamiltonian, 2)._replace(rows=Rows(np.eye(16), np.ones(16))), trained.K, trained.g)
+        found = network_rows(whole._replace(rows=Rows(np.eye(16), np.ones(16))), twice.K, twice.g)
+        np.testing.assert_allclose(found, once @ once, rtol=1e-10)
+        assert twice.beta == 2 and layers_of(hamiltonian, twice) == 4
+        hotter = network_rows(
+            whole._replace(rows=Rows(np.eye(16), np.ones(16))), twice.K + 1e-4 * twice.K_beta, twice.g + 1e-4 * twice.g_beta
+        )
+        h = dense_hamiltonian(dense_network(hamiltonian, 1).hamiltonian)
+        drift = (hotter / np.linalg.norm(hotter) - found / np.linalg.norm(found)) / 1e-4
+        exact = [m / np.linalg.norm(m) for m in (expm(-h), expm(-h * (1 + 5e-5)))]
+        np.testing.assert_allclose(drift, (exact[1] - exact[0]) / 1e-4, atol=0.02)
 
 
 def test_a_descent_from_afar_never_ends_worse_nor_in_nan():

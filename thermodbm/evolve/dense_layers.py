@@ -29,6 +29,8 @@ MAX_SITES = 10
 """More are not written out as matrices."""
 MAX_VECTOR_SITES = 16
 """More are not written out as vectors."""
+SITES_TOGETHER = 4
+"""In a Kronecker product of transverse layers."""
 N_NUMBERS = 2**16
 """Of all random vectors together, but there are four at least."""
 
@@ -124,16 +126,21 @@ def dense_problem(network: DenseNetwork) -> Problem:
         index = np.stack([np.where(exchanged, index[1], index[0]), index[1]])
         present = np.stack(scales) != 0
         index = np.where(present, np.searchsorted(np.unique(index[present]), index), 0)
-    layout = (*scales, *index)
+    layout, matrix = (*scales, *index), sparse_hamiltonian(network.hamiltonian)
 
     def target(beta: float) -> np.ndarray:
         root = thermal_rows(network, beta) * np.sqrt(network.rows.weights)[:, None]
         return root / np.linalg.norm(root)
 
+    def drift(root: np.ndarray) -> np.ndarray:
+        acted = (matrix @ root.T).T
+        return (np.sum(root * acted) * root - acted) / 2
+
     return Problem(
         n, *rates, *scales, *index,
         value_and_grad=lambda theta, root: _loss(network.product, n, theta, layout, network.tables, network.rows, root),
         target=target,
+        drift=drift,
         curvature=lambda theta: np.asarray(_curvature(network.product, n, theta, layout, network.tables, network.rows)),
     )  # fmt: skip
 
@@ -235,9 +242,9 @@ _curvature = jax.jit(_metric, static_argnums=(0, 1))
 
 
 def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax.Array], rows: Rows) -> jax.Array:
-    """Rows of D(K_0) X(g_1) D(K_1) ... X(g_L) D(K_L): X as the product of two Kronecker products over halves of the sites."""
+    """Rows of D(K_0) X(g_1) D(K_1) ... X(g_L) D(K_L): X as Kronecker products over groups of sites, each moved to the back when done."""
     zz, sites = static
-    left = n // 2
+    groups = np.array_split(np.arange(n), -(-n // SITES_TOGETHER))
 
     def kron(exponents: jax.Array) -> jax.Array:
         matrix = jnp.ones((1, 1))
@@ -247,10 +254,10 @@ def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax
 
     def layer(amplitude: jax.Array, couplings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         K_l, g_l = couplings
-        exponents = g_l[sites]
-        halves = amplitude.reshape(-1, 2**left, 2 ** (n - left))
-        halves = kron(exponents[:left]) @ (halves @ kron(exponents[left:]))
-        return halves.reshape(amplitude.shape) * jnp.exp(K_l @ zz), None
+        for group in groups:
+            front = amplitude.reshape(len(amplitude), 2 ** len(group), -1)
+            amplitude = jnp.einsum("rax,ab->rxb", front, kron(g_l[sites[group]]))
+        return amplitude.reshape(len(amplitude), -1) * jnp.exp(K_l @ zz), None
 
     start = jnp.asarray(rows.vectors) * jnp.exp(K[0] @ zz)
     return jax.lax.scan(layer, start, (jnp.asarray(K)[1:], jnp.asarray(g)))[0]

@@ -42,6 +42,7 @@ class Problem(NamedTuple):
     value_and_grad: Callable[[np.ndarray, Any], tuple[jax.Array, jax.Array]]  # (theta, target) -> -ln(1 - I)/N, gradient
     target: Callable[[float], Any]  # beta -> what value_and_grad asks for
     curvature: Callable[[np.ndarray], np.ndarray] | None = None  # theta -> second derivatives where A is R; by differences without it
+    drift: Callable[[Any], Any] | None = None  # target -> its derivative in beta; by differences without it
 
 
 class Trained(NamedTuple):
@@ -218,12 +219,15 @@ def train(problem: Problem, beta: float, starts: Sequence[np.ndarray] = (), tole
 
         return value_and_grad
 
-    here = at(problem.target(beta))
+    target = problem.target(beta)
+    here = at(target)
     trotter = parameters_of(problem, beta * problem.rate_K, beta * problem.rate_g)
     values = [here(theta)[0] for theta in (trotter, *starts)]
     best = int(np.nanargmin([v if np.isfinite(v) else np.inf for v in values]))
     found = minimise(here, (trotter, *starts)[best], tolerance, curvature=problem.curvature)
-    cross = differences(lambda x: at(problem.target(beta * np.exp(x)))(found.theta)[1]) / beta
+    drift = problem.drift and beta * problem.drift(target)
+    warmer = (lambda x: target + x * drift) if problem.drift else lambda x: problem.target(beta * np.exp(x))
+    cross = differences(lambda x: at(warmer(x))(found.theta)[1]) / beta
     stiffness, axes = np.linalg.eigh(hessian(here, found.theta))
     floor = FLOOR * np.abs(stiffness).max()
     slope = -axes @ ((axes.T @ cross) * stiffness / (stiffness**2 + floor**2 + 1e-300))

@@ -114,7 +114,7 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
 
 def _describe_learned(config: RunConfig) -> list[str]:
     """How networks are trained, and what sampling them takes."""
-    from thermodbm.evolve.learned import classes_of  # with what its training needs
+    from thermodbm.evolve.networks import classes_of  # with what its training needs
     from thermodbm.evolve.training import LAYERS
 
     classes, n = classes_of(config.hamiltonian), config.hamiltonian.n_sites
