@@ -27,7 +27,7 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.dense_layers import Classes
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
-from thermodbm.evolve.networks import Network, classes_of, layers_of, train_networks, unpacked
+from thermodbm.evolve.networks import Network, classes_of, largest_coupling, layers_of, train_networks, unpacked
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import GateLayers, gates_of_classes
@@ -74,9 +74,8 @@ def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float,
     The numbers are upper ends of what was measured, exactly: tfim rings of 32 and 64 sites, gamma/J = .5 and 1, beta J .25 to 8, 2 to 8
     layers (energy up to 11/beta to 2.5 J times I, m_x .15 and m_z^2 .5 times its root); Heisenberg rings of 8.
     """
-    scale = max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
     of_root = 1.0 if hamiltonian.conserves_sz else 0.15 if name == "magnetization_x" else 0.5
-    first_order = {"energy": (12 / beta + 3 * scale) * infidelity, "specific_heat": 60 * infidelity}
+    first_order = {"energy": (12 / beta + 3 * largest_coupling(hamiltonian)) * infidelity, "specific_heat": 60 * infidelity}
     return first_order.get(name, of_root * np.sqrt(infidelity))
 
 

@@ -128,7 +128,7 @@ def _reach(cluster: SpinHamiltonian, smaller: Sequence[SpinHamiltonian], betas: 
     """The lowest temperature, as a beta, among those asked for and their halves, at which couplings carry over from the cluster."""
     if not smaller:
         return carries_over(cluster)
-    halves = sorted({beta / 2**k for beta in betas for k in range(8) if beta / 2**k >= min(*betas, 1 / _largest(cluster)) / 2})
+    halves = sorted({beta / 2**k for beta in betas for k in range(8) if beta / 2**k >= min(*betas, 1 / largest_coupling(cluster)) / 2})
     problems = [problem_of(magnet, PILOT_LAYERS, uniform_classes(magnet)) for magnet in (cluster, smaller[0])]
     reach = halves[0]
     for own, other in zip(*(sweep(problem, halves) for problem in problems), strict=True):
@@ -139,7 +139,8 @@ def _reach(cluster: SpinHamiltonian, smaller: Sequence[SpinHamiltonian], betas: 
     return reach
 
 
-def _largest(hamiltonian: SpinHamiltonian) -> float:
+def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
+    """The energy by which temperatures are called high or low."""
     return max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
 
 
