@@ -18,6 +18,9 @@ PILOT_LAYERS = 6
 """Of the networks that tell down to which temperature couplings carry over: enough that what they lack is due to the size."""
 
 
+PILOT_TOLERANCE = 1e-2
+
+
 class Network(NamedTuple):
     """Couplings at one temperature."""
 
@@ -100,7 +103,7 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
 
 def train_on_clusters(found: Sequence[SpinHamiltonian], betas: Sequence[float], layers: int | str, target_error: float) -> list[Network]:
     """exp(-beta H/2) = exp(-beta H/2m)^m: below the temperature down to which couplings carry over from the cluster, networks of beta/m are
-    put one after the other, m a power of two.
+    put one after the other, m a power of two; `layers` is the number of those of the lowest temperature.
 
     The infidelity is `CARRIED` times what it is on the cluster, or what couplings of the smaller cluster make of it if that is more.
     """
@@ -110,17 +113,18 @@ def train_on_clusters(found: Sequence[SpinHamiltonian], betas: Sequence[float], 
     if layers != "auto" and layers < max(times):
         hint = f"Networks of beta = {betas[-1]:g} are composed of {max(times)} of a higher temperature."
         raise InputError("method.layers", expected=f"at least {max(times)} layers", found=layers, hint=hint)
+    units = sorted({beta / m for beta, m in zip(betas, times, strict=True)})
+    each = layers if layers == "auto" else layers // max(times)
+    trained = _train(cluster, units, each, target_error / (max(times) * np.sqrt(CARRIED)), uniform_classes(cluster))
+    n_layers = layers_of(cluster, trained[0])
+    small = train_sweep(problem_of(smaller[0], n_layers, uniform_classes(smaller[0])), units) if smaller else []
+    problems = {m: problem_of(cluster, m * n_layers, uniform_classes(cluster)) for m in set(times)}
     networks = []
-    for m in sorted(set(times)):
-        units = [beta / m for beta, n in zip(betas, times, strict=True) if n == m]
-        each = layers if layers == "auto" else layers // m
-        trained = _train(cluster, units, each, target_error / (m * np.sqrt(CARRIED)), uniform_classes(cluster))
-        n_layers = layers_of(cluster, trained[0])
-        small = train_sweep(problem_of(smaller[0], n_layers, uniform_classes(smaller[0])), units) if smaller else [None] * len(units)
-        problem = problem_of(cluster, m * n_layers, uniform_classes(cluster))
-        for t, other in zip(trained, small, strict=True):
-            here = composed(t, m)
-            networks.append(Network(*here[:5], _carried_infidelity(problem, here, other and composed(other, m))))
+    for beta, m in zip(betas, times, strict=True):
+        k = units.index(beta / m)
+        here = composed(trained[k], m)
+        other = composed(small[k], m) if small else None
+        networks.append(Network(*here[:5], _carried_infidelity(problems[m], here, other)))
     return networks
 
 
@@ -131,7 +135,7 @@ def _reach(cluster: SpinHamiltonian, smaller: Sequence[SpinHamiltonian], betas: 
     halves = sorted({beta / 2**k for beta in betas for k in range(8) if beta / 2**k >= min(*betas, 1 / largest_coupling(cluster)) / 2})
     problems = [problem_of(magnet, PILOT_LAYERS, uniform_classes(magnet)) for magnet in (cluster, smaller[0])]
     reach = halves[0]
-    for own, other in zip(*(sweep(problem, halves) for problem in problems), strict=True):
+    for own, other in zip(*(sweep(problem, halves, tolerance=PILOT_TOLERANCE) for problem in problems), strict=True):
         there = problems[0].value_and_grad(parameters_of(problems[0], other.K, other.g), problems[0].target(own.beta))[0]
         if there > ALIKE * own.infidelity:
             break

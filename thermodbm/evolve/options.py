@@ -100,7 +100,8 @@ class LearnedOptions:
 
     layers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     """Layers of deep units between ancillas and spins; auto: the fewest, the same at all temperatures, that leave an expected error of the
-    order parameter of at most 1e-3, or sampling.target_error if that is less."""
+    order parameter of at most 1e-3, or sampling.target_error if that is less. Where networks are composed, those of the lowest temperature
+    have so many, and the others at most as many."""
     sampler: Sampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
     cache: bool = True
