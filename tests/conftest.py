@@ -18,6 +18,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_couplings_carry_over_to_a_larger_magnet",
+    "test_random_vectors_train_as_matrices_do[Heisenberg]",
     "test_every_observable_agrees_with_diagonalisation[frustrated ladder]",
     "test_longitudinal_field",
     "test_a_stopped_run_ends_with_the_same_arrays[enumerated]",

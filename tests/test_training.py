@@ -172,7 +172,13 @@ def test_exchange_gains_from_training():
     np.testing.assert_allclose(trained.K[trained.K != 0], -trained.g[trained.g != 0], rtol=1e-4)  # no axis is singled out
 
 
-@pytest.mark.parametrize("hamiltonian", [transverse_field_ising(make_lattice("chain", 8)), heisenberg(make_lattice("chain", 8))])
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [
+        pytest.param(transverse_field_ising(make_lattice("chain", 8)), id="Ising"),
+        pytest.param(heisenberg(make_lattice("chain", 8)), id="Heisenberg"),
+    ],
+)
 def test_random_vectors_train_as_matrices_do(hamiltonian, monkeypatch):
     by_rows = train(dense_problem(dense_network(hamiltonian, 2)), 2.0)
     monkeypatch.setattr(dense_layers, "MAX_SITES", 4)
@@ -212,8 +218,8 @@ def test_couplings_carry_over_to_a_larger_magnet(monkeypatch):
     monkeypatch.setattr(networks, "by_free_fermions", lambda _: False)
     found = networks.train_on_clusters(clusters(ring), [1.0, 8.0], 4, 1e-3)
     assert len(found[-1].K) == 5 and found[-1].beta == 8
-    problem = ring_problem(48, 1.0, 1.0, 4)
     for network in found:
+        problem = ring_problem(48, 1.0, 1.0, len(network.g))
         true = problem.value_and_grad(parameters_of(problem, network.K, network.g), problem.target(network.beta))[0]
         assert true < network.infidelity < 30 * true
     with pytest.raises(InputError, match="composed of"):
