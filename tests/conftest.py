@@ -18,6 +18,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_known_ground_states[triangular]",
+    "test_known_ground_states[kagome]",
+    "test_deviations_are_as_large_as_errors_say[ising]",
+    "test_deviations_are_as_large_as_errors_say[ising in a field]",
     "test_every_observable_agrees_with_diagonalisation[frustrated ladder]",
     "test_longitudinal_field",
     "test_a_stopped_run_ends_with_the_same_arrays[enumerated]",

@@ -18,7 +18,15 @@ from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Point, ThermalMethod
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.options import (
+    DeterministicOptions,
+    ExactOptions,
+    LearnedOptions,
+    MethodOptions,
+    SamplingOptions,
+    TypicalOptions,
+    VariationalOptions,
+)
 from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
@@ -77,6 +85,10 @@ def make_method(
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
             return exact_method(hamiltonian, options, comm)
+        case TypicalOptions():
+            from thermodbm.evolve.typical import typical_method
+
+            return typical_method(hamiltonian, options, betas, comm)
     raise InputError("method", expected="options of a method", found=options)
 
 
@@ -203,7 +215,7 @@ def thermal_curve(
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
         T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
             beta = 0 are answered by what is known there.
-        method: "deterministic", "learned", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or a dict.
+        method: "deterministic", "learned", "variational", "exact", "typical"; or options, such as `DeterministicOptions(d_tau=0.05)`, or a dict.
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
             to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
