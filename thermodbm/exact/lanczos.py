@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ class Rows:
         n, n_threads = matrix.shape[0], cores() if matrix.nnz >= _MIN_ELEMENTS else 1
         edges = np.linspace(0, n, n_threads + 1).astype(int)
         self.shape, self.dtype = matrix.shape, matrix.dtype
-        self._blocks = [matrix[a:b] for a, b in zip(edges, edges[1:], strict=False)] if n_threads > 1 else [matrix]
+        self._blocks = [matrix[a:b] for a, b in pairwise(edges)] if n_threads > 1 else [matrix]
 
     def __matmul__(self, x: np.ndarray) -> np.ndarray:
         if len(self._blocks) == 1:

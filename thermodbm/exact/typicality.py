@@ -1,4 +1,4 @@
-"""Thermal averages from a few random vectors in every symmetry sector, by the finite-temperature Lanczos method in its low-temperature form.
+"""Thermal averages from a few random vectors in each symmetry sector: the finite-temperature Lanczos method at low temperature, too.
 
 The trace over a sector of dimension d is that over its lowest n eigenstates, which are found one by one, and over the rest, which R random
 vectors |r> (normalised, orthogonal to those states) stand for:

@@ -215,7 +215,8 @@ def thermal_curve(
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
         T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
             beta = 0 are answered by what is known there.
-        method: "deterministic", "learned", "variational", "exact", "typical"; or options, such as `DeterministicOptions(d_tau=0.05)`, or a dict.
+        method: "deterministic", "learned", "variational", "exact", "typical"; or options, such as `DeterministicOptions(d_tau=0.05)`, or
+            a dict.
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
             to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
