@@ -60,6 +60,7 @@ class Typicality:
         n_vectors: random vectors in every sector.
         n_lanczos: most Lanczos steps.
         observables: of a user.
+        small: dimension up to which a sector is diagonalised; None: `SMALL`.
     """
 
     hamiltonian: SpinHamiltonian
@@ -67,6 +68,7 @@ class Typicality:
     n_vectors: int
     n_lanczos: int
     observables: Observables
+    small: int | None = None
 
     @cached_property
     def field(self) -> float:
@@ -126,7 +128,7 @@ class Typicality:
 
     def _sample(self, sector: Sector, rng: np.random.Generator, space: OrbitSpace) -> Record:
         allowed = [(chi, rows) for chi in sector.characters if len(rows := space.allowed(chi))]
-        dense = max(len(rows) for _, rows in allowed) <= SMALL if allowed else True
+        dense = max(len(rows) for _, rows in allowed) <= (self.small or SMALL) if allowed else True
         parts = [self._solve(space, chi, rows, rng, dense) for chi, rows in allowed]
         record: Record = {f"{p}": self._measure(space, sector, part) for p, part in enumerate(parts)}
         if sector.n_down is None and parts:
