@@ -6,7 +6,15 @@ __getattr__, __dir__, __all__ = hand_on(
     __name__,
     {
         "errors": ("InputError", "NumericsError", "ThermodbmError"),
-        "evolve.options": ("DeterministicOptions", "ExactOptions", "LearnedOptions", "SamplingOptions", "VariationalOptions"),
+        "evolve.options": (
+            "DeterministicOptions",
+            "ExactOptions",
+            "LearnedOptions",
+            "SamplingOptions",
+            "TypicalOptions",
+            "VariationalOptions",
+        ),
+        "models.bonds": ("magnet_from_csv", "magnet_from_graph"),
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
         "run.results": ("ThermalCurve",),

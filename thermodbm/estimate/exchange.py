@@ -25,6 +25,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
+from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import GateElements, GateLayers, gate_elements
@@ -54,7 +55,7 @@ class Magnet(NamedTuple):
     drift: LoopParams  # d ring / d beta
 
 
-def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ensemble:
+def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int, functions: Functions = ()) -> Ensemble:
     """The ring of 2 n_slices steps with the sampler "loop".
 
     Raises:
@@ -67,7 +68,7 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int) -> Ense
         kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
         weights=lambda hamiltonian, beta: Magnet(loop_params(hamiltonian, ring, beta), loop_params(hamiltonian, ring, 1.0)),
         measure=measure_sweep(facts, ring),
-        measure_rarely=measure_rarely(facts, ring),
+        measure_rarely=measure_rarely(facts, ring, functions),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
     )
 
@@ -175,15 +176,17 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     return measure
 
 
-def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
-    """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz."""
+def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing, functions: Functions = ()) -> Measure:
+    """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz; and
+    `functions` of a user."""
     lattice, by_loops = facts.lattice, facts.by_loops
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
     def measure(magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         slope = jnp.zeros(len(spins)) if by_loops else _slope_by_worldlines(ring, magnet, spins)
-        field = 0.5 * spins_of_layer(ring, spins, steps).astype(jnp.float32)
-        values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
+        layers = spins_of_layer(ring, spins, steps)
+        field = 0.5 * layers.astype(jnp.float32)
+        values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1), **on_layers(functions, layers)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values

@@ -10,6 +10,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
+from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
 from thermodbm.sampling.cluster import ClusterInfo, cluster_kernel
@@ -71,16 +72,19 @@ def _along(of_ring: Callable[[RingWeights], jax.Array], ring: RingWeights, drift
     return jax.jvp(of_ring, (ring,), (drift,))[1]
 
 
-def measure_rarely(thermal: tuple[int, ...] | None = None) -> Measure:
+def measure_rarely(thermal: tuple[int, ...] | None = None, functions: Functions = ()) -> Measure:
     """The slope (n_chains, 1), whose noise is small but which costs as much as the energy itself; correlation_zz (n_chains, n_sites)
-    and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times."""
+    and, on a fully periodic lattice, structure_factor_zz (n_chains, n_cells), both at equal times;
+    and `functions` of a user."""
 
     def measure(magnet: Magnet, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         (hamiltonian, ring, drift), lattice = magnet, magnet.hamiltonian.lattice
         energy = lambda ring: conditional_means(hamiltonian, ring, spins, thermal)["energy"]  # noqa: E731
         every = np.unique(np.linspace(0, len(spins), MAX_LAYERS, endpoint=False).astype(int))
-        field = jnp.moveaxis(spins[every if thermal is None else np.array(thermal)].astype(jnp.float32), -1, 0)  # (n_chains, layer, site)
+        layers = jnp.moveaxis(spins[every if thermal is None else np.array(thermal)], -1, 0)  # (n_chains, layer, site)
+        field = layers.astype(jnp.float32)
         values = {"slope": _along(energy, ring, drift)[:, None], "correlation_zz": correlations(lattice, field).mean(1)}
+        values |= on_layers(functions, layers)
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
         return values
@@ -88,7 +92,7 @@ def measure_rarely(thermal: tuple[int, ...] | None = None) -> Measure:
     return measure
 
 
-def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
+def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Functions = ()) -> Ensemble:
     """The ring of 2 n_slices layers with one of the samplers "mixed", "cluster", "column" or "gibbs".
 
     Raises:
@@ -103,7 +107,7 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
         kernel=SamplerKernel(kernel.init, lambda key, magnet, spins: kernel.step(key, magnet.ring, spins)),
         weights=layered_magnet if facts.thermal else lambda hamiltonian, beta: trotter_magnet(hamiltonian, beta, n_layers),
         measure=measure_sweep(facts.thermal),
-        measure_rarely=measure_rarely(facts.thermal),
+        measure_rarely=measure_rarely(facts.thermal, functions),
         resize=lambda spins: resize(spins, n_layers),
         light=True,
     )

@@ -22,9 +22,7 @@ uncertainty of interpolating between the temperatures that were asked for, howev
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 3.6, 4.2.1, 5.2 and 9.4.
 """
 
-import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
@@ -34,6 +32,7 @@ from scipy.special import erfcx, log_ndtr, softmax
 
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.threads import one_thread
 
 _LENGTHS = np.geomspace(0.03, 3.0, 8)  # in z, which has range 1
 _AMPLITUDES = np.geomspace(1e-3, 30.0, 9)  # of h, whose natural size is 1
@@ -74,7 +73,7 @@ def integrate_thermodynamics(
     slopes = known & np.isfinite(specific_heat.mean) & np.isfinite(specific_heat.error)
     e, c = ((each.mean[used] / unit, each.error[used] / unit) for each, used, unit in ((energy, known, w), (specific_heat, slopes, 1.0)))
     data = _Data(known, slopes, *np.concatenate([e, c], axis=1))
-    with _one_thread():
+    with one_thread():
         means, errors = _regress(betas * w, third / (2 * w**3) - 1, lowest_energy(hamiltonian) / w, data)
     (s, integral, c), (s_error, integral_error, c_error) = means, errors
     with np.errstate(divide="ignore"):
@@ -123,23 +122,6 @@ def lowest_energy(hamiltonian: SpinHamiltonian) -> float:
     ]
     pairs = np.linalg.eigvalsh(np.moveaxis(np.array(rows), -1, 0))[:, 0]
     return float(pairs.sum() - np.hypot(x, z)[alone].sum()) / n
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """NumPy's OpenBLAS (of its wheels; no other) in one thread: for small matrices threads that spin cost ten times what they bring."""
-    library = ctypes.CDLL(np.linalg._umath_linalg.__file__)
-    try:
-        get, put = library.scipy_openblas_get_num_threads64_, library.scipy_openblas_set_num_threads64_
-    except AttributeError:
-        yield
-        return
-    before = get()
-    put(1)
-    try:
-        yield
-    finally:
-        put(before)
 
 
 class _Data(NamedTuple):

@@ -30,6 +30,7 @@ from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, esti
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
 from thermodbm.estimate.unseen import known_values, least_changes
+from thermodbm.estimate.user import Functions, check_observables
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
     n_groups: int  # of all ranks
     wanted: tuple[int, ...]  # sweeps of every level to be measured
     n_thermal: tuple[int, ...]  # sweeps of every level before
+    observables: Functions = ()  # of a user
 
     @property
     def n_chains(self) -> int:
@@ -105,21 +107,23 @@ def sweeps_of_levels(
     return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
 
 
-def ensemble_at(facts: Facts, sampler: str, n_slices: int) -> Ensemble:
-    """The ensemble that belongs to the model.
+def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Functions = ()) -> Ensemble:
+    """The ensemble that belongs to the model; observables of a user are measured where all layers are alike.
 
     Raises:
         InputError: for a sampler that does not fit.
     """
     if isinstance(facts, ExchangeFacts):
-        return (layered_ensemble if facts.layered else exchange_ensemble)(facts, sampler, n_slices)
-    return ising_ensemble(facts, sampler, n_slices)
+        if facts.layered:
+            return layered_ensemble(facts, sampler, n_slices)
+        return exchange_ensemble(facts, sampler, n_slices, observables)
+    return ising_ensemble(facts, sampler, n_slices, observables)
 
 
 @lru_cache(maxsize=64)
-def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int) -> tuple[Ensemble, Any]:
+def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
-    ensemble = ensemble_at(facts, sampler, n_slices)
+    ensemble = ensemble_at(facts, sampler, n_slices, observables)
     return ensemble, run_chains(ensemble, mesh, every)
 
 
@@ -179,7 +183,7 @@ def _groups(plan: Plan, comm: Comm) -> jax.Array:
 
 def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
     mesh = group_mesh(plan.n_groups // comm.size)
-    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices)), mesh
+    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), plan.observables), mesh
 
 
 def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices: Sequence[int], comm: Comm) -> dict[int, Level]:
@@ -276,6 +280,8 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
     doubts = doubts_of_chains(found[0])
     found = [_with_floors(plan, e, x, plan.every(level.n_slices), beta) for e, x, level in zip(found, whole, ordered, strict=True)]
     observables = {name: combine(name, [e[name] for e in found]) for name in found[0] if name != "sign"}
+    for name, shape in check_observables(dict(plan.observables), plan.hamiltonian.n_sites).items():
+        observables[name] = Estimate(*(x if x is None else np.reshape(x, shape) for x in observables[name]))
     n_slices = ordered[0].n_slices
     diagnostics = {
         "n_slices": n_slices,

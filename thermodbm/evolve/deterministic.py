@@ -12,6 +12,7 @@ from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
 from thermodbm.estimate.trust import Doubt
+from thermodbm.estimate.user import Functions
 from thermodbm.evolve.ahead import Ahead
 from thermodbm.evolve.chains import (
     Level,
@@ -56,6 +57,7 @@ def deterministic_method(
     sampling: SamplingOptions,
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
+    observables: Functions = (),
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 
@@ -65,7 +67,7 @@ def deterministic_method(
     Raises:
         InputError: for a sampler that does not fit the model.
     """
-    plan = make_plan(hamiltonian, options, sampling, comm.size)
+    plan = make_plan(hamiltonian, options, sampling, comm.size)._replace(observables=observables)
     ensemble_at(plan.facts, plan.sampler, 1)  # complains at once
 
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)

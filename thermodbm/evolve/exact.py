@@ -6,25 +6,43 @@ import jax
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
+from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import ExactOptions
 from thermodbm.exact import exact_solver
+from thermodbm.exact.typical_averages import typical_averages
+from thermodbm.exact.typicality import Observables, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
 
+MAX_SITES = 12
+"""Up to which observables of a user are taken in all states."""
 
-def exact_method(hamiltonian: SpinHamiltonian, options: ExactOptions, comm: Comm = SERIAL) -> ThermalMethod:
+
+def exact_method(
+    hamiltonian: SpinHamiltonian, options: ExactOptions, comm: Comm = SERIAL, observables: Observables | None = None
+) -> ThermalMethod:
     """A method without state or randomness; every call of `advance` finishes a temperature.
 
-    The levels are found at the first temperature and kept for the others. All ranks do the same work.
+    The levels are found at the first temperature and kept for the others. All ranks do the same work. With observables of a user every
+    sector is diagonalised at each temperature.
 
     Raises:
         InputError: at the first temperature, if the system is too large (see `exact_solver`).
     """
     solver = cache(lambda: exact_solver(hamiltonian))
 
+    def own(beta: float) -> dict[str, np.ndarray]:
+        if not observables:
+            return {}
+        if hamiltonian.n_sites > MAX_SITES:
+            raise InputError("observables", expected=f"at most {MAX_SITES} sites with method.kind = exact", found=hamiltonian.n_sites)
+        problem = Typicality(hamiltonian, np.array([beta]), 2, 10, observables, small=2**MAX_SITES)
+        found = typical_averages(problem, [problem.sample(sector, np.random.default_rng(0)) for sector in problem.sectors])
+        return {name: found.values[name][0] for name in observables}
+
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
-        curve = solver()(np.array([beta]))
+        curve = solver()(np.array([beta])) | own(beta)
         observables = {name: exact(values[0]) for name, values in curve.items()}
         return state, Info(1.0, "exact", Point(observables, {}, {}))
 

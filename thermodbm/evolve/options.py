@@ -113,4 +113,15 @@ class ExactOptions:
     """[method] with kind = "exact": free fermions for the periodic Ising chain, full diagonalisation otherwise."""
 
 
-MethodOptions = DeterministicOptions | LearnedOptions | VariationalOptions | ExactOptions
+@dataclass(frozen=True)
+class TypicalOptions:
+    """[method] with kind = "typical": Lanczos from random vectors in every symmetry sector, for any magnet of up to about 24 sites, more
+    where there are translations. Errors are those of the random vectors."""
+
+    n_vectors: Annotated[int, Field(ge=2, le=10**4)] = 4
+    """Random vectors in every sector; errors fall as its root. Small sectors, and the lowest states of all others, are exact."""
+    n_lanczos: Annotated[int, Field(ge=10, le=10**4)] = 200
+    """Most Lanczos steps from each vector; fewer are made where the coldest temperature is converged before."""
+
+
+MethodOptions = DeterministicOptions | LearnedOptions | VariationalOptions | ExactOptions | TypicalOptions

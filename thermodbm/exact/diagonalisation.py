@@ -86,7 +86,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     spins = spins_of(orbits.representatives, n)
     table = _conserved(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
-        table |= _diagonal_observables(hamiltonian, spins, flip)
+        table |= diagonal_observables(hamiltonian, spins, flip)
     operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
 
     energies, degeneracy, response = [], [], []
@@ -191,7 +191,7 @@ def _kubo(response: list[tuple[np.ndarray, np.ndarray, np.ndarray]], beta: float
     return total
 
 
-def _diagonal_observables(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
+def diagonal_observables(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
     """Observables diagonal in sz for configurations (n, n_sites), averaged over translations (and flips): arrays (n, ...)."""
     lattice, n = hamiltonian.lattice, hamiltonian.n_sites
     s = hamiltonian.moment * spins.astype(float)
@@ -219,5 +219,6 @@ def _too_large(n_sites: int) -> InputError:
         "lattice",
         expected=f"a system small enough for full diagonalisation (14 sites, up to {MAX_SITES} with symmetries)",
         found=f"{n_sites} sites",
-        hint='Larger systems: the uniform periodic tfim chain is exact at any size; otherwise method.kind = "deterministic".',
+        hint="Larger systems: the uniform periodic tfim chain is exact at any size; up to about 24 sites method.kind = "
+        '"typical"; beyond, "deterministic".',
     )

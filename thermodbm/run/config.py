@@ -20,6 +20,7 @@ from thermodbm.evolve.options import (
     LearnedOptions,
     MethodOptions,
     SamplingOptions,
+    TypicalOptions,
     VariationalOptions,
 )
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
@@ -34,6 +35,7 @@ METHODS: dict[str, type] = {
     "learned": LearnedOptions,
     "variational": VariationalOptions,
     "exact": ExactOptions,
+    "typical": TypicalOptions,
 }
 MODELS = {"tfim": transverse_field_ising, "xxz": xxz, "heisenberg": heisenberg, "j1j2": j1j2}
 
@@ -147,7 +149,7 @@ class RunConfig:
 
     @property
     def method_kind(self) -> str:
-        """deterministic, learned, variational or exact."""
+        """deterministic, learned, variational, exact or typical."""
         return self.sections["method"]["kind"]
 
     @cached_property
@@ -183,6 +185,7 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
     return refuse_ignored(parse_config(data), data)
 
 
+_CHAINS = ("n_chains", "n_samples", "target_error", "n_thermal")
 IGNORED = {
     "deterministic": {},
     "learned": {},
@@ -190,7 +193,8 @@ IGNORED = {
         "sampling.n_chains": "method.n_walkers says how many configurations are carried along.",
         "sampling.n_thermal": "Walkers are carried from step to step, and discard nothing.",
     },
-    "exact": {f"sampling.{key}": "Nothing is sampled." for key in ("n_chains", "n_samples", "target_error", "n_thermal")},
+    "exact": {f"sampling.{key}": "Nothing is sampled." for key in _CHAINS},
+    "typical": {f"sampling.{key}": "method.n_vectors says how many random vectors there are." for key in _CHAINS},
 }
 """Keys that a method does not look at -> what to do instead. (The seed is kept with any result.)"""
 

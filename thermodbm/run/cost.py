@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -11,13 +11,16 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
-from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, TypicalOptions, VariationalOptions
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
 from thermodbm.run.tables import columns
+
+if TYPE_CHECKING:
+    from thermodbm.exact.typical_cost import Size
 
 BYTES_PER_SPIN = {"ising": 512, "exchange": 32}
 """Of one chain. Ising, by benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement. Exchange: of
@@ -61,9 +64,18 @@ def check_machine(config: RunConfig, available: float | None = None) -> None:
     Raises:
         InputError: naming the coldest temperature.
     """
+    available = _physical_memory() if available is None else available
+    if isinstance(config.method, TypicalOptions):
+        size = _typical_size(config)
+        if size.n_bytes > available:
+            raise InputError(
+                "lattice",
+                expected=f"sectors that fit into {available:.1e} bytes of memory with method.kind = typical",
+                found=f"{config.hamiltonian.n_sites} sites: a sector of {size.dimension:.3g} states, which needs {size.n_bytes:.1e} bytes",
+                hint='Fewer sites, or couplings that are the same under translations; beyond, method.kind = "deterministic".',
+            )
     if not isinstance(config.method, DeterministicOptions):
         return
-    available = _physical_memory() if available is None else available
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas)
     coldest = int(np.argmax(cost.n_bytes))
     if cost.n_bytes[coldest] > available:
@@ -84,7 +96,28 @@ def describe_cost(config: RunConfig) -> list[str]:
         return lines + _describe_variational(config)
     if isinstance(config.method, LearnedOptions):
         return lines + _describe_learned(config)
+    if isinstance(config.method, TypicalOptions):
+        return lines + _describe_typical(config)
     return lines
+
+
+def _typical_size(config: RunConfig) -> "Size":
+    from thermodbm.evolve.typical import typical_problem
+    from thermodbm.exact.typical_cost import typical_size
+
+    return typical_size(typical_problem(config.hamiltonian, config.method, config.betas))
+
+
+def _describe_typical(config: RunConfig) -> list[str]:
+    """Sectors, memory and time of the Lanczos recurrences."""
+    if not np.any(config.betas):
+        return ["T = inf: known, nothing to do"]
+    size = _typical_size(config)
+    return [
+        f"{size.n_sectors} sectors, the largest of about {size.dimension:.3g} states; {config.method.n_vectors} random vectors in each",
+        f"at most about {size.n_bytes / 1e9:.2g} GB of memory, beside some hundred MB for the program",
+        f"Together about {duration(size.seconds)} on one core of a CPU for all temperatures, within a factor of about two.",
+    ]
 
 
 def _describe_deterministic(config: RunConfig) -> list[str]:

@@ -20,6 +20,7 @@ from thermodbm.models.observables import OBSERVABLES, Observable
 from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_tree, write_file, write_tree
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
     from thermodbm.evolve.method import Point
@@ -130,27 +131,33 @@ class ThermalCurve:
         return plot_curves([self, *others], **options)
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Each observable as a variable `name` and its error as `name_error`, over `temperature`, and scalar diagnostics.
+        """Each observable as a variable `name` and its error as `name_error`, over `temperature`, with units, and all diagnostics.
 
         Correlations run over `site` with the coordinate `distance` from site 0, structure factors over `wavevector` with the coordinate
-        `momentum`, in Cartesian components.
+        `momentum`, in Cartesian components. `to_netcdf` writes it, and `from_xarray` makes a curve of it again, but for the network.
         """
-        import xarray
+        from thermodbm.run.export import as_xarray
 
-        lattice = self.hamiltonian.lattice
-        sizes = {"site": lattice.n_sites, "wavevector": 0 if lattice.wavevectors is None else len(lattice.wavevectors)}
-        variables: dict[str, Any] = {name: ("temperature", x) for name, x in self.diagnostics.items() if np.ndim(x) == 1}
-        for name, estimate in self.observables.items():
-            known, shape = OBSERVABLES.get(name), np.shape(estimate.mean)[1:]
-            axes = known.dims if known and shape == tuple(sizes[d] for d in known.dims) else [f"{name}_{k + 1}" for k in range(len(shape))]
-            description = {"long_name": known.doc} if known else {}
-            variables[name] = (("temperature", *axes), estimate.mean, description)
-            variables[f"{name}_error"] = (("temperature", *axes), estimate.error)
-        coordinates = {"temperature": self.temperature, "beta": ("temperature", self.beta), "distance": ("site", lattice.distances)}
-        if lattice.wavevectors is not None:
-            coordinates["momentum"] = (("wavevector", "component"), lattice.wavevectors)
-        attributes = {"method": self.method, "seed": self.seed, "finished": int(self.finished), "config": self.config}
-        return xarray.Dataset(variables, coordinates, attributes)
+        return as_xarray(self)
+
+    @classmethod
+    def from_xarray(cls, dataset: "xarray.Dataset") -> "ThermalCurve":
+        """The inverse of `to_xarray`, also after netCDF.
+
+        Raises:
+            InputError: for a dataset that is none of a curve.
+        """
+        from thermodbm.run.export import from_xarray
+
+        return cls(**from_xarray(dataset))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row per temperature, which is the index: scalar observables with errors and scalar diagnostics, as `show --csv` has them."""
+        import pandas
+
+        from thermodbm.run.export import scalar_columns
+
+        return pandas.DataFrame(scalar_columns(self)).set_index("temperature")
 
     def table(self) -> list[list[str]]:
         """Rows of text, headings first: temperature, every scalar observable as 1.2345(6), and what limits their trust."""

@@ -15,10 +15,19 @@ import numpy as np
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.estimate.statistics import exact
+from thermodbm.estimate.user import check_observables
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Point, ThermalMethod
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, VariationalOptions
+from thermodbm.evolve.options import (
+    DeterministicOptions,
+    ExactOptions,
+    LearnedOptions,
+    MethodOptions,
+    SamplingOptions,
+    TypicalOptions,
+    VariationalOptions,
+)
 from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
@@ -59,14 +68,19 @@ def make_method(
     sampling: SamplingOptions,
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
+    observables: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> ThermalMethod:
-    """The method that belongs to a set of options; `betas` are those that it will be asked for.
+    """The method that belongs to a set of options; `betas` are those that it will be asked for, `observables` of a user.
 
     What only some methods need, such as Flax, is imported for those alone: it takes as long as a short run.
     """
+    check_observables(observables, hamiltonian.n_sites)
+    if observables and isinstance(options, LearnedOptions | VariationalOptions):
+        hint = "Learned and variational states are measured at their ends by estimators of their own."
+        raise InputError("observables", expected="method deterministic, exact or typical", found=type(options).__name__, hint=hint)
     match options:
         case DeterministicOptions():
-            return deterministic_method(hamiltonian, options, sampling, comm, betas)
+            return deterministic_method(hamiltonian, options, sampling, comm, betas, tuple((observables or {}).items()))
         case LearnedOptions():
             from thermodbm.evolve.learned import learned_method, train_anew
 
@@ -76,7 +90,11 @@ def make_method(
 
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
-            return exact_method(hamiltonian, options, comm)
+            return exact_method(hamiltonian, options, comm, observables)
+        case TypicalOptions():
+            from thermodbm.evolve.typical import typical_method
+
+            return typical_method(hamiltonian, options, betas, comm, observables)
     raise InputError("method", expected="options of a method", found=options)
 
 
@@ -193,6 +211,7 @@ def thermal_curve(
     sampling: SamplingOptions | Mapping[str, Any] | None = None,
     module: "nn.Module | None" = None,
     params: Any = None,
+    observables: Mapping[str, Callable[[Any], Any]] | None = None,
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -203,12 +222,16 @@ def thermal_curve(
         hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
         T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
             beta = 0 are answered by what is known there.
-        method: "deterministic", "learned", "variational", "exact"; or options, such as `DeterministicOptions(d_tau=0.05)`, or a dict.
+        method: "deterministic", "learned", "variational", "exact", "typical"; or options, such as `DeterministicOptions(d_tau=0.05)`, or
+            a dict.
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
             to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
             They must describe the thermal state at `VariationalOptions.beta_0` over the largest coupling, where the evolution begins;
             from any other state it leads elsewhere.
+        observables: measured beside the others, with errors like theirs, by the methods deterministic, exact and typical: name -> function
+            of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
+            run cannot be resumed.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -238,6 +261,8 @@ def thermal_curve(
         from thermodbm.evolve.variational import variational_method
 
         own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
+    elif observables:
+        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables)
     with (
         reserve(config.output, force) if config.output else nullcontext(),
         Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from thermodbm.run.compare import Comparison
+from thermodbm.run.export import scalar_columns
 from thermodbm.run.results import FORMAT_VERSION, ThermalCurve
 
 
@@ -38,10 +39,7 @@ def as_dict(curve: ThermalCurve) -> dict[str, Any]:
 
 def as_csv(curve: ThermalCurve) -> str:
     """One row per temperature: scalar observables with errors, then scalar diagnostics; empty cells where nothing is known."""
-    cells = {"temperature": curve.temperature, "beta": curve.beta}
-    for name, estimate in curve.observables.items():
-        cells |= {name: estimate.mean, f"{name}_error": estimate.error}
-    cells = {name: values for name, values in (cells | dict(curve.diagnostics)).items() if values.ndim == 1}
+    cells = scalar_columns(curve)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(cells)

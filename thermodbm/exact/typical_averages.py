@@ -1,0 +1,146 @@
+"""From the records of all sectors to thermal averages with errors.
+
+Every average is a function of sums over sectors, Q = sum_s mult_s (exact_s + mean over r of sampled_sr), of Boltzmann weights times
+1, E, E^2, M, M^2 and observables. An error is the jackknife over random vectors to first order, sector by sector, as each sector has
+vectors of its own:
+
+    var f = sum_s sum_r (df_sr)^2 / (R (R - 1)),   df_sr = mult_s grad f . (sampled_sr - mean of sampled_s),
+
+multiplied by Student's factor for the effective number of degrees of freedom (Welch and Satterthwaite), which is R - 1 where one sector
+makes all the noise. Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from thermodbm.exact.typicality import Record, Typicality
+
+_ONE, _E, _E2, _M, _M2, _KUBO = range(6)
+_FIRST = 6  # of the observables
+_ONE_SIGMA = 0.8413447460685429  # of a normal distribution
+
+
+class Averages(NamedTuple):
+    """Thermal averages per site, with one standard deviation."""
+
+    values: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> mean and error, (n_T, ...)
+    noise: np.ndarray  # (n_T,), relative error of Z
+    sampled: np.ndarray  # (n_T,), part of Z that random vectors stand for
+    n_steps: int  # most Lanczos steps
+
+
+def typical_averages(problem: Typicality, records: Sequence[Record]) -> Averages:
+    """All averages that the exact method gives, and those of a user, at all temperatures."""
+    parts = [part for record in records for name, part in record.items() if name != "kubo"]
+    ground = min(_energies(part, "exact_energies").min() for part in parts)
+    exact, sampled = 0.0, []
+    for record in records:
+        for name, part in record.items():
+            if name != "kubo":
+                kubo = _kubo(problem, record, ground) if name == "0" and "kubo" in record else None
+                sums = _sums(problem, part, ground, kubo)
+                exact = exact + sums[0]
+                sampled += [sums[1]] if sums[1] is not None else []
+    total = exact + sum(each.mean(0) for each in sampled)
+    z = total[:, :1]
+    noise = _Noise(total / z, [(each - each.mean(0)) / z for each in sampled])
+    steps = max((part["energies"].shape[1] for part in parts if "energies" in part), default=0)
+    values = _derived(problem, noise, np.log(z[:, 0]), ground)
+    return Averages(values, noise.error(lambda d: d[..., _ONE]), 1 - exact[:, _ONE] / z[:, 0], steps)
+
+
+class _Noise(NamedTuple):
+    """Sums over all sectors in units of Z, and how the vectors of each sector scatter."""
+
+    mean: np.ndarray  # (n_T, k)
+    deviations: list[np.ndarray]  # (R, n_T, k) of each sector
+
+    def error(self, gradient) -> np.ndarray:
+        """Of a function of the sums, from its change (..., n_T, ...) to first order with theirs (..., n_T, k)."""
+        variance, squares = 0.0, 0.0
+        for deviation in self.deviations:
+            n = len(deviation)
+            own = (gradient(deviation) ** 2).sum(0) / (n * (n - 1))
+            variance, squares = variance + own, squares + own**2 / (n - 1)
+        if not self.deviations:
+            return np.zeros_like(gradient(self.mean))
+        freedom = np.divide(variance**2, squares, out=np.full_like(variance, 1e6), where=squares > 0)
+        return np.sqrt(variance) * stdtrit(np.clip(freedom, 1, 1e6), _ONE_SIGMA)
+
+
+def _derived(problem: Typicality, noise: _Noise, log_z: np.ndarray, ground: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    n, betas, q = problem.hamiltonian.n_sites, problem.betas, noise.mean
+    u, m = q[:, _E], q[:, _M]
+    centred = lambda k, d: d[..., k] - q[:, k] * d[..., _ONE]  # noqa: E731  (of Q_k / Z)
+    spread = q[:, _E2] - u**2
+    log_z = log_z - betas * ground
+    found = {
+        "energy": ((ground + u) / n, lambda d: centred(_E, d) / n),
+        "specific_heat": (betas**2 * spread / n, lambda d: betas**2 / n * (centred(_E2, d) - 2 * u * centred(_E, d))),
+        "entropy": ((log_z + betas * (ground + u)) / n, lambda d: (d[..., _ONE] + betas * centred(_E, d)) / n),
+        "free_energy": (-log_z / (betas * n), lambda d: -d[..., _ONE] / (betas * n)),
+    }
+    if problem.hamiltonian.conserves_sz:
+        found["susceptibility"] = (
+            betas * (q[:, _M2] - m**2) / n,
+            lambda d: betas / n * (centred(_M2, d) - 2 * m * centred(_M, d)),
+        )
+        found["magnetization_z"] = (m / n, lambda d: centred(_M, d) / n)
+    layout = problem.layout | ({} if problem.hamiltonian.conserves_sz else {"magnetization_x": ()})
+    first = _FIRST
+    for name, shape in layout.items():
+        k = slice(first, first + int(np.prod(shape)))
+        first = k.stop
+        change = lambda d, k=k, shape=shape: (d[..., k] - q[:, k] * d[..., :1]).reshape(*d.shape[:-1], *shape)  # noqa: E731
+        found[name] = (q[:, k].reshape(-1, *shape), change)
+    if not problem.hamiltonian.conserves_sz:
+        m_z, change_z = found["magnetization_z"]
+        found["susceptibility"] = (
+            q[:, _KUBO] / n - betas * n * m_z**2,
+            lambda d: centred(_KUBO, d) / n - 2 * betas * n * m_z * change_z(d),
+        )
+    return {name: (mean, noise.error(gradient)) for name, (mean, gradient) in found.items()}
+
+
+def _energies(part: Record, name: str) -> np.ndarray:
+    """Levels in the field, one row a copy, (n_copies, ...)."""
+    shift = -part["field"] * part["magnetisations"]
+    return shift.reshape(-1, *(1,) * part[name].ndim) + part[name]
+
+
+def _sums(problem: Typicality, part: Record, ground: float, kubo) -> tuple[np.ndarray, np.ndarray | None]:
+    """Boltzmann sums (n_T, k) of the states apart, and (R, n_T, k) of the rest for each vector, in units of exp(-beta ground)."""
+    betas, m = problem.betas, part["magnetisations"]
+    odd = 0 * m if part["both_signs"] else m
+
+    def moments(energies: np.ndarray, weights: np.ndarray | float, values: np.ndarray, norm: np.ndarray, scale: float) -> np.ndarray:
+        """Of levels (n_copies, n): sums of weights over all copies; `values` (n_T, n_copies, n_obs) are in units of the sum `norm`."""
+        above = energies - ground
+        boltzmann = weights * np.exp(-betas[:, None, None] * above)  # (n_T, n_copies, n)
+        z = boltzmann.sum(-1)
+        first = [z, (boltzmann * above).sum(-1), (boltzmann * above**2).sum(-1), z * odd, z * m**2, 0 * z]
+        per_copy = z / norm[:, None]
+        return scale * np.concatenate([np.sum(first, axis=-1).T, np.einsum("tc,tco->to", per_copy, values)], 1)
+
+    low = part["exact_energies"]
+    populations = np.exp(-betas[:, None] * (low - low[0])).sum(1)
+    exact = moments(_energies(part, "exact_energies"), 1.0, part["exact_values"], populations, part["multiplicity"])
+    sampled = None
+    if "energies" in part:
+        ones, scale = np.ones(len(betas)), part["multiplicity"] * part["dimension"]
+        every = zip(np.moveaxis(_energies(part, "energies"), 1, 0), part["weights"], part["values"], strict=True)
+        sampled = np.array([moments(e, w, values, ones, scale) for e, w, values in every])
+    if kubo is not None:
+        exact[:, _KUBO] = part["multiplicity"] * kubo[0]
+        if sampled is not None:
+            sampled[..., _KUBO] = part["multiplicity"] * kubo[1]
+    return exact, sampled
+
+
+def _kubo(problem: Typicality, record: Record, ground: float) -> tuple[np.ndarray, np.ndarray]:
+    kubo = record["kubo"]
+    scale = np.exp(-problem.betas * (kubo["reference"] - ground))
+    return scale * kubo["exact"], scale * kubo["sampled"]
