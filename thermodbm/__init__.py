@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = hand_on(
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
         "run.results": ("ThermalCurve",),
-        "run.runner": ("thermal_curve",),
+        "run.runner": ("response", "thermal_curve"),
     },
 )

@@ -31,6 +31,7 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import Parameter
 from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
@@ -56,6 +57,7 @@ def deterministic_method(
     sampling: SamplingOptions,
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 

@@ -24,6 +24,7 @@ from thermodbm.evolve.options import (
 )
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
+from thermodbm.models.parameters import Parameter, parameters
 from thermodbm.run.complaints import input_error
 
 MAX_SITES = 2**17
@@ -76,6 +77,10 @@ class Temperature(Section):
     beta: Annotated[Betas, Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range | None = None
 
 
+class Response(Section):
+    parameters: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Output(Section):
     file: Annotated[str, Field(min_length=1)] | None = None
     checkpoint_every: PositiveFloat = 300.0  # seconds
@@ -117,6 +122,7 @@ Document = create_model(
     temperature=(Temperature, ...),
     sampling=(_SAMPLING_SECTION, ...),
     output=(Output, ...),
+    response=(Response | None, None),
 )
 
 # by the names under which they stand in the location of a pydantic error
@@ -130,6 +136,7 @@ _BY_NAME = {
     "temperature": Temperature,
     "Range": Range,
     "output": Output,
+    "response": Response,
 }
 
 
@@ -144,6 +151,7 @@ class RunConfig:
     sampling: SamplingOptions
     output: Path | None
     sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
+    response: tuple[Parameter, ...] = ()  # in which all is differentiated
 
     @property
     def method_kind(self) -> str:
@@ -251,6 +259,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sections = document.model_dump()
     hamiltonian = _hamiltonian(sections)
     temperatures, betas = _temperatures(document.temperature)
+    response = _response(hamiltonian, document.method.kind, sections)
     kind = "beta" if document.temperature.T is None else "T"
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
     method = METHODS[document.method.kind](**{k: v for k, v in sections["method"].items() if k != "kind"})
@@ -264,7 +273,25 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
 
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
-    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)
+    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response)
+
+
+NO_RESPONSE = {
+    "learned": "A trained network depends on the couplings through its training, which is not differentiated",
+    "variational": "The weights of a trial state depend on the couplings through its whole evolution, which is not differentiated",
+}
+"""Methods without derivatives, and why."""
+
+
+def _response(hamiltonian: SpinHamiltonian, method: str, sections: dict[str, Any]) -> tuple[Parameter, ...]:
+    """The parameters of [response], which leaves the tables where nothing is asked for."""
+    if sections["response"] is None:
+        del sections["response"]
+        return ()
+    if method not in ("exact", "deterministic"):
+        hint = f'{NO_RESPONSE.get(method, "It has none")}. Use method.kind = "deterministic" or "exact".'
+        raise InputError("response", expected=f"no derivatives with method.kind = {method}", found="[response]", hint=hint)
+    return tuple(parameters(hamiltonian, sections["response"]["parameters"]))
 
 
 def plain_options(where: str, options: Any) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def as_dict(curve: ThermalCurve) -> dict[str, Any]:
             for name, estimate in curve.observables.items()
         },
         "diagnostics": {name: values.tolist() for name, values in curve.diagnostics.items()},
+        "response": {
+            name: {p: {"mean": e.mean.tolist(), "error": e.error.tolist()} for p, e in of.items()} for name, of in curve.response.items()
+        },
         "config": curve.config,
     }
 
