@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = hand_on(
         "evolve.options": ("DeterministicOptions", "ExactOptions", "LearnedOptions", "SamplingOptions", "VariationalOptions"),
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
+        "run.fit": ("FitResult", "fit"),
         "run.results": ("ThermalCurve",),
         "run.runner": ("response", "thermal_curve"),
     },

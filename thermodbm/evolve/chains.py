@@ -24,15 +24,17 @@ from thermodbm.estimate.ensemble import (
     resize_chains,
     run_chains,
 )
-from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
-from thermodbm.estimate.ising import ising_ensemble
+from thermodbm.estimate.exchange import exchange_ensemble, exchange_response, layered_ensemble
+from thermodbm.estimate.ising import ising_ensemble, ising_response
 from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
+from thermodbm.estimate.response import known_response, response_estimates
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
 from thermodbm.estimate.unseen import known_values, least_changes
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
 
@@ -68,6 +70,8 @@ class Plan(NamedTuple):
     n_groups: int  # of all ranks
     wanted: tuple[int, ...]  # sweeps of every level to be measured
     n_thermal: tuple[int, ...]  # sweeps of every level before
+    response: tuple[Parameter, ...] = ()  # in which averages are differentiated
+    derivatives: str | None = None  # of what: "ring", or of exchange magnets GRAPHS or WORLDLINES
 
     @property
     def n_chains(self) -> int:
@@ -105,21 +109,24 @@ def sweeps_of_levels(
     return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
 
 
-def ensemble_at(facts: Facts, sampler: str, n_slices: int) -> Ensemble:
-    """The ensemble that belongs to the model.
+def ensemble_at(facts: Facts, sampler: str, n_slices: int, derivatives: str | None = None) -> Ensemble:
+    """The ensemble that belongs to the model; with the kind of its derivatives, if any.
 
     Raises:
         InputError: for a sampler that does not fit.
     """
+    if derivatives is not None:
+        exchange = isinstance(facts, ExchangeFacts)
+        return exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
     if isinstance(facts, ExchangeFacts):
         return (layered_ensemble if facts.layered else exchange_ensemble)(facts, sampler, n_slices)
     return ising_ensemble(facts, sampler, n_slices)
 
 
 @lru_cache(maxsize=64)
-def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int) -> tuple[Ensemble, Any]:
+def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, derivatives: str | None) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
-    ensemble = ensemble_at(facts, sampler, n_slices)
+    ensemble = ensemble_at(facts, sampler, n_slices, derivatives)
     return ensemble, run_chains(ensemble, mesh, every)
 
 
@@ -161,7 +168,8 @@ def level_from(tree: Mapping[str, Any]) -> Level:
     """The inverse of `plain`."""
     series = tree.get("series")
     if series is not None:
-        blocks = {part: {name: Blocks(**fields) for name, fields in series[part].items()} for part in ("scalars", "arrays")}
+        parts = ("scalars", "arrays", "response")
+        blocks = {part: {name: Blocks(**fields) for name, fields in series.get(part, {}).items()} for part in parts}
         series = Series(**{**series, **blocks})
     return Level(int(tree["n_slices"]), tree["chains"], tree["n_sweeps"], series)
 
@@ -179,7 +187,7 @@ def _groups(plan: Plan, comm: Comm) -> jax.Array:
 
 def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
     mesh = group_mesh(plan.n_groups // comm.size)
-    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices)), mesh
+    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), plan.derivatives), mesh
 
 
 def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices: Sequence[int], comm: Comm) -> dict[int, Level]:
@@ -288,4 +296,18 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
         if not all(abs(e["sign"].mean) > TRUSTED_SIGN * e["sign"].error for e in found):
             doubts |= Doubt.SIGN
     diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts)}
-    return Point(observables, diagnostics, {})
+    return Point(observables, diagnostics, {}, _response(plan, whole, observables, beta, combine) if plan.response else {})
+
+
+def _response(
+    plan: Plan, levels: Sequence[Series], observables: Mapping[str, Estimate], beta: float, combine: Combine
+) -> dict[str, dict[str, Estimate]]:
+    """Derivatives of all scalars, combined as a specific heat is: their second order in the Trotter step may cancel."""
+    hamiltonian, of_beta = plan.hamiltonian, stacked(plan.response).beta
+    found = [response_estimates(series.response, hamiltonian, of_beta, beta) for series in levels]
+    response: dict[str, dict[str, Estimate]] = {}
+    for name in found[0]:
+        estimate = combine("specific_heat", [each[name] for each in found])
+        mean, error = (unstacked(plan.response, x) for x in estimate[:2])
+        response[name] = {p.name: Estimate(mean[p.name], error[p.name]) for p in plan.response}
+    return known_response(hamiltonian, plan.response, response, observables)

@@ -96,7 +96,7 @@ def unstacked(found: Sequence[Parameter], values: np.ndarray) -> dict[str, np.nd
     """Values (..., K) of the stacked directions by the names of the parameters, (..., *shape)."""
     ends = np.cumsum([len(p.directions.beta) for p in found])[:-1]
     parts = np.split(np.asarray(values), ends, axis=-1)
-    return {p.name: part.reshape(*part.shape[:-1], *p.shape) for p, part in zip(found, parts, strict=True)}
+    return {p.name: part.reshape(part.shape[:-1] + p.shape) for p, part in zip(found, parts, strict=True)}
 
 
 def _members(hamiltonian: SpinHamiltonian, name: str) -> np.ndarray:

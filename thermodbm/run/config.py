@@ -81,6 +81,27 @@ class Response(Section):
     parameters: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class FitParameter(Section):
+    start: float
+    bounds: tuple[float, float] | None = None
+    prior: tuple[float, PositiveFloat] | None = None  # mean and standard deviation
+
+
+class FitUnits(Section):
+    temperature: Literal["K", "J"] | None = None
+    coupling: Literal["K", "meV", "1/cm", "J"] | None = None
+    susceptibility: Literal["emu/mol", "m^3/mol", "reduced"] | None = None
+    specific_heat: Literal["J/mol/K", "R"] | None = None
+    magnetization: Literal["mu_B", "emu/mol", "reduced"] | None = None
+    field: Literal["T", "reduced"] | None = None
+
+
+class FitSection(Section):
+    parameters: Annotated[dict[str, FitParameter], Field(min_length=1)]
+    units: FitUnits = FitUnits()
+    fixed: dict[str, float] = {}  # backgrounds and g that are known
+
+
 class Output(Section):
     file: Annotated[str, Field(min_length=1)] | None = None
     checkpoint_every: PositiveFloat = 300.0  # seconds
@@ -123,6 +144,7 @@ Document = create_model(
     sampling=(_SAMPLING_SECTION, ...),
     output=(Output, ...),
     response=(Response | None, None),
+    fit=(FitSection | None, None),
 )
 
 # by the names under which they stand in the location of a pydantic error
@@ -137,6 +159,9 @@ _BY_NAME = {
     "Range": Range,
     "output": Output,
     "response": Response,
+    "fit": FitSection,
+    "parameters": FitParameter,
+    "units": FitUnits,
 }
 
 
@@ -152,6 +177,7 @@ class RunConfig:
     output: Path | None
     sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
     response: tuple[Parameter, ...] = ()  # in which all is differentiated
+    fit: FitSection | None = None  # what `thermodbm fit` varies; runs look past it
 
     @property
     def method_kind(self) -> str:
@@ -175,6 +201,21 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
     Raises:
         InputError: for anything wrong, naming the key, and for keys that the method ignores.
     """
+    data = read_tables(path, settings)
+    if output is not None:
+        table = data.setdefault("output", {})
+        data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
+    elif isinstance(table := data.setdefault("output", {}), dict):
+        table.setdefault("file", str(path.with_suffix(".h5")))
+    return refuse_ignored(parse_config(data), data)
+
+
+def read_tables(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a TOML file with `KEY=VALUE` settings applied, unchecked.
+
+    Raises:
+        InputError: for a file that is none.
+    """
     try:
         data = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
@@ -183,12 +224,7 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
         raise InputError(str(path), expected="valid TOML", found=f"an error ({error})") from None
     for setting in settings:
         _apply(data, setting)
-    if output is not None:
-        table = data.setdefault("output", {})
-        data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
-    elif isinstance(table := data.setdefault("output", {}), dict):
-        table.setdefault("file", str(path.with_suffix(".h5")))
-    return refuse_ignored(parse_config(data), data)
+    return data
 
 
 IGNORED = {
@@ -259,6 +295,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sections = document.model_dump()
     hamiltonian = _hamiltonian(sections)
     temperatures, betas = _temperatures(document.temperature)
+    del sections["fit"]
     response = _response(hamiltonian, document.method.kind, sections)
     kind = "beta" if document.temperature.T is None else "T"
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
@@ -273,7 +310,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
 
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
-    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response)
+    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response, document.fit)
 
 
 NO_RESPONSE = {

@@ -17,7 +17,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
 from thermodbm.models.observables import OBSERVABLES, Observable
-from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_tree, write_file, write_tree
+from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_fit, read_tree, write_file, write_fit, write_tree
 
 if TYPE_CHECKING:
     import xarray
@@ -54,6 +54,8 @@ class ThermalCurve:
     finished: bool = True
     wall_time: float = 0.0  # seconds
     response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
+
+    fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
 
     @property
     def hamiltonian(self) -> "SpinHamiltonian":
@@ -305,6 +307,8 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
     for t, weights in enumerate(curve.network):
         for name, values in weights.items():
             file[f"network/{t:04d}/{name}"] = values
+    if curve.fit is not None:
+        write_fit(file.create_group("fit", track_order=True), curve.fit)
     if checkpoint is not None:
         write_tree(file.create_group("checkpoint", track_order=True), checkpoint)
 
@@ -354,4 +358,5 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
         response=response,
+        fit=read_fit(file["fit"], size) if "fit" in file else None,
     )
