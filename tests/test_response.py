@@ -109,3 +109,35 @@ def test_a_curve_and_its_file_hold_the_response(tmp_path):
 def test_what_cannot_be_differentiated_is_refused(asked, method, message):
     with pytest.raises(InputError, match=message):
         tb.response(heisenberg(RING), parameters=asked, T=1.0, method=method, progress=False)
+
+
+SAMPLED = {
+    "loops": (heisenberg(RING), ["J", "h", "beta"]),
+    "turned from the isotropic point": (xxz(RING), ["J", "delta"]),
+    "worldlines": (tb.transverse_field_ising(BRANCHED, SIGNS, RANDOM.uniform(0.5, 1.0, 5), 0.3), ["J", "gamma", "h", "J.each"]),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_sampled_derivatives_agree_with_exact_ones(name):
+    """Within 4.5 error bars, each; the mean square pull is below 1 + 5 sigma of as many as there are independent temperatures."""
+    magnet, names = SAMPLED[name]
+    T = [0.6, 2.0]
+    exact = tb.response(magnet, T=T, method="exact", parameters=names, progress=False)
+    sampling = {"n_samples": 8000, "n_chains": 32, "seed": 3}
+    found = tb.response(magnet, T=T, parameters=names, sampling=sampling, progress=False)
+    assert {"free_energy", "energy", "entropy", "specific_heat", "susceptibility", "magnetization_z"} <= set(found)
+    squares = []
+    for observable in found:
+        for p in names:
+            estimate, expected = found[observable][p], exact[observable][p].mean
+            pulls = np.abs(estimate.mean - expected) / np.maximum(estimate.error, 1e-9)
+            np.testing.assert_array_less(pulls, 4.5, err_msg=f"{observable}/{p}")
+            squares.append(np.mean(pulls**2))
+            assert np.all(estimate.error < 0.6 * np.maximum(np.abs(expected).max(), 0.5)), (observable, p)
+    assert np.mean(squares) < 1 + 5 / np.sqrt(len(squares))
+
+
+def test_a_coupling_that_is_zero_is_refused_where_samples_cannot_know_it():
+    with pytest.raises(InputError, match="nowhere zero"):
+        tb.response(transverse_field_ising(RING, gamma=0.0), parameters=["gamma"], T=1.0, progress=False)

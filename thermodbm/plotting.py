@@ -231,8 +231,11 @@ def plot_fit(fit: Mapping[str, Any]) -> "Figure":
             pull = (np.asarray(d["value"]) - d["model"]) / d["error"]
             below.plot(x, pull, "o", ms=3, color=color)
         below.axhline(0, color="k", lw=0.8)
-        below.set_xlabel("field" if of_field else "temperature")
-        above.set_title(quantity.replace("_", " "))
+        units = fit.get("units", {})
+        x_name = "field" if of_field else "temperature"
+        unit = units.get({"entropy": "specific_heat", "energy": "coupling"}.get(quantity, quantity), "")
+        below.set_xlabel(f"{x_name} ({units[x_name]})" if x_name in units else x_name)
+        above.set_title(quantity.replace("_", " ") + (f" ({unit})" if unit else ""))
         if column == 0:
             below.set_ylabel("residual / error")
         above.legend(frameon=False, fontsize="small")

@@ -22,7 +22,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.estimate.statistics import MIN_BATCHES, Blocks, Estimate
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.parameters import BETA, Directions, Parameter, stacked
+from thermodbm.models.parameters import BETA, Directions, Parameter, parameter, stacked
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -202,14 +202,38 @@ def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter]
     return "graphs" if by_loops and not (turned.any() or of_sites) else "worldlines"
 
 
-def response_in_beta(
-    response: Mapping[str, Mapping[str, Estimate]], observables: Mapping[str, Estimate], beta: float
+def response_by_scaling(
+    hamiltonian: SpinHamiltonian, response: Mapping[str, Mapping[str, Estimate]], observables: Mapping[str, Estimate], beta: float
 ) -> dict[str, dict[str, Estimate]]:
-    """With derivatives in beta that follow from averages: de/dbeta = -c/beta^2, ds/dbeta = -c/beta, df/dbeta = s/beta^2."""
-    known = {"energy": ("specific_heat", -(beta**-2)), "entropy": ("specific_heat", -1 / beta), "free_energy": ("entropy", beta**-2)}
+    """With derivatives that follow from averages, and so have their errors, which all temperatures together make small.
+
+    de/dbeta = -c/beta^2, ds/dbeta = -c/beta, df/dbeta = s/beta^2; and along dH/dlambda = r H, where beta H alone matters,
+    de/dlambda = r (e - c/beta), ds/dlambda = -r c, df/dlambda = r e.
+    """
     found = {name: dict(of) for name, of in response.items()}
-    for name, (source, factor) in known.items():
-        if BETA in found.get(name, {}):
-            e = observables[source]
-            found[name][BETA] = Estimate(factor * np.asarray(e.mean), abs(factor) * np.asarray(e.error))
+    e, c, s = (observables[name] for name in ("energy", "specific_heat", "entropy"))
+
+    def linear(*terms: tuple[float, Estimate]) -> Estimate:
+        mean = sum(factor * np.asarray(of.mean) for factor, of in terms)
+        return Estimate(mean, np.sqrt(sum((factor * np.asarray(of.error)) ** 2 for factor, of in terms)))
+
+    for name in found.get("energy", {}):
+        if name == BETA:
+            known = {"energy": linear((-(beta**-2), c)), "entropy": linear((-1 / beta, c)), "free_energy": linear((beta**-2, s))}
+        elif (r := _along_all(hamiltonian, parameter(hamiltonian, name))) is not None:
+            known = {"energy": linear((r, e), (-r / beta, c)), "entropy": linear((-r, c)), "free_energy": linear((r, e))}
+        else:
+            continue
+        for observable, estimate in known.items():
+            found[observable][name] = estimate
     return found
+
+
+def _along_all(hamiltonian: SpinHamiltonian, p: Parameter) -> float | None:
+    """r, where the parameter moves H by r H; None where it does not."""
+    if p.shape:
+        return None
+    moved = np.concatenate([leaf[0] for leaf in p.directions.leaves])
+    here = np.concatenate([np.asarray(getattr(hamiltonian, n), float) for n in ("zz", "xy", "x_field", "z_field")])
+    r = float(moved @ here / max(here @ here, 1e-300))
+    return r if r and np.allclose(moved, r * here, rtol=1e-9, atol=0) else None

@@ -10,7 +10,7 @@ import numpy as np
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import NumericsError
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
-from thermodbm.estimate.response import derivatives_of, response_in_beta
+from thermodbm.estimate.response import derivatives_of, response_by_scaling
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
 from thermodbm.estimate.trust import Doubt
@@ -150,5 +150,5 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.items()}
         kept = {**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates}
-        joined.append(point._replace(observables=kept, response=response_in_beta(point.response, kept, float(betas[k]))))
+        joined.append(point._replace(observables=kept, response=response_by_scaling(hamiltonian, point.response, kept, float(betas[k]))))
     return joined

@@ -62,21 +62,22 @@ class _Joined(NamedTuple):
 
 
 def response_solver(
-    hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], *, correlations: bool = True
+    hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], observables: Sequence[str] | None = None
 ) -> Callable[[np.ndarray], Derivatives]:
     """A function from inverse temperatures > 0, (n_T,), to the derivatives of free_energy, energy, entropy, specific_heat, susceptibility
     and all other scalars of the exact curve; the costly work is done here.
 
     Args:
-        correlations: whether order_parameter_squared of long rings is wanted, which takes most of their time.
+        observables: those that are wanted, if not all: those that do not commute with H take most of the time.
 
     Raises:
         InputError: if neither full diagonalisation with eigenvectors nor free fermions are possible.
     """
     if free_fermions.applicable(hamiltonian) and hamiltonian.n_sites > 12:
+        correlations = observables is None or "order_parameter_squared" in observables
         return lambda betas: free_fermions.ising_ring_response(hamiltonian, parameters, betas, correlations=correlations)
     directions = stacked(parameters)
-    blocks, joined = _solve(hamiltonian, directions)
+    blocks, joined = _solve(hamiltonian, directions, observables)
 
     def solver(betas: np.ndarray) -> Derivatives:
         found = [_at(hamiltonian, blocks, joined, directions.beta, float(beta)) for beta in betas]
@@ -85,7 +86,7 @@ def response_solver(
     return solver
 
 
-def _solve(hamiltonian: SpinHamiltonian, directions: Directions) -> tuple[list[_Block], list[_Joined]]:
+def _solve(hamiltonian: SpinHamiltonian, directions: Directions, wanted: Sequence[str] | None) -> tuple[list[_Block], list[_Joined]]:
     """All levels, with the elements of every V."""
     n = hamiltonian.n_sites
     flip = not (np.any(hamiltonian.z_field) or directions.z_field.any())
@@ -104,7 +105,7 @@ def _solve(hamiltonian: SpinHamiltonian, directions: Directions) -> tuple[list[_
     for multiplicity, parities in found.members:
         solved = []
         for chi, rows in parities:
-            block, states = _block(hamiltonian, found, flip, (multiplicity, chi, rows), steps)
+            block, states = _block(hamiltonian, found, flip, (multiplicity, chi, rows), steps, wanted)
             solved.append((len(blocks), rows, states))
             blocks.append(block)
         if not hamiltonian.conserves_sz:
@@ -132,6 +133,7 @@ def _block(
     flip: bool,
     sector: tuple[int, np.ndarray, np.ndarray],
     operators: list[Transitions],
+    wanted: Sequence[str] | None,
 ) -> tuple[_Block, np.ndarray]:
     """A sector diagonalised, and its states over the orbits."""
     multiplicity, chi, rows = sector
@@ -153,6 +155,8 @@ def _block(
     observables = {name: states.conj().T @ (x[:, None] * states) for name, x in scalars.items()}
     if not hamiltonian.conserves_sz:
         observables["magnetization_x"] = v.conj().T @ (transverse @ v) / n
+    if wanted is not None:  # the susceptibility needs the magnetisation
+        observables = {n: o for n, o in observables.items() if n in wanted or (n == "magnetization_z" and "susceptibility" in wanted)}
     products = {
         name: np.array([(o.T * m).real for m in elements]).reshape(len(elements), len(e), len(e)) for name, o in observables.items()
     }
@@ -196,7 +200,7 @@ def _at(
         found |= {"magnetization_z": dm / n, "susceptibility": beta * (dm2 - 2 * mean(m) * dm) / n + of_beta * chi}
     boltzmann = [b.multiplicity * np.exp(-beta * (b.energies - ground) - log_z) for b in blocks]
     found |= _of_observables(blocks, boltzmann, mean(v), of_beta, ground, beta)
-    if joined:
+    if joined and "magnetization_z" in found:
         kubo, slope = _of_kubo(blocks, joined, of_beta, ground, beta, log_z)
         m = float(mean(np.concatenate([b.averages["magnetization_z"] for b in blocks])))
         dm = found["magnetization_z"]

@@ -44,6 +44,7 @@ class FitResult:
     message: str
     degenerate: tuple[str, ...]  # combinations of parameters that the data do not determine
     data: tuple[Mapping[str, Any], ...]  # per file and quantity: quantity, file, temperature, field, value, error, model
+    units: Mapping[str, str]  # of the data
     curve: "ThermalCurve"  # of the fitted magnet at all temperatures, k_B = 1, with `fit` in it
 
     @property
@@ -282,7 +283,7 @@ def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult
         remarks.append("not determined: " + "; ".join(degenerate))
     result = FitResult(
         tuple(model.names), theta, np.sqrt(np.diag(covariance)), covariance, chi2, len(residuals.value), converged, "; ".join(remarks),
-        tuple(degenerate), _data(model, residuals, values), _curve(config, model, theta),
+        tuple(degenerate), _data(model, residuals, values), resolved(section.units.model_dump()), _curve(config, model, theta),
     )  # fmt: skip
     return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
 
@@ -336,5 +337,6 @@ def fit_tree(result: FitResult) -> dict[str, Any]:
         "converged": bool(result.converged),
         "message": result.message,
         "degenerate": "; ".join(result.degenerate),
+        "units": dict(result.units),
         "data": data,
     }

@@ -153,8 +153,7 @@ def exact_source() -> Source:
         if key not in kept:
             if len(kept) > 32:
                 kept.clear()
-            order = "order_parameter_squared" in observables
-            slopes = response_solver(scaled, parameters(scaled, names), correlations=order) if names else None
+            slopes = response_solver(scaled, parameters(scaled, names), observables) if names else None
             kept[key] = exact_solver(scaled), slopes
         solver, slopes = kept[key]
         power = {"energy": 1, "free_energy": 1, "susceptibility": -1}

@@ -42,7 +42,7 @@ def kelvin_per(unit: str) -> float:
     energy = {
         "K": 1 * u.kelvin * u.boltzmann_constant,
         "meV": 1 * u.millielectron_volt,
-        "1/cm": u.planck_constant * u.speed_of_light / u.cm,
+        "1/cm": 1 * u.planck_constant * u.speed_of_light / u.cm,
     }
     return 1.0 if unit == "J" else float((energy[unit] / u.boltzmann_constant).to("kelvin").magnitude)
 
