@@ -20,6 +20,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 SLOW = {
     "test_couplings_carry_over_to_a_larger_magnet",
     "test_random_vectors_train_as_matrices_do[Heisenberg]",
+    "test_observables_of_a_user[deterministic-ising]",
+    "test_observables_of_a_user[deterministic-exchange]",
     "test_known_ground_states[triangular]",
     "test_known_ground_states[kagome]",
     "test_deviations_are_as_large_as_errors_say[ising]",

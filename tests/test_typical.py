@@ -125,9 +125,17 @@ def test_krylov_spaces_that_are_complete_end():
     matrix = Rows(sector_matrix(space, np.ones(16), rows, Couplings.of(diagonal)))
     start = np.ones((len(rows), 1)) / np.sqrt(len(rows))
     nothing = States(np.zeros(0), np.zeros((len(rows), 0)))
-    found = lanczos(matrix, start, 30, apart=nothing, beta=1.0)
+    found = lanczos(matrix, start, 30, apart=nothing, betas=np.ones(1))
     levels = np.unique(diagonal.diagonal_energy(spins_of(space.representatives[rows], 8)))
     np.testing.assert_allclose(np.unique(np.round(found.energies[0][found.weights[0] > 1e-12], 9)), levels, atol=1e-9)
+
+
+def test_a_cold_temperature_does_not_spoil_the_warm_ones(monkeypatch):
+    monkeypatch.setattr(typicality, "SMALL", 8)
+    hamiltonian = j1j2(make_lattice("chain", 12, False), 1.0, 0.4)
+    alone, together = (averages(hamiltonian, 1, n_vectors=2, betas=np.array(b)).values for b in ([4.0], [4.0, 400.0]))
+    for name in ("energy", "specific_heat", "entropy"):  # the same vectors: what differs is where the Krylov spaces end
+        assert together[name][0][0] == pytest.approx(alone[name][0][0], abs=1e-9)
 
 
 def test_lowest_states_are_eigenstates():

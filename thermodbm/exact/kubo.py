@@ -55,7 +55,7 @@ def kubo_response(
         norms = np.linalg.norm(start, axis=0)
         start = start * np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 1e-10)
         steps = min(n_lanczos, len(other.rows) - len(other.low.energies))
-        k = lanczos(other.matrix, start, steps, apart=other.low, beta=betas.max(), keep=False)
+        k = lanczos(other.matrix, start, steps, apart=other.low, betas=betas, keep=False)
         return np.einsum("tnj,nj->t", integral(one.low.energies[:, None], k.energies), norms[:, None] ** 2 * k.weights)
 
     elements = np.abs(second.low.vectors.conj().T @ joined(first.low.vectors)) ** 2
@@ -67,7 +67,7 @@ def kubo_response(
         start = second.low.without(joined(first.start))
         norms = np.linalg.norm(start, axis=0)
         steps = min(n_lanczos, len(second.rows) - len(second.low.energies))
-        k, own = lanczos(second.matrix, start / norms, steps, apart=second.low, beta=betas.max()), first.krylov
+        k, own = lanczos(second.matrix, start / norms, steps, apart=second.low, betas=betas), first.krylov
         each = []
         for r in range(len(norms)):
             over = (own.basis[r][:, left].conj() * m.astype(np.float32)) @ k.basis[r][:, right].T

@@ -15,6 +15,7 @@ from thermodbm.threads import cores
 _BREAKDOWN = 1e-9  # of a recurrence coefficient in units of the largest: the Krylov space is complete
 _CHECK_EVERY = 10  # steps
 _TAIL = 1e-12
+_TEMPERATURES = 16  # at which that is asked, of all
 _TOLERANCE = 1e-9  # of eigenstates
 _MIN_ELEMENTS = 2**20  # of a matrix for which a second thread pays
 
@@ -84,54 +85,58 @@ class Krylov(NamedTuple):
         return self.ritz[:, 0] ** 2
 
 
-def lanczos(matrix: Rows, start: np.ndarray, n_steps: int, *, apart: States, beta: float, keep: bool = True) -> Krylov:
+def lanczos(matrix: Rows, start: np.ndarray, n_steps: int, *, apart: States, betas: np.ndarray, keep: bool = True) -> Krylov:
     """Krylov spaces of H from vectors orthogonal to the eigenstates `apart`.
 
-    It ends before n_steps where exp(-beta H / 2) |start> is within the spaces already: the weight of their last vectors is below
-    `_TAIL` of the whole trace, that of the states apart included. Vectors are not orthogonalised again, which leaves averages as they
-    are (Druskin and Knizhnerman, Zh. Vychisl. Mat. Mat. Fiz. 31, 970 (1991)).
+    It ends before n_steps where exp(-beta H / 2) |start> is within the spaces already at all temperatures: the weight of their last
+    vectors is below `_TAIL` of the whole trace, that of the states apart included. Vectors are not orthogonalised again, which leaves
+    averages as they are (Druskin and Knizhnerman, Zh. Vychisl. Mat. Mat. Fiz. 31, 970 (1991)).
 
     Args:
         start: (dim, R), columns normalised, or zero.
         apart: rounding would bring them back, so they are taken out in every step.
-        beta: the largest inverse temperature that will be asked for.
+        betas: inverse temperatures that will be asked for; a state that counts for nothing at the coldest may count at others.
         keep: the vectors.
     """
     dim, n_vectors = start.shape
     half = np.complex64 if np.iscomplexobj(start) else np.float32
     basis = np.empty((n_vectors, n_steps, dim), half) if keep else None
-    alphas, betas = np.zeros((2, n_steps, n_vectors))
+    diagonal, beside = np.zeros((2, n_steps, n_vectors))
     v, before, b = start, np.zeros_like(start), np.zeros(n_vectors)
     for step in range(n_steps):
         if basis is not None:
             basis[:, step] = v.T
         w = matrix @ v
-        alphas[step] = a = np.einsum("dr,dr->r", v.conj(), w).real
+        diagonal[step] = a = np.einsum("dr,dr->r", v.conj(), w).real
         w -= a * v
         w -= b * before
         w = apart.without(w)
         b = np.sqrt(np.einsum("dr,dr->r", w.conj(), w).real)
-        scale = max(np.abs(alphas).max(), betas.max())
-        betas[step] = b = np.where(b > _BREAKDOWN * scale, b, 0.0)
+        scale = max(np.abs(diagonal).max(), beside.max())
+        beside[step] = b = np.where(b > _BREAKDOWN * scale, b, 0.0)
         spectra = None
         if not b.any() or ((step + 1) % _CHECK_EVERY == 0 or step + 1 == n_steps):
-            spectra = _spectra(alphas[: step + 1], betas[:step])
-            if not b.any() or _complete(*spectra, apart.energies, dim, beta):
+            spectra = _spectra(diagonal[: step + 1], beside[:step])
+            if not b.any() or _complete(*spectra, apart.energies, dim, betas):
                 break
         before, v = v, w * np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
     return Krylov(*spectra, None if basis is None else basis[:, : step + 1])
 
 
-def _complete(energies: np.ndarray, ritz: np.ndarray, apart: np.ndarray, dim: int, beta: float) -> bool:
+def _complete(energies: np.ndarray, ritz: np.ndarray, apart: np.ndarray, dim: int, betas: np.ndarray) -> bool:
     lowest = min(energies.min(), apart.min(initial=np.inf))
-    c = np.einsum("rmj,rj->rm", ritz, ritz[:, 0] * np.exp(-beta / 2 * (energies - lowest))) ** 2
-    known = np.exp(-beta * (apart - lowest)).sum() / max(dim - len(apart), 1)
-    return bool((c[:, -2:].sum(1) <= _TAIL * (c.sum(1) + known)).all())
+    chosen = np.unique(np.linspace(0, len(betas) - 1, _TEMPERATURES).astype(int))
+    for beta in np.sort(betas)[chosen]:
+        c = np.einsum("rmj,rj->rm", ritz, ritz[:, 0] * np.exp(-beta / 2 * (energies - lowest))) ** 2
+        known = np.exp(-beta * (apart - lowest)).sum() / max(dim - len(apart), 1)
+        if (c[:, -2:].sum(1) > _TAIL * (c.sum(1) + known)).any():
+            return False
+    return True
 
 
-def _spectra(alphas: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spectra(diagonal: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Energies (R, M) and eigenvectors (R, M, M) of the tridiagonal matrices (M, R), (M - 1, R)."""
-    each = [eigh_tridiagonal(a, b) for a, b in zip(alphas.T, betas.T, strict=True)]
+    each = [eigh_tridiagonal(a, b) for a, b in zip(diagonal.T, beside.T, strict=True)]
     energies, ritz = np.array([e for e, _ in each]), np.array([u for _, u in each])
     reached = ritz[:, 0] ** 2 > 1e-30  # what stands behind a breakdown is nothing: let it have the energy of something
     return np.where(reached, energies, np.where(reached, energies, -np.inf).max(1, keepdims=True)), ritz

@@ -149,7 +149,7 @@ class Typicality:
         start = low.without(_normal(rng, (len(rows), self.n_vectors), matrix.dtype))
         start /= np.linalg.norm(start, axis=0)
         n_steps = min(self.n_lanczos, len(rows) - len(low.energies))
-        return Part(chi, rows, matrix, low, start, lanczos(matrix, start, n_steps, apart=low, beta=self.betas.max()))
+        return Part(chi, rows, matrix, low, start, lanczos(matrix, start, n_steps, apart=low, betas=self.betas))
 
     def _measure(self, space: OrbitSpace, sector: Sector, part: "Part") -> Record:
         """The levels of one sector, and observables of its states, (n_T, n_copies, n_observables) times weights for those apart."""
