@@ -18,6 +18,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_the_snippet_of_the_readme",
     "test_observables_of_a_user[deterministic-ising]",
     "test_observables_of_a_user[deterministic-exchange]",
     "test_known_ground_states[triangular]",
