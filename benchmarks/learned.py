@@ -2,11 +2,14 @@
 
     python benchmarks/learned.py layers [--n-sites 64] [--betas 4 8]      no sampling: everything by free fermions
     python benchmarks/learned.py merit [--samples 60000] [--betas 4 8]    error x sqrt(CPU s), of e, m_z^2 and c, on one core
+        [--magnet square | heisenberg-chain | heisenberg-square] [--layers 8]    64 spins; square: gamma = 3.04
+    python benchmarks/learned.py sampled --magnet square --betas 4         e and order parameter against layers, sampled
     python benchmarks/learned.py figure FILE.png                          learned couplings and errors against layers
 
-Chain N = 64, gamma = J. `layers`: deviations of e, m_z^2 and c from the exact ones, of learned networks, of symmetric Trotter products of
-as many layers, and of two of these combined (L and L/2: as many layers in both together are counted). `merit`: the learned method with its
-networks at hand and with the training counted, and the deterministic method; compilation, once per shape, is left out.
+Chain N = 64, gamma = J, unless a magnet is given. `layers`: deviations of e, m_z^2 and c from the exact ones, of learned networks, of
+symmetric Trotter products of as many layers, and of two of these combined (L and L/2: as many layers in both together are counted).
+`merit`: the learned method with its networks at hand and with the training counted (m_z^2 is the staggered structure factor of a Heisenberg
+magnet), and the deterministic method; compilation, once per shape, is left out.
 """
 
 import os
@@ -20,9 +23,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from thermodbm import DeterministicOptions, LearnedOptions, SamplingOptions, make_lattice, transverse_field_ising
+from thermodbm import DeterministicOptions, LearnedOptions, SamplingOptions, heisenberg, make_lattice, transverse_field_ising
+from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.deterministic import deterministic_method
-from thermodbm.evolve.learned import learned_method
+from thermodbm.evolve.learned import Store, learned_method
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.evolve.training import ring_problem, train_sweep
 from thermodbm.exact.free_fermions import ising_ring
@@ -30,6 +34,12 @@ from thermodbm.exact.layered_ring import momenta, network_modes, order_parameter
 
 LAYERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 NAMES = ("energy", "order_parameter_squared", "specific_heat")
+MAGNETS = {
+    "chain": lambda n: transverse_field_ising(make_lattice("chain", n)),
+    "square": lambda n: transverse_field_ising(make_lattice("square", (round(n**0.5),) * 2), 1.0, 3.04),
+    "heisenberg-chain": lambda n: heisenberg(make_lattice("chain", n)),
+    "heisenberg-square": lambda n: heisenberg(make_lattice("square", (round(n**0.5),) * 2)),
+}
 
 
 def averages(n: int, K: np.ndarray, g: np.ndarray, beta: float) -> np.ndarray:
@@ -87,28 +97,69 @@ def sample(method: ThermalMethod, beta: float, seed: int) -> tuple[Point, float,
     return info.point, time.process_time() - start, first
 
 
-def merit(n: int, betas: list[float], n_samples: int) -> None:
+def remembered(known: dict) -> Store:
+    """A store that keeps what was trained in memory."""
+
+    def store(description, make):
+        key = repr(description)
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    return store
+
+
+def shown(estimate: Estimate, true: float) -> str:
+    """With its deviation where the exact value is known."""
+    off = f", off {float(estimate.mean) - true:+.1e}" if np.isfinite(true) else ""
+    return f"{float(estimate.mean):.5f}({float(estimate.error):.1e}){off}"
+
+
+def merit(magnet: str, n: int, betas: list[float], n_samples: int, n_layers: int | str) -> None:
     print("| beta | method | e | m_z^2 | c | CPU s | error x sqrt(CPU s) of e | of m_z^2 | of c |\n|---|---|---|---|---|---|---|---|---|")
-    hamiltonian, sampling = transverse_field_ising(make_lattice("chain", n)), SamplingOptions(n_samples=n_samples)
+    hamiltonian, sampling = MAGNETS[magnet](n), SamplingOptions(n_samples=n_samples)
+    names = [k if k != NAMES[1] or not hamiltonian.conserves_sz else "staggered_structure_factor" for k in NAMES]
     for beta in betas:
-        true = exact(n, beta)
+        true = exact(n, beta) if magnet == "chain" else np.full(3, np.nan)
         for name in ("learned", "deterministic"):
             if name == "learned":
-                method = learned_method(hamiltonian, LearnedOptions(), sampling, [beta])
+                warmer = [b for b in (0.5, 1.0, 2.0, 4.0) if b < beta]
+                method = learned_method(hamiltonian, LearnedOptions(layers=n_layers), sampling, [*warmer, beta], store=remembered({}))
             else:
                 method = deterministic_method(hamiltonian, DeterministicOptions(), sampling)
-            sample(method, beta, seed=0)  # compiles
-            point, cpu, training = sample(method, beta, seed=1)
-            found = [point.observables[k] for k in NAMES]
+            training = sample(method, beta, seed=0)[2]  # compiles
+            point, cpu, found_again = sample(method, beta, seed=1)
+            found = [point.observables[k] for k in names]
             rows = {f"{name}, {point.diagnostics.get('n_layers', point.diagnostics.get('n_slices')):.0f} layers": cpu}
             if name == "learned":
-                rows = {f"{next(iter(rows))}, network at hand": cpu - training, "with training": cpu}
+                rows = {f"{next(iter(rows))}, network at hand": cpu, "with training and its compilation": cpu - found_again + training}
             for title, seconds in rows.items():
-                values = " | ".join(
-                    f"{float(e.mean):.5f}({float(e.error):.1e}), off {float(e.mean) - t:+.1e}" for e, t in zip(found, true, strict=True)
-                )
+                values = " | ".join(shown(e, t) for e, t in zip(found, true, strict=True))
                 merits = " | ".join(f"{float(e.error) * np.sqrt(seconds):.1e}" for e in found)
                 print(f"| {beta:g} | {title} | {values} | {seconds:.1f} | {merits} |", flush=True)
+
+
+def sampled(magnet: str, n: int, beta: float, n_samples: int, learned_layers: list[int], slices: list[int]) -> None:
+    """Learned networks and single Trotter products of several numbers of layers, and what the deterministic method extrapolates to."""
+    hamiltonian = MAGNETS[magnet](n)
+    name = "staggered_structure_factor" if hamiltonian.conserves_sz else NAMES[1]
+    warmer = [b for b in (0.5, 1.0, 2.0, 4.0) if b < beta]
+    methods = {"deterministic, extrapolated": DeterministicOptions()}
+    methods |= {f"Trotter, {m} layers": DeterministicOptions(d_tau=beta / (2 * m), extrapolate=False) for m in slices}
+    methods |= {f"learned, {m} layers": LearnedOptions(layers=m) for m in learned_layers}
+    print(f"| {magnet}, beta = {beta:g} | e | {name} | off by |\n|---|---|---|---|")
+    reference = None
+    for title, options in methods.items():
+        learned = isinstance(options, LearnedOptions)
+        samples = SamplingOptions(n_samples=n_samples if learned or reference else 4 * n_samples)
+        make = (lambda *a: learned_method(*a, [*warmer, beta])) if learned else deterministic_method
+        point = sample(make(hamiltonian, options, samples), beta, seed=1)[0]
+        found = [point.observables[k] for k in ("energy", name)]
+        reference = reference or found
+        off = " / ".join(
+            f"{float(e.mean - r.mean):+.1e}({float(np.hypot(e.error, r.error)):.0e})" for e, r in zip(found, reference, strict=True)
+        )
+        print(f"| {title} | " + " | ".join(f"{float(e.mean):.5f}({float(e.error):.1e})" for e in found) + f" | {off} |", flush=True)
 
 
 def figure(n: int, beta: float, path: Path) -> None:
@@ -139,16 +190,22 @@ def figure(n: int, beta: float, path: Path) -> None:
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["layers", "merit", "figure"])
+    parser.add_argument("what", choices=["layers", "merit", "sampled", "figure"])
     parser.add_argument("file", nargs="?", type=Path, default=Path("learned.png"))
     parser.add_argument("--n-sites", type=int, default=64)
     parser.add_argument("--betas", nargs="+", type=float, default=[4.0, 8.0])
     parser.add_argument("--samples", type=int, default=60_000)
+    parser.add_argument("--magnet", choices=MAGNETS, default="chain")
+    parser.add_argument("--layers", type=lambda text: text if text == "auto" else int(text), default="auto")
+    parser.add_argument("--learned", nargs="*", type=int, default=[8, 16, 24], help="Numbers of learned layers of `sampled`.")
+    parser.add_argument("--slices", nargs="*", type=int, default=[20, 40, 80], help="Numbers of Trotter layers of `sampled`.")
     arguments = parser.parse_args()
     if arguments.what == "layers":
         layers(arguments.n_sites, arguments.betas)
     elif arguments.what == "merit":
-        merit(arguments.n_sites, arguments.betas, arguments.samples)
+        merit(arguments.magnet, arguments.n_sites, arguments.betas, arguments.samples, arguments.layers)
+    elif arguments.what == "sampled":
+        sampled(arguments.magnet, arguments.n_sites, arguments.betas[-1], arguments.samples, arguments.learned, arguments.slices)
     else:
         figure(arguments.n_sites, arguments.betas[-1], arguments.file)
 

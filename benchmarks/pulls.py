@@ -53,7 +53,7 @@ FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "j1j2 chain": (j1j2(make_lattice("chain", 8), 1.0, 0.5), COLD, {}),
     "strip": (heisenberg(graph(6, TRIANGLES)), COLD, {}),
 }
-METHODS = {"deterministic": {}, "learned": {}, "variational": {"enumerate": False, "n_walkers": 2048}}
+METHODS = {"deterministic": {}, "learned": {}, "variational": {"enumerate": False, "n_walkers": 512}}  # few walkers: noise in the path, too
 LEARNED = ("chain", "torus", "triangles", "open")  # no fields along z, no easy axes, no frustrated exchange
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
 
@@ -82,7 +82,7 @@ def study(name: str, method: str, n_seeds: int) -> dict:
     exact = exact_curve(magnet, 1 / np.array(T))
     began, trusted, table = time.monotonic(), [], {}
     for seed in range(n_seeds):
-        settings = {**({"n_samples": 20_000} if method == "variational" else sampling), "seed": 1000 + seed}
+        settings = {**({"n_samples": 5_000} if method == "variational" else sampling), "seed": 1000 + seed}
         curve = thermal_curve(magnet, T=T, method={"kind": method, **METHODS[method]}, sampling=settings, progress=False)
         trusted.append(np.mean(curve.diagnostics.get("trusted", 1.0)))
         for observable, values in pulls(curve, exact).items():

@@ -4,7 +4,11 @@ import pytest
 from scipy.linalg import expm
 
 from thermodbm.errors import InputError
+from thermodbm.evolve import cluster as cluster_module
+from thermodbm.evolve import dense_layers, networks
+from thermodbm.evolve.cluster import clusters, composed, is_uniform, uniform_classes
 from thermodbm.evolve.dense_layers import (
+    Rows,
     coupling_classes,
     dense_averages,
     dense_network,
@@ -13,6 +17,7 @@ from thermodbm.evolve.dense_layers import (
     orbit_rows,
     thermal_rows,
 )
+from thermodbm.evolve.networks import layers_of
 from thermodbm.evolve.training import (
     couplings_of,
     expected_error,
@@ -142,7 +147,7 @@ def test_gates_of_exchange_are_exponentials():
     for K_l, g_l in zip(K, g, strict=True):
         part = dense_hamiltonian(xxz(hamiltonian.lattice, 4 * g_l[labels], K_l[labels] / np.where(g_l[labels] == 0, 1, g_l[labels])))
         product = product @ expm(-part)
-    np.testing.assert_allclose(network_rows(network, K, g), product[network.rows.representatives], atol=1e-12)
+    np.testing.assert_allclose(network_rows(network, K, g), network.rows.vectors @ product, atol=1e-12)
 
 
 def test_classes_and_orbits():
@@ -165,6 +170,77 @@ def test_exchange_gains_from_training():
     for name, factor in (("energy", 5), ("order", 2)):
         assert factor * abs(found[name] - exact[name]) < abs(coarse[name] - exact[name])
     np.testing.assert_allclose(trained.K[trained.K != 0], -trained.g[trained.g != 0], rtol=1e-4)  # no axis is singled out
+
+
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [
+        pytest.param(transverse_field_ising(make_lattice("chain", 8)), id="Ising"),
+        pytest.param(heisenberg(make_lattice("chain", 8)), id="Heisenberg"),
+    ],
+)
+def test_random_vectors_train_as_matrices_do(hamiltonian, monkeypatch):
+    by_rows = train(dense_problem(dense_network(hamiltonian, 2)), 2.0)
+    monkeypatch.setattr(dense_layers, "MAX_SITES", 4)
+    problem = dense_problem(dense_network(hamiltonian, 2))
+    by_vectors = train(problem, 2.0)
+    np.testing.assert_allclose(by_vectors.infidelity, by_rows.infidelity, rtol=0.05)
+    np.testing.assert_allclose(by_vectors.K, by_rows.K, rtol=0.01)
+    np.testing.assert_allclose(by_vectors.g_beta, by_rows.g_beta, rtol=0.02, atol=2e-3)
+    # where the network is the thermal state, its metric is the Hessian: of many layers of Trotter
+    problem = dense_problem(dense_network(hamiltonian, 6))
+    theta = parameters_of(problem, 0.5 * problem.rate_K, 0.5 * problem.rate_g)
+    by_differences = hessian(lambda x: problem.value_and_grad(x, problem.target(0.5)), theta)
+    np.testing.assert_allclose(problem.curvature(theta), by_differences, atol=0.01 * np.abs(by_differences).max())
+
+
+def test_clusters_resemble_the_magnet():
+    def extents(make, kind, extent):
+        return [cluster.lattice.extent for cluster in clusters(make(make_lattice(kind, extent)))]
+
+    assert extents(transverse_field_ising, "square", (8, 8)) == [(4, 4), (3, 4)]
+    assert extents(heisenberg, "square", (8, 8)) == [(4, 4)]  # two sublattices, four groups of gates
+    assert extents(heisenberg, "chain", (64,)) == [(16,), (12,)]
+    assert extents(transverse_field_ising, "cubic", (4, 4, 4)) == []  # an axis of two cells has single bonds
+    magnet = transverse_field_ising(make_lattice("triangular", (6, 6)), 0.7, 1.3)
+    (cluster, _) = clusters(magnet)
+    assert is_uniform(cluster) and cluster.zz[0] == magnet.zz[0] and cluster.x_field[0] == magnet.x_field[0]
+    assert not is_uniform(transverse_field_ising(make_lattice("chain", 4), [1.0, 1.0, 1.0, 1.1]))
+    assert not is_uniform(heisenberg(make_lattice("chain", 4, False)))
+    labels = uniform_classes(heisenberg(make_lattice("square", (4, 4)))).bonds
+    assert np.bincount(labels).tolist() == [8] * 4
+
+
+def test_couplings_carry_over_to_a_larger_magnet(monkeypatch):
+    """A cluster's estimate of the infidelity against free fermions of the large ring; the coldest networks are composed of hotter ones."""
+    monkeypatch.setattr(cluster_module, "MAX_VECTOR_SITES", 10)
+    ring = transverse_field_ising(make_lattice("chain", 48))
+    monkeypatch.setattr(networks, "by_free_fermions", lambda _: False)
+    found = networks.train_on_clusters(clusters(ring), [1.0, 8.0], 4, 1e-3)
+    assert len(found[-1].K) == 5 and found[-1].beta == 8
+    for network in found:
+        problem = ring_problem(48, 1.0, 1.0, len(network.g))
+        true = problem.value_and_grad(parameters_of(problem, network.K, network.g), problem.target(network.beta))[0]
+        assert true < network.infidelity < 30 * true
+    with pytest.raises(InputError, match="composed of"):
+        networks.train_on_clusters(clusters(ring), [8.0], 1, 1e-3)
+
+
+def test_composed_networks_are_powers():
+    for hamiltonian in (transverse_field_ising(make_lattice("chain", 4), 1.0, 0.7), heisenberg(make_lattice("chain", 4))):
+        trained = train(dense_problem(dense_network(hamiltonian, 2)), 1.0)
+        twice, whole = composed(trained, 2), dense_network(hamiltonian, 4)
+        once = network_rows(dense_network(hamiltonian, 2)._replace(rows=Rows(np.eye(16), np.ones(16))), trained.K, trained.g)
+        found = network_rows(whole._replace(rows=Rows(np.eye(16), np.ones(16))), twice.K, twice.g)
+        np.testing.assert_allclose(found, once @ once, rtol=1e-10)
+        assert twice.beta == 2 and layers_of(hamiltonian, twice) == 4
+        hotter = network_rows(
+            whole._replace(rows=Rows(np.eye(16), np.ones(16))), twice.K + 1e-4 * twice.K_beta, twice.g + 1e-4 * twice.g_beta
+        )
+        h = dense_hamiltonian(dense_network(hamiltonian, 1).hamiltonian)
+        drift = (hotter / np.linalg.norm(hotter) - found / np.linalg.norm(found)) / 1e-4
+        exact = [m / np.linalg.norm(m) for m in (expm(-h), expm(-h * (1 + 5e-5)))]
+        np.testing.assert_allclose(drift, (exact[1] - exact[0]) / 1e-4, atol=0.02)
 
 
 def test_a_descent_from_afar_never_ends_worse_nor_in_nan():
@@ -190,7 +266,7 @@ def test_a_descent_from_afar_never_ends_worse_nor_in_nan():
         (lambda: ring_problem(8, 1.0, 1.0, 0), "layers"),
         (lambda: ring_problem(8, 1.0, 0.0, 2), "model"),
         (lambda: train(ring_problem(8, 1.0, 1.0, 1), 0.0), "beta"),
-        (lambda: dense_network(transverse_field_ising(make_lattice("square", (4, 4))), 2), "lattice"),
+        (lambda: dense_network(transverse_field_ising(make_lattice("square", (4, 5))), 2), "lattice"),
         (lambda: dense_network(transverse_field_ising(make_lattice("chain", 4), 1.0, 1.0, 0.1), 2), "model.h"),
         (lambda: dense_network(heisenberg(make_lattice("chain", 4)), 0), "layers"),
         (lambda: dense_network(j1j2(make_lattice("chain", 6)), 2), "model"),

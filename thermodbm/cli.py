@@ -1,4 +1,4 @@
-"""The command line: `thermodbm run | resume | show | plot | compare | validate | doctor`.
+"""The command line: `thermodbm run | resume | show | plot | compare | fit | validate | doctor`.
 
 Commands import what they need when they are called: JAX takes seconds, and a table can do without it.
 """
@@ -210,6 +210,44 @@ def compare(
         _print(json.dumps(tables.nulls(tables.comparison_dict(found, alike)), indent=1, allow_nan=False))
     else:
         _print(tables.comparison_text(found, alike))
+
+
+@app.command()
+def fit(
+    files: Annotated[list[Path], typer.Argument(metavar="DATA.csv [DATA2.csv ...] CONFIG.toml", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FIT.h5", help="Default: CONFIG_fit.h5 beside the config.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FIG.png", help="Draw data, fitted curves and residuals.")] = None,
+    settings: Settings = None,
+    force: Force = False,
+) -> None:
+    """Fit couplings to measured curves, as the section [fit] of a config says."""
+    from thermodbm.run import tables
+    from thermodbm.run.fit import fit as fit_curves
+    from thermodbm.run.fit import fit_tree
+    from thermodbm.run.output import reserve
+    from thermodbm.run.results import write_curve
+
+    *data, config = files
+    if not data:
+        raise InputError("fit", expected="DATA.csv (one or more) and CONFIG.toml", found="one file")
+    target = output or config.with_name(f"{config.stem}_fit.h5")
+    with reserve(target, force):
+        result = fit_curves(data, config, settings or ())
+        write_curve(result.curve, target)
+    if plot is not None:
+        import matplotlib
+
+        matplotlib.use("agg")
+        try:
+            result.plot().savefig(plot, dpi=150)
+        except (OSError, ValueError) as error:
+            raise InputError("--plot", expected="a figure that can be written", found=f"{plot} ({error})") from None
+    _print(tables.fit_text(fit_tree(result)))
+    print(f"Written to {target}", file=sys.stderr)
+    if not result.converged:
+        raise NumericsError(f"The fit did not converge. {target} holds where it ended: begin closer, bound or fix parameters.")
 
 
 @app.command()

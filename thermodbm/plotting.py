@@ -2,8 +2,9 @@
 
 import math
 import tomllib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -201,3 +202,41 @@ def _title(curve: "ThermalCurve") -> str:
     size = " x ".join(map(str, lattice.get("extent", [lattice.get("n_sites", "")])))
     couplings = [f"{k} = {v:.6g}" if isinstance(v, float | int) else f"{k} by bond" for k, v in model.items() if k != "kind" and v]
     return ", ".join([f"{model.get('kind', '')} on {lattice.get('kind', '')} {size}", *couplings])
+
+
+def plot_fit(fit: Mapping[str, Any]) -> "Figure":
+    """Measured points with error bars, the fitted curves through them, and below each panel the residuals in units of the errors.
+
+    Args:
+        fit: `ThermalCurve.fit` of the file of a fit.
+    """
+    import matplotlib.pyplot as plt
+
+    data = list(fit["data"].values())
+    quantities = list(dict.fromkeys(d["quantity"] for d in data))
+    n = len(quantities)
+    figure, axes = plt.subplots(2, n, figsize=(4.6 * n, 4.6), sharex="col", squeeze=False, height_ratios=[3, 1], layout="constrained")
+    for column, quantity in enumerate(quantities):
+        above, below = axes[:, column]
+        for k, d in enumerate(x for x in data if x["quantity"] == quantity):
+            field = np.asarray(d["field"])
+            of_field = np.isfinite(field).all() and len(np.unique(d["temperature"])) == 1
+            x = field if of_field else np.asarray(d["temperature"])
+            order, color = np.argsort(x, kind="stable"), f"C{k}"
+            label = Path(d["file"]).stem
+            above.errorbar(x, d["value"], d["error"], fmt="o", ms=3, lw=0.8, color=color, label=label, alpha=0.8)
+            for value in [None] if of_field else np.unique(field[np.isfinite(field)]) if np.isfinite(field).any() else [None]:
+                chosen = order if value is None else order[field[order] == value]
+                above.plot(x[chosen], np.asarray(d["model"])[chosen], color="k", lw=1.2, zorder=3)
+            pull = (np.asarray(d["value"]) - d["model"]) / d["error"]
+            below.plot(x, pull, "o", ms=3, color=color)
+        below.axhline(0, color="k", lw=0.8)
+        units = fit.get("units", {})
+        x_name = "field" if of_field else "temperature"
+        unit = units.get({"entropy": "specific_heat", "energy": "coupling"}.get(quantity, quantity), "")
+        below.set_xlabel(f"{x_name} ({units[x_name]})" if x_name in units else x_name)
+        above.set_title(quantity.replace("_", " ") + (f" ({unit})" if unit else ""))
+        if column == 0:
+            below.set_ylabel("residual / error")
+        above.legend(frameon=False, fontsize="small")
+    return figure

@@ -24,6 +24,9 @@ class Ensemble(NamedTuple):
     `measure_rarely` gives (n_chains, k) arrays now and then: slope (k = 1), the explicit derivative of the
     energy estimator in beta, and pair functions.
 
+    Where derivatives are wanted `respond` takes the place of `measure`, and gives the series of `estimate.response` beside its values, and
+    `respond_late` gives those that are measured now and then, (n_chains, k) arrays all.
+
     Only structure is fixed in it; couplings come with the weights, in a Hamiltonian of the same structure.
     """
 
@@ -32,6 +35,8 @@ class Ensemble(NamedTuple):
     measure: Measure
     measure_rarely: Measure
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
+    respond: Callable[..., tuple[Values, Values]] | None = None
+    respond_late: Measure | None = None
     light: bool = False  # whether compilation on CPUs is better cut short: many small programs, whose speed hardly suffers
 
 
@@ -40,6 +45,7 @@ class Samples(NamedTuple):
 
     values: Values  # (n_stretches, every, n_chains)
     rare: Values  # (n_stretches, n_chains, k), measured after each stretch
+    response: Values  # (n_stretches, n_chains, k), averages over stretches or measured after each
 
 
 MAX_STRETCHES = 16
@@ -77,7 +83,8 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
     Keys belong to groups, by their numbers (n_groups,), and a device works through its groups one after the other: which device that is
     changes no bit of the result. Arrays of `Samples` have groups in front, and room for MAX_STRETCHES stretches.
     """
-    step, measure, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure, ensemble.measure_rarely))  # traced once
+    step, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure_rarely))  # traced once
+    measure = jax.jit(ensemble.respond or (lambda *of: (ensemble.measure(*of), {})))
 
     def signed(values: Values) -> Values:
         sign = values.get("sign")
@@ -85,20 +92,27 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
             return values
         return {k: v if k == "sign" else v * sign.reshape(-1, *[1] * (v.ndim - 1)) for k, v in values.items()}
 
-    def sweep(weights: Any, carry: tuple, key: jax.Array) -> tuple[tuple, Values]:
+    def sweep(weights: Any, carry: tuple, key: jax.Array) -> tuple[tuple, tuple[Values, Values]]:
         state, _ = carry
         state, info = step(key, weights, state)
-        values = {name: v.astype(float) for name, v in measure(weights, state, info).items()}
+        values, series = jax.tree.map(lambda v: v.astype(float), measure(weights, state, info))
         values["energy_score"] = values["energy"] * values["score"]
-        return (state, info), signed(values)
+        if series and "sign" in values:
+            series = {**signed({**series, "sign": values["sign"]}), "sign": values["sign"][:, None]}
+        return (state, info), (signed(values), series)
 
     def stretch(weights: Any, key: jax.Array, state: Any) -> tuple[Any, Samples]:
         no_info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, key, weights, state)[1])
-        (state, info), values = jax.lax.scan(partial(sweep, weights), (state, no_info), jax.random.split(key, every))
+        (state, info), (values, series) = jax.lax.scan(partial(sweep, weights), (state, no_info), jax.random.split(key, every))
         rare = {name: v.astype(float) for name, v in measure_rarely(weights, state, info).items()}
         if "sign" in values:
             rare["sign"] = values["sign"][-1]
-        return state, Samples(values, signed(rare))
+        response = {name: v.mean(0) for name, v in series.items()}
+        if ensemble.respond_late is not None:
+            late = {name: v.astype(float) for name, v in ensemble.respond_late(weights, state, info).items()}
+            sign = {"sign": rare["sign"]} if "sign" in rare else {}
+            response |= {name: v for name, v in signed({**late, **sign}).items() if name != "sign"}
+        return state, Samples(values, signed(rare), response)
 
     def group(weights: Any, n_stretches: jax.Array, key: jax.Array, state: Any) -> tuple[Any, Samples]:
         shapes = jax.eval_shape(partial(stretch, weights), key, state)[1]

@@ -25,6 +25,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
+from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, sweep_series
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
@@ -42,7 +43,7 @@ from thermodbm.sampling.loop import (
     spins_of_layer,
     straight_worldlines,
 )
-from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
+from thermodbm.sampling.loop_labels import DIAGONAL, HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
@@ -96,6 +97,95 @@ def layered_ensemble(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemb
         measure_rarely=measure_ends_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
     )
+
+
+GRAPHS, WORLDLINES = "graphs", "worldlines"
+"""What derivatives are taken of: the weights of graphs, whose loops are averaged over, or those of worldlines, which is always right."""
+
+
+def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str) -> Ensemble:
+    """As `exchange_ensemble`, with derivatives; its weights are made of a Hamiltonian, beta and `Directions`.
+
+    Args:
+        by: GRAPHS, where all loops are flipped freely and no weight of a graph rises from zero along a direction; or WORLDLINES.
+    """
+    ensemble = exchange_ensemble(facts, sampler, n_slices)
+    ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
+    measure = measure_sweep(facts, ring)
+
+    def respond(probe: Probe, spins: jax.Array, info: LoopInfo) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        values = measure(probe.magnet, spins, info)
+        series = (_respond_by_graphs if by == GRAPHS else _respond_by_worldlines)(facts, ring, probe, spins, info, values)
+        return values, series
+
+    return respond_with(ensemble, respond, None)
+
+
+def _over_steps(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
+    """Sums over the steps of the ring, (n_chains, n_sub, ...), of what belongs to its layers, (n_chains, n_layers, ...): all are alike."""
+    return x.reshape(len(x), ring.n_steps, len(ring.sites), *x.shape[2:]).sum(1, dtype=jnp.int32).astype(float)
+
+
+def _log_or_zero(weight: jax.Array) -> jax.Array:
+    """ln |w|, and 0 where w vanishes: what it belongs to never occurs."""
+    return jnp.where(weight != 0, jnp.log(jnp.abs(jnp.where(weight != 0, weight, 1.0))), 0.0)
+
+
+def _respond_by_graphs(
+    facts: ExchangeFacts, ring: PlaquetteRing, probe: Probe, spins: jax.Array, info: LoopInfo, values: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The energy by loops is linear in the couplings, and moves with nothing else."""
+    n, graphs = ring.n_sites, info.graphs
+    counts = [_over_steps(ring, graphs == kind) for kind in (VERTICAL, HORIZONTAL, DIAGONAL)]
+    same, parallel = info.labels[:, :, 0] == info.labels[:, :, 1], spins[:, :, 0] == spins[:, :, 1]
+    joined, aligned = _over_steps(ring, same), _over_steps(ring, same & parallel)
+
+    def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
+        params = loop_params(hamiltonian, ring, beta)
+        weights = graph_weights(gate_elements(params.zz, params.xy, 1.0))
+        return sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, weights, strict=True))
+
+    def energy(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
+        of = loop_params(hamiltonian, ring, 1.0)
+        return (jnp.tensordot(2 * aligned - joined, of.zz, 2) - 2 * jnp.tensordot(joined, jnp.abs(of.xy), 2)) / n
+
+    names = {name for name in values if name not in ("worldline_energy", "score")}
+    averages = {name: values[name].astype(float) for name in names}
+    D, score_moved = along(log_w, probe), -along(in_beta(log_w), probe) / n
+    moved = along(energy, probe)
+    zero = jnp.zeros((len(spins), 1))
+    return {
+        **sweep_series(averages, values["score"], D, moved, moved, score_moved),
+        **late_series({"energy": 0 * D}, zero[:, 0], D, zero[:, 0], 0 * D),
+    }
+
+
+def _respond_by_worldlines(
+    facts: ExchangeFacts, ring: PlaquetteRing, probe: Probe, spins: jax.Array, info: LoopInfo, values: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The energy is the score, dH/dlambda / N is -D/(beta N); moments are plain ones of layer 0."""
+    n = ring.n_sites
+    parallel, kept = _kinds(ring, spins)
+    counts = [_over_steps(ring, kind) for kind in (parallel, ~parallel & kept, ~parallel & ~kept)]
+    fields = _over_steps(ring, spins.astype(jnp.int32))
+
+    def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
+        params = loop_params(hamiltonian, ring, beta)
+        elements = gate_elements(params.zz, params.xy, 1.0)
+        gates = sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, elements, strict=True))
+        return gates + jnp.tensordot(fields, params.field, 3)
+
+    here, once, twice = (probe.hamiltonian, probe.beta), in_beta(log_w), in_beta(in_beta(log_w))
+    layer = spins_of_layer(ring, spins, 0).astype(float) / 2
+    energy, D, moved = -once(*here) / n, along(log_w, probe), -along(once, probe) / n
+    averages = {"energy": energy, "magnetization_z": layer.sum(1) / n, "magnetization_z_squared": layer.sum(1) ** 2 / n}
+    if (signs := two_coloring(n, facts.lattice.bonds())) is not None:
+        averages["staggered_structure_factor"] = (layer @ signs) ** 2 / n
+    zero = jnp.zeros((len(spins),))
+    return {
+        **sweep_series(averages, energy, D, moved, -D / (probe.beta * n), moved),
+        **late_series({"energy": 0 * D}, zero, D, -twice(*here) / n, -along(twice, probe) / n),
+    }
 
 
 def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:

@@ -1,6 +1,7 @@
 """What is measured of the transverse-field Ising magnet, on the ring of its deterministic network."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -10,11 +11,12 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
+from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, sweep_series
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
 from thermodbm.sampling.cluster import ClusterInfo, cluster_kernel
-from thermodbm.sampling.column import column_kernel, conditional_means
+from thermodbm.sampling.column import column_kernel, conditional_means, conditional_terms
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.mixed import mixed_kernel
@@ -56,16 +58,21 @@ def measure_sweep(thermal: tuple[int, ...] | None = None) -> Measure:
     """
 
     def measure(magnet: Magnet, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
-        hamiltonian, ring, drift = magnet
-        n = hamiltonian.n_sites
-        values = conditional_means(hamiltonian, ring, spins, thermal)
-        values["score"] = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
-        if info is None:
-            magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
-            info = ClusterInfo((magnetisation**2).mean(0), magnetisation.mean(0) ** 2 if thermal is None else None)
-        return values | {name: value for name, value in info._asdict().items() if value is not None}
+        values = conditional_means(magnet.hamiltonian, magnet.ring, spins, thermal)
+        return values | _of_configurations(magnet, spins, info, thermal)
 
     return measure
+
+
+def _of_configurations(magnet: Magnet, spins: Spins, info: ClusterInfo | None, thermal: tuple[int, ...] | None = None) -> dict:
+    """The score, and the squares of m_z."""
+    hamiltonian, ring, drift = magnet
+    n = hamiltonian.n_sites
+    if info is None:
+        magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
+        info = ClusterInfo((magnetisation**2).mean(0), magnetisation.mean(0) ** 2 if thermal is None else None)
+    score = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
+    return {"score": score} | {name: value for name, value in info._asdict().items() if value is not None}
 
 
 def _along(of_ring: Callable[[RingWeights], jax.Array], ring: RingWeights, drift: RingWeights) -> jax.Array:
@@ -90,6 +97,82 @@ def measure_rarely(thermal: tuple[int, ...] | None = None, functions: Functions 
         return values
 
     return measure
+
+
+def respond(n_layers: int) -> Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+    """As `measure_sweep`, and the series of `estimate.response` beside it: the energy is linear in the couplings that stand in H, which
+    gives dH/dlambda; how its weights on the ring move is left to `respond_late`."""
+
+    def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        (hamiltonian, ring, _), n = probe.magnet, probe.hamiltonian.n_sites
+        bonds, x, z = (term.astype(float) for term in conditional_terms(hamiltonian, ring, spins))
+
+        def of(zz: jax.Array, x_field: jax.Array, z_field: jax.Array) -> jax.Array:
+            return (zz @ bonds - x_field @ x - z_field @ z) / n
+
+        values = {"energy": of(hamiltonian.zz, hamiltonian.x_field, hamiltonian.z_field)}
+        values |= {"magnetization_x": x.mean(0), "magnetization_z": z.mean(0), **_of_configurations(probe.magnet, spins, info)}
+        free = of(probe.directions.zz, probe.directions.x_field, probe.directions.z_field).T
+        plain = _of_configurations(probe.magnet, spins, None)  # averages over the signs of clusters go with their weights, not with these
+        averages = {name: v.astype(float) for name, v in (values | plain).items() if name != "score"}
+        D, score_moved = _of_weights(probe, spins, n_layers)
+        return values, sweep_series(averages, values["score"], D, free, free, score_moved)
+
+    return measure
+
+
+def _of_weights(probe: Probe, spins: Spins, n_layers: int) -> tuple[jax.Array, jax.Array]:
+    """Derivatives of ln W and of the score, (n_chains, K)."""
+    log_w = lambda hamiltonian, beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
+    return along(log_w, probe), -along(in_beta(log_w), probe) / probe.hamiltonian.n_sites
+
+
+STEP = 1e-3
+"""Of differences along a direction, in units of the largest coupling: in double precision their error is far below any noise."""
+
+
+def respond_late(n_layers: int) -> Measure:
+    """Explicit derivatives through the ring's weights, by central differences of the averages themselves: one program in a loop, which is
+    as fast as automatic differentiation through the filters of every worldline, and compiles in a small part of its time."""
+
+    def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
+        here, of, n_parameters = probe.hamiltonian, probe.directions, len(probe.directions.beta)
+        scale = jnp.max(jnp.abs(jnp.concatenate([here.zz, here.x_field, here.z_field])))
+        steps = STEP * jnp.where(of.beta > 0, probe.beta, scale)
+
+        def means(shift: tuple[jax.Array, jax.Array, jax.Array]) -> dict[str, jax.Array]:
+            """Averages with the weights of couplings moved along direction k and beta moved; energy by the couplings as they are, and
+            `moved_energy` by those moved."""
+            k, by, by_beta = shift
+            zz, x, z = (leaf + by * steps[k] * way[k] for leaf, way in zip(here_leaves, ways, strict=True))
+            there = replace(here, zz=zz, x_field=x, z_field=z)
+            beta = probe.beta + by * steps[k] * of.beta[k] + by_beta * STEP * probe.beta
+            ring = ring_weights(there, beta, n_layers)
+            bonds, x_mean, z_mean = conditional_terms(there, ring, spins, precision=jnp.float64)
+            energy = lambda h: (h.zz @ bonds - h.x_field @ x_mean - h.z_field @ z_mean) / h.n_sites  # noqa: E731
+            found = {"energy": energy(here), "moved_energy": energy(there)}
+            return found | {"magnetization_x": x_mean.mean(0), "magnetization_z": z_mean.mean(0)}
+
+        here_leaves, ways = (here.zz, here.x_field, here.z_field), (of.zz, of.x_field, of.z_field)
+        k = np.repeat(np.arange(n_parameters), 6)
+        by = np.tile([1.0, -1.0, 1.0, 1.0, -1.0, -1.0], n_parameters)
+        by_beta = np.tile([0.0, 0.0, 1.0, -1.0, 1.0, -1.0], n_parameters)
+        shifts = (np.append(k, [0, 0]), np.append(by, [0.0, 0.0]), np.append(by_beta, [1.0, -1.0]))
+        found = jax.lax.map(means, jax.tree.map(jnp.asarray, shifts))
+        grid = {name: x[:-2].reshape(n_parameters, 6, -1) for name, x in found.items()}
+        moved = {name: ((x[:, 0] - x[:, 1]) / (2 * steps[:, None])).T for name, x in grid.items() if name != "moved_energy"}
+        e, width = grid["moved_energy"], 2 * STEP * probe.beta
+        slope_moved = ((e[:, 2] - e[:, 3] - e[:, 4] + e[:, 5]) / (2 * steps[:, None] * width)).T
+        slope = (found["moved_energy"][-2] - found["moved_energy"][-1]) / width
+        score = _of_configurations(probe.magnet, spins, info)["score"]
+        return late_series(moved, score, _of_weights(probe, spins, n_layers)[0], slope, slope_moved)
+
+    return measure
+
+
+def ising_response(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
+    """As `ising_ensemble` of a Trotter product, with derivatives; its weights are made of a Hamiltonian, beta and `Directions`."""
+    return respond_with(ising_ensemble(facts, sampler, n_slices), respond(2 * n_slices), respond_late(2 * n_slices))
 
 
 def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Functions = ()) -> Ensemble:

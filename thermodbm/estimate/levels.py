@@ -29,6 +29,7 @@ class Series(NamedTuple):
     products: np.ndarray  # (n_scalars, n_scalars) sums of products of two scalars, in the order of their sorted names
     arrays: dict[str, Blocks]  # draws (n_chains, k), one a stretch
     squares: dict[str, np.ndarray]  # (2, k) sums of x^2, and of x times its sign, of arrays
+    response: dict[str, Blocks]  # draws (n_chains, k), one a stretch, of `estimate.response`
 
     @property
     def n_draws(self) -> int:
@@ -45,7 +46,8 @@ def add_samples(series: Series | None, samples: Samples, n_stretches: int) -> Se
     scalars = {name: _draws(v, n_stretches, 2) for name, v in sorted(samples.values.items())}
     arrays = {name: _draws(v if v.ndim == 4 else v[..., None], n_stretches, 1) for name, v in samples.rare.items()}
     scalars = {name: v.reshape(-1, v.shape[-1]) for name, v in scalars.items()}
-    if not all(np.isfinite(x).all() for x in (*scalars.values(), *arrays.values())):
+    response = {name: _draws(v, n_stretches, 1) for name, v in samples.response.items()}
+    if not all(np.isfinite(x).all() for x in (*scalars.values(), *arrays.values(), *response.values())):
         raise NumericsError("A chain gave a value that is not finite.")
     if series is None:
         series = Series(
@@ -53,6 +55,7 @@ def add_samples(series: Series | None, samples: Samples, n_stretches: int) -> Se
             np.zeros((len(scalars), len(scalars))),
             {name: no_blocks(v.shape[1:]) for name, v in arrays.items()},
             {name: np.zeros((2, v.shape[-1])) for name, v in arrays.items()},
+            {name: no_blocks(v.shape[1:]) for name, v in response.items()},
         )
     flat = np.stack([v.ravel() for v in scalars.values()])
     n_chains = next(iter(scalars.values())).shape[1]
@@ -62,6 +65,7 @@ def add_samples(series: Series | None, samples: Samples, n_stretches: int) -> Se
         series.products + flat @ flat.T,
         {name: append(series.arrays[name], v, max_array_blocks) for name, v in arrays.items()},
         {name: series.squares[name] + np.stack([(v**2).sum((0, 1)), (v * sign).sum((0, 1))]) for name, v in arrays.items()},
+        {name: append(series.response[name], v, max_array_blocks) for name, v in response.items()},
     )
 
 
@@ -83,6 +87,7 @@ def join_ranks(parts: Sequence[Series]) -> Series:
         sum(p.products for p in parts),
         {name: beside([p.arrays[name] for p in parts]) for name in parts[0].arrays},
         {name: sum(p.squares[name] for p in parts) for name in parts[0].squares},
+        {name: beside([p.response[name] for p in parts]) for name in parts[0].response},
     )
 
 

@@ -24,9 +24,10 @@ from thermodbm.estimate.ensemble import (
     resize_chains,
     run_chains,
 )
-from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
-from thermodbm.estimate.ising import ising_ensemble
+from thermodbm.estimate.exchange import exchange_ensemble, exchange_response, layered_ensemble
+from thermodbm.estimate.ising import ising_ensemble, ising_response
 from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
+from thermodbm.estimate.response import known_response, response_estimates
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
 from thermodbm.estimate.unseen import known_values, least_changes
@@ -34,6 +35,7 @@ from thermodbm.estimate.user import Functions, check_observables
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
 
@@ -70,6 +72,8 @@ class Plan(NamedTuple):
     wanted: tuple[int, ...]  # sweeps of every level to be measured
     n_thermal: tuple[int, ...]  # sweeps of every level before
     observables: Functions = ()  # of a user
+    response: tuple[Parameter, ...] = ()  # in which averages are differentiated
+    derivatives: str | None = None  # of what: "ring", or of exchange magnets GRAPHS or WORLDLINES
 
     @property
     def n_chains(self) -> int:
@@ -107,12 +111,16 @@ def sweeps_of_levels(
     return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
 
 
-def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Functions = ()) -> Ensemble:
-    """The ensemble that belongs to the model; observables of a user are measured where all layers are alike.
+def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Functions = (), derivatives: str | None = None) -> Ensemble:
+    """The ensemble that belongs to the model; with observables of a user, measured where all layers are alike, or with the kind of its
+    derivatives.
 
     Raises:
         InputError: for a sampler that does not fit.
     """
+    if derivatives is not None:
+        exchange = isinstance(facts, ExchangeFacts)
+        return exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
     if isinstance(facts, ExchangeFacts):
         if facts.layered:
             return layered_ensemble(facts, sampler, n_slices)
@@ -121,9 +129,11 @@ def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Function
 
 
 @lru_cache(maxsize=64)
-def _compiled(facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions) -> tuple[Ensemble, Any]:
+def _compiled(
+    facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions, derivatives: str | None
+) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
-    ensemble = ensemble_at(facts, sampler, n_slices, observables)
+    ensemble = ensemble_at(facts, sampler, n_slices, observables, derivatives)
     return ensemble, run_chains(ensemble, mesh, every)
 
 
@@ -165,7 +175,8 @@ def level_from(tree: Mapping[str, Any]) -> Level:
     """The inverse of `plain`."""
     series = tree.get("series")
     if series is not None:
-        blocks = {part: {name: Blocks(**fields) for name, fields in series[part].items()} for part in ("scalars", "arrays")}
+        parts = ("scalars", "arrays", "response")
+        blocks = {part: {name: Blocks(**fields) for name, fields in series.get(part, {}).items()} for part in parts}
         series = Series(**{**series, **blocks})
     return Level(int(tree["n_slices"]), tree["chains"], tree["n_sweeps"], series)
 
@@ -183,7 +194,8 @@ def _groups(plan: Plan, comm: Comm) -> jax.Array:
 
 def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
     mesh = group_mesh(plan.n_groups // comm.size)
-    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), plan.observables), mesh
+    kinds = (plan.observables, plan.derivatives)
+    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), *kinds), mesh
 
 
 def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices: Sequence[int], comm: Comm) -> dict[int, Level]:
@@ -294,4 +306,18 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
         if not all(abs(e["sign"].mean) > TRUSTED_SIGN * e["sign"].error for e in found):
             doubts |= Doubt.SIGN
     diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts)}
-    return Point(observables, diagnostics, {})
+    return Point(observables, diagnostics, {}, _response(plan, whole, observables, beta, combine) if plan.response else {})
+
+
+def _response(
+    plan: Plan, levels: Sequence[Series], observables: Mapping[str, Estimate], beta: float, combine: Combine
+) -> dict[str, dict[str, Estimate]]:
+    """Derivatives of all scalars, combined as a specific heat is: their second order in the Trotter step may cancel."""
+    hamiltonian, of_beta = plan.hamiltonian, stacked(plan.response).beta
+    found = [response_estimates(series.response, hamiltonian, of_beta, beta) for series in levels]
+    response: dict[str, dict[str, Estimate]] = {}
+    for name in found[0]:
+        estimate = combine("specific_heat", [each[name] for each in found])
+        mean, error = (unstacked(plan.response, x) for x in estimate[:2])
+        response[name] = {p.name: Estimate(mean[p.name], error[p.name]) for p in plan.response}
+    return known_response(hamiltonian, plan.response, response, observables)

@@ -1,9 +1,12 @@
-"""Layered networks of small magnets of any lattice, as matrices: what is minimised in `training` where free fermions do not apply.
+"""Layered networks of small magnets of any lattice, written out: what is minimised in `training` where free fermions do not apply.
 
-Only rows A[r] of one configuration r of every orbit are kept, weighed by the size of its orbit: A and the target commute with the flip of
-all spins and with the permutations of sites that map every layer onto itself. Transverse-field Ising: the layers of `exact.layered_ring`,
-one K a class of bonds and one g a class of sites. Exchange, after the sublattice rotation: gates exp(-K sz sz - g (sx sx + sy sy)) on the
-groups of commuting bonds of `trotter_step`, from the middle of the first group at the ancillas to its middle at the spins.
+Up to `MAX_SITES` sites these are rows A[r] of one configuration r of every orbit, weighed by the size of its orbit: A and the target
+commute with the flip of all spins and with the permutations of sites that map every layer onto itself. Beyond, it is A on a few random
+vectors v: the fidelity of the states A v and R v is greatest where A is R, whatever the vectors.
+
+Transverse-field Ising: the layers of `exact.layered_ring`, one K a class of bonds and one g a class of sites. Exchange, after the
+sublattice rotation: gates exp(-K sz sz - g (sx sx + sy sy)) on the groups of commuting bonds of `trotter_step`, from the middle of the
+first group at the ancillas to its middle at the spins.
 """
 
 from collections.abc import Callable
@@ -12,19 +15,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import csr_array
 from scipy.sparse.linalg import expm_multiply
 
 from thermodbm.errors import InputError
 from thermodbm.evolve.training import Problem, free_parameters, ising_trotter
-from thermodbm.exact import all_configurations, dense_hamiltonian
+from thermodbm.exact import all_configurations, sparse_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
 from thermodbm.network.exchange import gate_groups, trotter_step
 from thermodbm.network.symmetry import symmetry_group
 
-MAX_SITES = 12
+MAX_SITES = 10
 """More are not written out as matrices."""
+MAX_VECTOR_SITES = 16
+"""More are not written out as vectors."""
+SITES_TOGETHER = 4
+"""In a Kronecker product of transverse layers."""
+N_NUMBERS = 2**16
+"""Of all random vectors together, but there are four at least."""
 
 
 class Classes(NamedTuple):
@@ -36,10 +44,10 @@ class Classes(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """One configuration of every orbit."""
+    """The vectors that A is applied to: one configuration of every orbit, or random ones."""
 
-    representatives: np.ndarray  # (n_rows,) numbers of configurations
-    weights: np.ndarray  # (n_rows,) sizes of their orbits
+    vectors: np.ndarray  # (n_rows, 2^N)
+    weights: np.ndarray  # (n_rows,) sizes of orbits, or 1
 
 
 class DenseNetwork(NamedTuple):
@@ -86,8 +94,8 @@ def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes 
         InputError: for too many sites, no layers, a field along z, or a frustrated magnet.
     """
     n = hamiltonian.n_sites
-    if n > MAX_SITES:
-        raise InputError("lattice", expected=f"at most {MAX_SITES} sites", found=f"{n} sites")
+    if n > MAX_VECTOR_SITES:
+        raise InputError("lattice", expected=f"at most {MAX_VECTOR_SITES} sites", found=f"{n} sites")
     if n_layers < 1:
         raise InputError("layers", expected="a positive integer", found=n_layers)
     if np.any(hamiltonian.z_field):
@@ -95,7 +103,8 @@ def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes 
     classes = classes or coupling_classes(hamiltonian)
     eta = sublattice_rotation(hamiltonian) if hamiltonian.conserves_sz else None
     hamiltonian = unrotated(hamiltonian)
-    rows, spins, bonds = orbit_rows(n, classes.permutations), all_configurations(n).astype(float), hamiltonian.bonds
+    rows = orbit_rows(n, classes.permutations) if n <= MAX_SITES else random_rows(n)
+    spins, bonds = all_configurations(n).astype(float), hamiltonian.bonds
     if hamiltonian.conserves_sz:
         rate_K, rate_g, members = exchange_trotter(hamiltonian, classes, n_layers)
         order = (hamiltonian.moment * spins @ eta) ** 2 / n
@@ -117,16 +126,22 @@ def dense_problem(network: DenseNetwork) -> Problem:
         index = np.stack([np.where(exchanged, index[1], index[0]), index[1]])
         present = np.stack(scales) != 0
         index = np.where(present, np.searchsorted(np.unique(index[present]), index), 0)
-    layout = (*scales, *index)
+    layout, matrix = (*scales, *index), sparse_hamiltonian(network.hamiltonian)
 
     def target(beta: float) -> np.ndarray:
-        root = thermal_rows(network, beta)
-        return root / np.sqrt(np.sum(network.rows.weights[:, None] * root**2))
+        root = thermal_rows(network, beta) * np.sqrt(network.rows.weights)[:, None]
+        return root / np.linalg.norm(root)
+
+    def drift(root: np.ndarray) -> np.ndarray:
+        acted = (matrix @ root.T).T
+        return (np.sum(root * acted) * root - acted) / 2
 
     return Problem(
         n, *rates, *scales, *index,
         value_and_grad=lambda theta, root: _loss(network.product, n, theta, layout, network.tables, network.rows, root),
         target=target,
+        drift=drift,
+        curvature=lambda theta: np.asarray(_curvature(network.product, n, theta, layout, network.tables, network.rows)),
     )  # fmt: skip
 
 
@@ -137,13 +152,12 @@ def network_rows(network: DenseNetwork, K: np.ndarray, g: np.ndarray) -> np.ndar
 
 def thermal_rows(network: DenseNetwork, beta: float) -> np.ndarray:
     """Rows of exp(-beta H/2)."""
-    unit = _unit_rows(network.hamiltonian.n_sites, network.rows)
-    return expm_multiply(-beta / 2 * csr_array(dense_hamiltonian(network.hamiltonian)), np.asarray(unit).T).T
+    return expm_multiply(-beta / 2 * sparse_hamiltonian(network.hamiltonian), network.rows.vectors.T).T
 
 
 def dense_averages(network: DenseNetwork, rows: np.ndarray, beta: float) -> dict[str, float]:
     """energy, specific_heat (of fluctuations) and order (tfim: <m_z^2>; exchange: staggered structure factor) of rows of A = A^T."""
-    h, n = csr_array(dense_hamiltonian(network.hamiltonian)), network.hamiltonian.n_sites
+    h, n = sparse_hamiltonian(network.hamiltonian), network.hamiltonian.n_sites
     weights, acted = network.rows.weights[:, None], (h @ rows.T).T
     total = np.sum(weights * rows**2)
     energy, square = np.sum(weights * rows * acted) / total, np.sum(weights * acted**2) / total
@@ -184,7 +198,15 @@ def orbit_rows(n_sites: int, permutations: np.ndarray) -> Rows:
     lowest = np.min([digits[:, p] @ powers for p in permutations], axis=0)
     lowest = np.minimum(lowest, lowest[::-1])  # the flip reverses the order of configurations
     representatives, orbit = np.unique(lowest, return_inverse=True)
-    return Rows(representatives, np.bincount(orbit.reshape(-1)).astype(float))
+    vectors = np.zeros((len(representatives), 2**n_sites))
+    vectors[np.arange(len(vectors)), representatives] = 1
+    return Rows(vectors, np.bincount(orbit.reshape(-1)).astype(float))
+
+
+def random_rows(n_sites: int, seed: int = 0) -> Rows:
+    """Normal numbers: sum_v <v|O|v> is an estimate of the trace of O, and always the same one."""
+    n_vectors = max(N_NUMBERS >> n_sites, 4)
+    return Rows(np.random.default_rng(seed).normal(size=(n_vectors, 2**n_sites)), np.ones(n_vectors))
 
 
 def _class_means(couplings: Any, labels: np.ndarray) -> np.ndarray:
@@ -196,26 +218,33 @@ def _bond_images(bonds: np.ndarray, permutation: np.ndarray) -> list[int]:
     return [number[frozenset(pair)] for pair in permutation[bonds].tolist()]
 
 
-def _infidelity(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows, root: jax.Array) -> jax.Array:
-    """-ln(1 - I)/N = -2 ln(1 - |a - r|^2/2)/N of normalised a and r."""
+def _state(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows) -> jax.Array:
+    """A applied to the vectors, of norm 1."""
     scale_K, scale_g, index_K, index_g = layout
     amplitude = product(n, scale_K * jnp.exp(theta[index_K]), scale_g * jnp.exp(theta[index_g]), static, rows)
-    weights = rows.weights[:, None]
-    amplitude = amplitude / jnp.sqrt(jnp.sum(weights * amplitude**2))
-    return -2 * jnp.log1p(-jnp.sum(weights * (amplitude - root) ** 2) / 2) / n
+    amplitude = amplitude * jnp.sqrt(rows.weights)[:, None]
+    return amplitude / jnp.linalg.norm(amplitude)
+
+
+def _infidelity(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows, root: jax.Array) -> jax.Array:
+    """-ln(1 - I)/N = -2 ln(1 - |a - r|^2/2)/N of normalised a and r."""
+    return -2 * jnp.log1p(-jnp.sum((_state(product, n, theta, layout, static, rows) - root) ** 2) / 2) / n
+
+
+def _metric(product: Callable, n: int, theta: jax.Array, layout: tuple, static: Any, rows: Rows) -> jax.Array:
+    """2 (da/dtheta).(da/dtheta)/N: the Hessian of `_infidelity` where a is r."""
+    tangents = jax.jacfwd(lambda x: _state(product, n, x, layout, static, rows).reshape(-1))(theta)
+    return 2 * tangents.T @ tangents / n
 
 
 _loss = jax.jit(jax.value_and_grad(_infidelity, 2), static_argnums=(0, 1))
-
-
-def _unit_rows(n: int, rows: Rows) -> jax.Array:
-    return jax.nn.one_hot(rows.representatives, 2**n, dtype=float)
+_curvature = jax.jit(_metric, static_argnums=(0, 1))
 
 
 def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax.Array], rows: Rows) -> jax.Array:
-    """Rows of D(K_0) X(g_1) D(K_1) ... X(g_L) D(K_L): X as the product of two Kronecker products over halves of the sites."""
+    """Rows of D(K_0) X(g_1) D(K_1) ... X(g_L) D(K_L): X as Kronecker products over groups of sites, each moved to the back when done."""
     zz, sites = static
-    left = n // 2
+    groups = np.array_split(np.arange(n), -(-n // SITES_TOGETHER))
 
     def kron(exponents: jax.Array) -> jax.Array:
         matrix = jnp.ones((1, 1))
@@ -225,12 +254,12 @@ def _ising_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, jax
 
     def layer(amplitude: jax.Array, couplings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         K_l, g_l = couplings
-        exponents = g_l[sites]
-        halves = amplitude.reshape(-1, 2**left, 2 ** (n - left))
-        halves = kron(exponents[:left]) @ (halves @ kron(exponents[left:]))
-        return halves.reshape(amplitude.shape) * jnp.exp(K_l @ zz), None
+        for group in groups:
+            front = amplitude.reshape(len(amplitude), 2 ** len(group), -1)
+            amplitude = jnp.einsum("rax,ab->rxb", front, kron(g_l[sites[group]]))
+        return amplitude.reshape(len(amplitude), -1) * jnp.exp(K_l @ zz), None
 
-    start = _unit_rows(n, rows) * jnp.exp(K[0] @ zz)
+    start = jnp.asarray(rows.vectors) * jnp.exp(K[0] @ zz)
     return jax.lax.scan(layer, start, (jnp.asarray(K)[1:], jnp.asarray(g)))[0]
 
 
@@ -256,4 +285,4 @@ def _exchange_rows(n: int, K: jax.Array, g: jax.Array, static: tuple[jax.Array, 
         exchanged = jnp.where(parallel[b], 0.0, -jnp.exp(k) * jnp.sinh(2 * x))
         return amplitude * kept + amplitude[:, swapped[b]] * exchanged, None
 
-    return jax.lax.scan(gate, _unit_rows(n, rows), (jnp.asarray(K)[layer, label], jnp.asarray(g)[layer, label], bond))[0]
+    return jax.lax.scan(gate, jnp.asarray(rows.vectors), (jnp.asarray(K)[layer, label], jnp.asarray(g)[layer, label], bond))[0]

@@ -1,6 +1,7 @@
 """Method I as a thermal method: analytic networks at two or three Trotter steps, sampled in turn, extrapolated to a vanishing step."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import NumericsError
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
+from thermodbm.estimate.response import derivatives_of, response_by_scaling
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import integrate_thermodynamics
 from thermodbm.estimate.trust import Doubt
@@ -32,6 +34,7 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import Parameter, stacked
 from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
@@ -41,14 +44,25 @@ SHARES = {True: (0.72, 0.2, 0.08), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
 
 
-def make_plan(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, n_ranks: int = 1) -> Plan:
+def make_plan(
+    hamiltonian: SpinHamiltonian,
+    options: DeterministicOptions,
+    sampling: SamplingOptions,
+    n_ranks: int = 1,
+    response: Sequence[Parameter] = (),
+) -> Plan:
     """The plan for given options."""
+    response = tuple(response)
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups, SHARES[options.extrapolate])
+    chains = n_together, n_groups, wanted, n_thermal
     if hamiltonian.conserves_sz:
-        return Plan(hamiltonian, exchange_facts(hamiltonian), options.sampler or "loop", n_together, n_groups, wanted, n_thermal)
+        facts = exchange_facts(hamiltonian)
+        by = derivatives_of(hamiltonian, response, facts.by_loops) if response else None
+        return Plan(hamiltonian, facts, options.sampler or "loop", *chains, response=response, derivatives=by)
     largest = max(LEVELS[options.extrapolate]) * (options.d_tau or default_d_tau(hamiltonian, sampling.target_error))
-    return Plan(hamiltonian, ising_facts(hamiltonian, largest), options.sampler or "mixed", n_together, n_groups, wanted, n_thermal)
+    by = derivatives_of(hamiltonian, response, False) if response else None
+    return Plan(hamiltonian, ising_facts(hamiltonian, largest), options.sampler or "mixed", *chains, response=response, derivatives=by)
 
 
 def deterministic_method(
@@ -58,6 +72,7 @@ def deterministic_method(
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
     observables: Functions = (),
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 
@@ -67,13 +82,14 @@ def deterministic_method(
     Raises:
         InputError: for a sampler that does not fit the model.
     """
-    plan = make_plan(hamiltonian, options, sampling, comm.size)._replace(observables=observables)
+    plan = make_plan(hamiltonian, options, sampling, comm.size, response)._replace(observables=observables)
+    directions = (stacked(plan.response),) if plan.response else ()
     ensemble_at(plan.facts, plan.sampler, 1)  # complains at once
 
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
 
-    def source(beta: float) -> tuple[SpinHamiltonian, jax.Array]:
-        return hamiltonian, jnp.asarray(beta, float)
+    def source(beta: float) -> tuple[Any, ...]:
+        return hamiltonian, jnp.asarray(beta, float), *jax.tree.map(jnp.asarray, directions)
 
     def slices_at(beta: float) -> list[int]:
         return slices(beta, d_tau, options.extrapolate)
@@ -135,7 +151,6 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
     joined = []
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.items()}
-        joined.append(
-            point._replace(observables={**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates})
-        )
+        kept = {**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates}
+        joined.append(point._replace(observables=kept, response=response_by_scaling(hamiltonian, point.response, kept, float(betas[k]))))
     return joined

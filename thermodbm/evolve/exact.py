@@ -1,5 +1,6 @@
 """method.kind = "exact": the exact curve in the clothes of a thermal method."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import jax
@@ -11,26 +12,36 @@ from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import ExactOptions
 from thermodbm.exact import exact_solver
+from thermodbm.exact.response import response_solver
 from thermodbm.exact.typical_averages import typical_averages
 from thermodbm.exact.typicality import Observables, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.models.parameters import Parameter
 
 MAX_SITES = 12
 """Up to which observables of a user are taken in all states."""
 
 
 def exact_method(
-    hamiltonian: SpinHamiltonian, options: ExactOptions, comm: Comm = SERIAL, observables: Observables | None = None
+    hamiltonian: SpinHamiltonian,
+    options: ExactOptions,
+    comm: Comm = SERIAL,
+    observables: Observables | None = None,
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
     """A method without state or randomness; every call of `advance` finishes a temperature.
 
     The levels are found at the first temperature and kept for the others. All ranks do the same work. With observables of a user every
     sector is diagonalised at each temperature.
 
+    Args:
+        response: parameters in which all is differentiated.
+
     Raises:
         InputError: at the first temperature, if the system is too large (see `exact_solver`).
     """
     solver = cache(lambda: exact_solver(hamiltonian))
+    slopes = cache(lambda: response_solver(hamiltonian, response))
 
     def own(beta: float) -> dict[str, np.ndarray]:
         if not observables:
@@ -44,6 +55,8 @@ def exact_method(
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         curve = solver()(np.array([beta])) | own(beta)
         observables = {name: exact(values[0]) for name, values in curve.items()}
-        return state, Info(1.0, "exact", Point(observables, {}, {}))
+        found = slopes()(np.array([beta])) if response else {}
+        derivatives = {name: {parameter: exact(x[0]) for parameter, x in of.items()} for name, of in found.items()}
+        return state, Info(1.0, "exact", Point(observables, {}, {}, derivatives))
 
     return ThermalMethod(init=lambda key: {}, advance=advance)

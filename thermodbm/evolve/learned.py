@@ -1,13 +1,13 @@
 """Networks of few layers, trained to hold the thermal state, as a thermal method: all temperatures are trained at first, then sampled."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
-from thermodbm.errors import InputError, NumericsError
+from thermodbm.errors import NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.chains import (
@@ -24,14 +24,13 @@ from thermodbm.evolve.chains import (
     start_levels,
     sweeps_of_levels,
 )
-from thermodbm.evolve.dense_layers import MAX_SITES, Classes, coupling_classes, dense_network, dense_problem, unrotated
+from thermodbm.evolve.dense_layers import Classes
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
+from thermodbm.evolve.networks import Network, classes_of, largest_coupling, layers_of, train_networks, unpacked
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
-from thermodbm.evolve.training import Problem, Trained, ring_problem, train_fewest, train_sweep
-from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateLayers, gates_of_classes, trotter_step
+from thermodbm.network.exchange import GateLayers, gates_of_classes
 from thermodbm.network.ring import RingNetwork, from_classes
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import VISIBLE, ising_facts
@@ -40,17 +39,6 @@ TARGET_ERROR = 1e-3
 """Of the order parameter, by which layers = "auto" is decided."""
 DOUBTFUL = 0.03
 """Expected error of the order parameter above which a network is not trusted."""
-
-
-class Network(NamedTuple):
-    """Couplings of all temperatures, the hottest first; plain arrays, as they are kept."""
-
-    beta: np.ndarray  # (n_T,)
-    K: np.ndarray  # (n_T, L + 1, classes)
-    g: np.ndarray  # (n_T, L, classes)
-    K_beta: np.ndarray  # d/dbeta
-    g_beta: np.ndarray
-    infidelity: np.ndarray  # (n_T,) per site
 
 
 Store = Callable[[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
@@ -62,63 +50,11 @@ def train_anew(description: Mapping[str, Any], make: Callable[[], dict[str, np.n
     return make()
 
 
-def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
-    """Whether the network of a magnet is trained so, at any length: uniform tfim rings."""
-    return applicable(hamiltonian) and bool(hamiltonian.zz[0] and hamiltonian.x_field[0])
-
-
-def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
-    """Bonds and sites that share a coupling.
-
-    Raises:
-        InputError: for a magnet that cannot be trained.
-    """
-    if np.any(np.asarray(hamiltonian.z_field)):
-        raise InputError("model.h", expected="0 with method.kind = learned", found="a field along z")
-    n = hamiltonian.n_sites
-    if by_free_fermions(hamiltonian):
-        return Classes(np.zeros(len(hamiltonian.bonds), int), np.zeros(n, int), np.arange(n)[None])
-    if n > MAX_SITES:
-        raise InputError(
-            "lattice",
-            expected=f"a uniform periodic tfim chain, or at most {MAX_SITES} sites, with method.kind = learned",
-            found=f"{hamiltonian.lattice.kind} of {n} sites",
-            hint='Use method.kind = "deterministic".',
-        )
-    if unrotated(hamiltonian).conserves_sz and not exchange_facts(hamiltonian).by_loops:
-        raise InputError("model", expected="|delta| <= 1 on every bond with method.kind = learned", found="an easy axis")
-    return coupling_classes(hamiltonian)
-
-
-def problem_of(hamiltonian: SpinHamiltonian, n_layers: int) -> Problem:
-    """The training of a magnet's network: by free fermions where it is a uniform ring, else by dense matrices."""
-    if by_free_fermions(hamiltonian):
-        return ring_problem(hamiltonian.n_sites, -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0]), n_layers)
-    return dense_problem(dense_network(hamiltonian, n_layers))
-
-
-def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers: int | str, target_error: float) -> Network:
-    """Of all temperatures."""
-    betas = sorted(set(map(float, betas)))
-    if layers == "auto":
-        found: list[Trained] = train_fewest(lambda n: problem_of(hamiltonian, n), betas, target_error)[1]
-    else:
-        found = train_sweep(problem_of(hamiltonian, layers), betas)
-    return Network(*(np.array([getattr(t, name) for t in found]) for name in Network._fields))
-
-
-def layers_of(hamiltonian: SpinHamiltonian, network: Network) -> int:
-    """Layers of deep units, or Trotter steps of as many layers of gates as the colours of the bonds ask for."""
-    if not hamiltonian.conserves_sz:
-        return network.g.shape[1]
-    return (network.g.shape[1] - 1) // len(trotter_step(hamiltonian.bonds))
-
-
 def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
     """What its sampler must know."""
     if hamiltonian.conserves_sz:
         return exchange_facts(hamiltonian)._replace(layered=True)
-    n_layers = 2 * network.g.shape[1]
+    n_layers = 2 * len(network.g)
     thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
     largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
     return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
@@ -138,9 +74,8 @@ def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float,
     The numbers are upper ends of what was measured, exactly: tfim rings of 32 and 64 sites, gamma/J = .5 and 1, beta J .25 to 8, 2 to 8
     layers (energy up to 11/beta to 2.5 J times I, m_x .15 and m_z^2 .5 times its root); Heisenberg rings of 8.
     """
-    scale = max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
     of_root = 1.0 if hamiltonian.conserves_sz else 0.15 if name == "magnetization_x" else 0.5
-    first_order = {"energy": (12 / beta + 3 * scale) * infidelity, "specific_heat": 60 * infidelity}
+    first_order = {"energy": (12 / beta + 3 * largest_coupling(hamiltonian)) * infidelity, "specific_heat": 60 * infidelity}
     return first_order.get(name, of_root * np.sqrt(infidelity))
 
 
@@ -167,7 +102,7 @@ def learned_method(
     sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
 
     def train() -> dict[str, np.ndarray]:
-        return train_networks(hamiltonian, betas, options.layers, target)._asdict()
+        return train_networks(hamiltonian, betas, options.layers, target)
 
     def networks() -> dict[str, np.ndarray]:
         couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
@@ -186,19 +121,19 @@ def learned_method(
         if not state["networks"]:
             trained = comm.share(networks() if comm.rank == 0 else None)[0]
             return {**state, "networks": trained}, Info(0.0, f"trained {len(betas)} networks", None)
-        network = Network(**{name: np.asarray(value) for name, value in state["networks"].items()})
-        k, plan = int(np.argmin(np.abs(network.beta - beta))), plan_of(network)
+        network = unpacked(state["networks"], beta)
+        plan = plan_of(network)
         key_start, key_sweep = jax.random.split(key)
         levels = {int(i): level_from(level) for i, level in state["levels"].items()}
         if state["beta"] != beta:
             levels = start_levels(key_start, plan, levels, [layers_of(hamiltonian, network)], comm)
         try:
-            weights, drift = (laid_out(hamiltonian, K[k], g[k], classes) for K, g in (network[1:3], network[3:5]))
+            weights, drift = (laid_out(hamiltonian, K, g, classes) for K, g in (network[1:3], network[3:5]))
             levels = advance_levels(key_sweep, plan, levels, (hamiltonian, weights, drift), comm)
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
-        infidelity, fraction, message, point = float(network.infidelity[k]), min(progress_of(plan, levels)), "", None
+        infidelity, fraction, message, point = network.infidelity, min(progress_of(plan, levels)), "", None
 
         def combine(name: str, found: list[Estimate]) -> Estimate:
             error = np.asarray(found[0].error)
@@ -208,7 +143,7 @@ def learned_method(
         if fraction >= 1 or sampling.target_error:
             fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
         if fraction >= 1:
-            point = _point(hamiltonian, point_of(plan, levels, beta, comm, combine), network, k, classes)
+            point = _point(hamiltonian, point_of(plan, levels, beta, comm, combine), network, classes)
         return state, Info(min(fraction, 1.0), message, point)
 
     def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:
@@ -217,9 +152,9 @@ def learned_method(
     return ThermalMethod(init, advance, summarize=summarize)
 
 
-def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, k: int, classes: Classes) -> Point:
+def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, classes: Classes) -> Point:
     """With the network, and what is to be thought of it."""
-    infidelity = float(network.infidelity[k])
+    infidelity = network.infidelity
     diagnostics = {**point.diagnostics, "n_layers": layers_of(hamiltonian, network), "infidelity": infidelity}
     diagnostics.pop("d_tau")
     diagnostics.pop("n_slices")
@@ -229,7 +164,7 @@ def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, k: int,
     diagnostics |= {
         "doubts": float(doubts),
         "trusted": float(not doubts),
-        "systematic_error": systematic_error(hamiltonian, "energy", infidelity, network.beta[k]),
+        "systematic_error": systematic_error(hamiltonian, "energy", infidelity, network.beta),
     }
-    weights = {name: np.asarray(getattr(network, name)[k]) for name in ("beta", "K", "g", "K_beta", "g_beta")}
+    weights = {name: np.asarray(getattr(network, name)) for name in ("beta", "K", "g", "K_beta", "g_beta")}
     return point._replace(diagnostics=diagnostics, network=weights | {"bond_class": classes.bonds, "site_class": classes.sites})

@@ -1,6 +1,7 @@
 """What the runner knows of a method: how to start it and how to make it advance towards one temperature."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ class Point(NamedTuple):
     observables: Mapping[str, Estimate]  # per site, names as in the contract
     diagnostics: Mapping[str, float | np.ndarray]  # names as in the contract: average_sign, acceptance, n_slices, ...
     network: Mapping[str, np.ndarray]  # the weights, enough to rebuild the state
+    response: Mapping[str, Mapping[str, Estimate]] = MappingProxyType({})  # observable -> parameter -> derivative
 
 
 class Info(NamedTuple):

@@ -95,12 +95,13 @@ class VariationalOptions:
 @dataclass(frozen=True)
 class LearnedOptions:
     """[method] with kind = "learned": the deterministic method's network with few layers, whose couplings are trained without sampling,
-    for uniform transverse-field Ising rings of any length, and for all other magnets of at most 12 sites without field along z, frustrated
-    exchange and easy axes."""
+    for magnets without field along z, frustrated exchange and easy axes: those of at most 16 sites, and uniform periodic lattices of any
+    size but cubic ones, whose networks are trained on clusters of at most 16 sites (transverse-field Ising rings: on themselves)."""
 
     layers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     """Layers of deep units between ancillas and spins; auto: the fewest, the same at all temperatures, that leave an expected error of the
-    order parameter of at most 1e-3, or sampling.target_error if that is less."""
+    order parameter of at most 1e-3, or sampling.target_error if that is less. Where networks are composed, those of the lowest temperature
+    have so many, and the others at most as many."""
     sampler: Sampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
     cache: bool = True

@@ -41,6 +41,8 @@ class Problem(NamedTuple):
     index_g: np.ndarray
     value_and_grad: Callable[[np.ndarray, Any], tuple[jax.Array, jax.Array]]  # (theta, target) -> -ln(1 - I)/N, gradient
     target: Callable[[float], Any]  # beta -> what value_and_grad asks for
+    curvature: Callable[[np.ndarray], np.ndarray] | None = None  # theta -> second derivatives where A is R; by differences without it
+    drift: Callable[[Any], Any] | None = None  # target -> its derivative in beta; by differences without it
 
 
 class Trained(NamedTuple):
@@ -156,8 +158,15 @@ def hessian(value_and_grad: Gradient, theta: np.ndarray) -> np.ndarray:
     return (rows + rows.T) / 2
 
 
-def minimise(value_and_grad: Gradient, theta: np.ndarray, tolerance: float = 1e-6, max_steps: int = 80) -> Minimum:
-    """Damped Newton steps until the decrease to come is less than `tolerance` of the value, or lost in rounding errors.
+def minimise(
+    value_and_grad: Gradient,
+    theta: np.ndarray,
+    tolerance: float = 1e-6,
+    max_steps: int = 80,
+    curvature: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Minimum:
+    """Damped Newton steps (Gauss-Newton with a `curvature`) until the decrease to come is less than `tolerance` of the value, or lost in
+    rounding errors.
 
     Steps that lead uphill, below zero (nothing but rounding errors does) or to what is no number are shortened; the end is never worse
     than the beginning. Cold frustrated rings (odd, J < 0) have a direction along which couplings grow without end until precision is
@@ -166,17 +175,17 @@ def minimise(value_and_grad: Gradient, theta: np.ndarray, tolerance: float = 1e-
     value, gradient = value_and_grad(theta)
     damping = 1e-3
     for step in range(max_steps):
-        matrix = hessian(value_and_grad, theta)
+        matrix = curvature(theta) if curvature else hessian(value_and_grad, theta)
         if not np.isfinite(matrix).all():
             return Minimum(theta, value, False, step)
-        curvature, axes = np.linalg.eigh(matrix)
-        curvature = np.abs(curvature) + FLOOR * np.abs(curvature).max() + 1e-300
+        stiffness, axes = np.linalg.eigh(matrix)
+        stiffness = np.abs(stiffness) + FLOOR * np.abs(stiffness).max() + 1e-300
         slope = axes.T @ gradient
-        decrease = np.sum(slope**2 / curvature) / 2
+        decrease = np.sum(slope**2 / stiffness) / 2
         if decrease < tolerance * value + 1e-19:
             return Minimum(theta, value, True, step)
         for _ in range(14):
-            move = -axes @ (slope / (curvature + damping * curvature.max()))
+            move = -axes @ (slope / (stiffness + damping * stiffness.max()))
             move /= max(1.0, np.abs(move).max())
             new_value, new_gradient = value_and_grad(theta + move)
             if np.isfinite(new_gradient).all() and -ROUNDING < new_value < value:
@@ -210,15 +219,18 @@ def train(problem: Problem, beta: float, starts: Sequence[np.ndarray] = (), tole
 
         return value_and_grad
 
-    here = at(problem.target(beta))
+    target = problem.target(beta)
+    here = at(target)
     trotter = parameters_of(problem, beta * problem.rate_K, beta * problem.rate_g)
     values = [here(theta)[0] for theta in (trotter, *starts)]
     best = int(np.nanargmin([v if np.isfinite(v) else np.inf for v in values]))
-    found = minimise(here, (trotter, *starts)[best], tolerance)
-    cross = differences(lambda x: at(problem.target(beta * np.exp(x)))(found.theta)[1]) / beta
-    curvature, axes = np.linalg.eigh(hessian(here, found.theta))
-    floor = FLOOR * np.abs(curvature).max()
-    slope = -axes @ ((axes.T @ cross) * curvature / (curvature**2 + floor**2 + 1e-300))
+    found = minimise(here, (trotter, *starts)[best], tolerance, curvature=problem.curvature)
+    drift = problem.drift and beta * problem.drift(target)
+    warmer = (lambda x: target + x * drift) if problem.drift else lambda x: problem.target(beta * np.exp(x))
+    cross = differences(lambda x: at(warmer(x))(found.theta)[1]) / beta
+    stiffness, axes = np.linalg.eigh(hessian(here, found.theta))
+    floor = FLOOR * np.abs(stiffness).max()
+    slope = -axes @ ((axes.T @ cross) * stiffness / (stiffness**2 + floor**2 + 1e-300))
     K, g = couplings_of(found.theta, problem)
     return Trained(
         beta, K, g, K * slope[problem.index_K], g * slope[problem.index_g], max(found.value, 0.0), found.converged, found.n_steps

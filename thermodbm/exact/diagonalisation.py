@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 from thermodbm.errors import InputError
@@ -28,6 +29,15 @@ MAX_COST_VECTORS = 2.0**39
 """The same where eigenvectors are wanted too: 12 sites without symmetry, or a 4x4 torus in a transverse field."""
 
 
+class Sectors(NamedTuple):
+    """The invariant subspaces of a Hamiltonian."""
+
+    orbits: Orbits
+    inversion: np.ndarray | None
+    members: list[tuple[int, list[tuple[np.ndarray, np.ndarray]]]]  # multiplicity, and character and orbits of each parity under flips
+    cost: float  # sum of the cubes of the dimensions
+
+
 class Spectrum(NamedTuple):
     """All levels of a Hamiltonian, with what is needed for thermal averages at any temperature."""
 
@@ -51,10 +61,15 @@ def all_configurations(n_sites: int) -> np.ndarray:
     return spins_of(np.arange(2**n_sites), n_sites)
 
 
-def dense_hamiltonian(hamiltonian: SpinHamiltonian) -> np.ndarray:
+def sparse_hamiltonian(hamiltonian: SpinHamiltonian) -> csr_array:
     """Matrix of H, (2^N, 2^N) of float64, rows and columns in the order of `all_configurations`."""
     orbits = Orbits.of(hamiltonian.n_sites, np.arange(hamiltonian.n_sites)[None], flip=False)
-    return sector_matrix(orbits, np.ones(1), orbits.representatives, transitions(orbits, Couplings.of(hamiltonian))).toarray()
+    return csr_array(sector_matrix(orbits, np.ones(1), orbits.representatives, transitions(orbits, Couplings.of(hamiltonian))))
+
+
+def dense_hamiltonian(hamiltonian: SpinHamiltonian) -> np.ndarray:
+    """`sparse_hamiltonian` with its zeros."""
+    return sparse_hamiltonian(hamiltonian).toarray()
 
 
 def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
@@ -64,21 +79,12 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
         InputError: if the system is too large.
     """
     n, flip = hamiltonian.n_sites, not np.any(hamiltonian.z_field)
-    if n > MAX_SITES:
-        raise _too_large(n)
-    orbits, inversion = _symmetries(hamiltonian, flip)
-    sectors = [  # characters that differ in the parity under flips stay together: M joins them
-        (multiplicity, [(chi, np.flatnonzero(states & orbits.allowed(chi))) for chi in parities])
-        for multiplicity, translation in characters(hamiltonian.lattice, len(orbits.shifts))
-        for parities in [[np.concatenate([translation, p * translation]) for p in (1, -1)] if flip else [translation]]
-        for states in magnetisation_sectors(orbits, hamiltonian.conserves_sz)
-    ]
-    cost = sum((1 if _real(chi, inversion) else 4) * float(len(rows)) ** 3 for _, parities in sectors for chi, rows in parities)
+    orbits, inversion, sectors, cost = sectors_of(hamiltonian, flip)
     if cost > MAX_COST:
-        raise _too_large(n)
+        raise too_large(n)
     vectors = cost <= MAX_COST_VECTORS
     spins = spins_of(orbits.representatives, n)
-    table = _conserved(spins, flip) if hamiltonian.conserves_sz else {}
+    table = conserved_values(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
         table |= diagonal_observables(hamiltonian, spins, flip)
     operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
@@ -92,7 +98,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
         for chi, rows in parities:
             basis = real_basis(orbits, chi, rows, inversion)
             h, x = (basis.conj().T @ sector_matrix(orbits, chi, rows, operator) @ basis for operator in operators)
-            if _real(chi, inversion):
+            if is_real(chi, inversion):
                 h, x = h.real, x.real
             e, v = np.linalg.eigh(h.toarray()) if vectors else (np.linalg.eigvalsh(h.toarray()), None)
             energies.append(e)
@@ -115,6 +121,30 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
             response.append((e, e_m, multiplicity * len(parities) * np.abs(element) ** 2))
     stacked = {name: np.concatenate(parts) for name, parts in values.items()}
     return Spectrum(n, hamiltonian.conserves_sz, np.concatenate(energies), np.concatenate(degeneracy), stacked, response)
+
+
+def sectors_of(hamiltonian: SpinHamiltonian, flip: bool) -> Sectors:
+    """What H falls into by the symmetries that its couplings have; characters that differ in the parity under flips stay together, as the
+    magnetisation joins them.
+
+    Args:
+        flip: whether the flip of all spins is a symmetry.
+
+    Raises:
+        InputError: if there are too many configurations.
+    """
+    n = hamiltonian.n_sites
+    if n > MAX_SITES:
+        raise too_large(n)
+    orbits, inversion = _symmetries(hamiltonian, flip)
+    sectors = [
+        (multiplicity, [(chi, np.flatnonzero(states & orbits.allowed(chi))) for chi in parities])
+        for multiplicity, translation in characters(hamiltonian.lattice, len(orbits.shifts))
+        for parities in [[np.concatenate([translation, p * translation]) for p in (1, -1)] if flip else [translation]]
+        for states in magnetisation_sectors(orbits, hamiltonian.conserves_sz)
+    ]
+    cost = sum((1 if is_real(chi, inversion) else 4) * float(len(rows)) ** 3 for _, parities in sectors for chi, rows in parities)
+    return Sectors(orbits, inversion, sectors, cost)
 
 
 def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndarray]:
@@ -169,7 +199,7 @@ def _symmetries(hamiltonian: SpinHamiltonian, flip: bool) -> tuple[Orbits, np.nd
     return Orbits.of(n, lattice.translations, flip), inversion if kept else None
 
 
-def _real(character: np.ndarray, inversion: np.ndarray | None) -> bool:
+def is_real(character: np.ndarray, inversion: np.ndarray | None) -> bool:
     """Whether H is real in a sector."""
     return np.isrealobj(character) or inversion is not None
 
@@ -202,13 +232,13 @@ def diagonal_observables(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: 
     return observables
 
 
-def _conserved(spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
+def conserved_values(spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
     """Total Sz = sum sigma/2 and its square, averaged over the flip where that is a symmetry."""
     m = spins.sum(-1) / 2
     return {"total_sz": np.zeros_like(m) if flip else m, "total_sz_squared": m**2}
 
 
-def _too_large(n_sites: int) -> InputError:
+def too_large(n_sites: int) -> InputError:
     return InputError(
         "lattice",
         expected=f"a system small enough for full diagonalisation (14 sites, up to {MAX_SITES} with symmetries)",

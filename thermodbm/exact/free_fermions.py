@@ -9,13 +9,17 @@ Both sides are analytic in J and gamma, so this holds for either sign of each an
 Source: Katsura, Phys. Rev. 127, 1508 (1962); Pfeuty, Ann. Phys. 57, 79 (1970).
 """
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from scipy.special import entr, expit, logsumexp
 
-from thermodbm.exact.layered_ring import thermal_correlations_zz
+from thermodbm.exact.layered_ring import log_trace, momenta, thermal_correlations_zz, thermal_modes
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.models.parameters import Parameter, stacked, unstacked
 
 MAX_SITES_CORRELATIONS = 256
 """Their determinants take N^4 operations a temperature."""
@@ -74,6 +78,70 @@ def ising_ring(n_sites: int, J: float, gamma: float, betas: np.ndarray, *, corre
     pairs = np.array([thermal_correlations_zz(n_sites, J, gamma, b, z) for b, z in zip(betas, log_z, strict=True)])
     waves = np.fft.fft(pairs, axis=1).real
     return curve | {"correlation_zz": pairs, "order_parameter_squared": pairs.mean(1), "structure_factor_zz": waves}
+
+
+def ising_ring_response(
+    hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], betas: np.ndarray, *, correlations: bool = True
+) -> dict[str, dict[str, np.ndarray]]:
+    """Derivatives of what `ising_ring` gives as numbers, per site, (n_T, ...): by automatic differentiation of ln Z, and of
+    order_parameter_squared by differences of fourth order. One bond (site) of the ring moves averages by 1/N of what all do.
+
+    JAX must be in double precision.
+    """
+    n, J, gamma = hamiltonian.n_sites, -float(hamiltonian.zz[0]), float(hamiltonian.x_field[0])
+    directions = stacked(parameters)
+    # of (J, gamma, beta); a field along z breaks the flip, and moves no average that is even
+    along = np.stack([-directions.zz.mean(1), directions.x_field.mean(1), directions.beta], 1)
+    found: dict[str, list[np.ndarray]] = {}
+    for beta in np.asarray(betas, float):
+        here = np.array([J, gamma, beta])
+        of_each = [_ring_slopes(n)(here, direction) for direction in np.eye(3)]
+        slopes = {name: np.array([float(each[name]) for each in of_each]) for name in of_each[0]}
+        if correlations and (order := _order_slopes(n, J, gamma, float(beta))) is not None:
+            slopes["order_parameter_squared"] = order
+        for name, slope in slopes.items():
+            found.setdefault(name, []).append(along @ slope)
+    return {name: unstacked(parameters, np.array(values)) for name, values in found.items()}
+
+
+@lru_cache(maxsize=16)
+def _ring_slopes(n: int) -> Callable[[np.ndarray, np.ndarray], dict[str, jax.Array]]:
+    """Compiled derivatives of energy, specific_heat, entropy, free_energy and magnetization_x of a ring of n sites at (J, gamma, beta)
+    along a direction; forward mode throughout, which compiles fastest."""
+    ks, along_gamma, along_beta = momenta(n), *np.eye(3)[1:]
+
+    def log_z(x: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp(log_trace(ks, thermal_modes(ks, *x)))
+
+    def averages(x: jax.Array) -> dict[str, jax.Array]:
+        of_beta = lambda x: jax.jvp(log_z, (x,), (along_beta,))  # noqa: E731
+        (value, slope), (_, curvature) = jax.jvp(of_beta, (x,), (along_beta,))
+        beta, energy, free = x[2], -slope / n, -value / (x[2] * n)
+        of_gamma = jax.jvp(log_z, (x,), (along_gamma,))[1]
+        return {
+            "energy": energy,
+            "specific_heat": beta**2 * curvature / n,
+            "entropy": beta * (energy - free),
+            "free_energy": free,
+            "magnetization_x": of_gamma / (beta * n),
+        }
+
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda x, along: jax.jvp(averages, (x,), (along,))[1], compiler_options=options)
+
+
+def _order_slopes(n: int, J: float, gamma: float, beta: float) -> np.ndarray | None:
+    """Of order_parameter_squared in J, gamma and beta, (3,); None where it is not known."""
+    here, steps = np.array([J, gamma, beta]), (-2, -1, 1, 2)
+    slopes = []
+    for k in range(3):
+        step = 1e-3 * np.eye(3)[k] * abs(here[k])
+        curves = [ising_ring(n, *(x := here + m * step)[:2], x[2:]) for m in steps]
+        if "order_parameter_squared" not in curves[0]:
+            return None
+        values = [float(c["order_parameter_squared"][0]) for c in curves]
+        slopes.append((values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step[k]))
+    return np.array(slopes)
 
 
 def _sector(n: int, J: float, gamma: float, betas: np.ndarray, parity: int) -> _Derivatives:

@@ -98,14 +98,16 @@ def _state(tree: Any) -> Any:
 
 
 def _point_tree(point: Point) -> Tree:
-    estimates = {
-        name: {field: np.asarray(values) for field, values in estimate._asdict().items() if values is not None}
-        for name, estimate in point.observables.items()
-    }
     arrays = {part: {name: np.asarray(x) for name, x in getattr(point, part).items()} for part in ("diagnostics", "network")}
-    return {"observables": estimates, **arrays}
+    response = {name: _estimates(of) for name, of in point.response.items()}
+    return {"observables": _estimates(point.observables), **arrays, "response": response}
+
+
+def _estimates(estimates: Mapping[str, Estimate]) -> Tree:
+    return {name: {f: np.asarray(x) for f, x in estimate._asdict().items() if x is not None} for name, estimate in estimates.items()}
 
 
 def _point(tree: Mapping[str, Any]) -> Point:
     observables = {name: Estimate(**fields) for name, fields in tree["observables"].items()}
-    return Point(observables, tree["diagnostics"], flatten(tree["network"]))
+    response = {name: {p: Estimate(**fields) for p, fields in of.items()} for name, of in tree.get("response", {}).items()}
+    return Point(observables, tree["diagnostics"], flatten(tree["network"]), response)

@@ -104,6 +104,8 @@ def _dotted(path: tuple[str | int, ...]) -> str:
 def _unknown_key(where: str, loc: tuple[str | int, ...], sections: Mapping[str, type[BaseModel]]) -> InputError:
     """Names the keys that exist, the closest of them, or the kinds that the key belongs to."""
     key, owner = str(loc[-1]), str(loc[-2]) if len(loc) > 1 else ""
+    if owner not in sections and len(loc) > 2:  # a table of any name
+        owner = str(loc[-3])
     known = list(sections[owner].model_fields)
     siblings = [name for name, s in sections.items() if name != owner and len(loc) > 2 and {"kind", key} <= set(s.model_fields)]
     hint = ""

@@ -25,6 +25,7 @@ from thermodbm.evolve.options import (
 )
 from thermodbm.models import Lattice, SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.lattice import KINDS
+from thermodbm.models.parameters import Parameter, parameters
 from thermodbm.run.complaints import input_error
 
 MAX_SITES = 2**17
@@ -78,6 +79,31 @@ class Temperature(Section):
     beta: Annotated[Betas, Field(min_length=1, max_length=MAX_TEMPERATURES)] | Range | None = None
 
 
+class Response(Section):
+    parameters: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class FitParameter(Section):
+    start: float
+    bounds: tuple[float, float] | None = None
+    prior: tuple[float, PositiveFloat] | None = None  # mean and standard deviation
+
+
+class FitUnits(Section):
+    temperature: Literal["K", "J"] | None = None
+    coupling: Literal["K", "meV", "1/cm", "J"] | None = None
+    susceptibility: Literal["emu/mol", "m^3/mol", "reduced"] | None = None
+    specific_heat: Literal["J/mol/K", "R"] | None = None
+    magnetization: Literal["mu_B", "emu/mol", "reduced"] | None = None
+    field: Literal["T", "reduced"] | None = None
+
+
+class FitSection(Section):
+    parameters: Annotated[dict[str, FitParameter], Field(min_length=1)]
+    units: FitUnits = FitUnits()
+    fixed: dict[str, float] = {}  # backgrounds and g that are known
+
+
 class Output(Section):
     file: Annotated[str, Field(min_length=1)] | None = None
     checkpoint_every: PositiveFloat = 300.0  # seconds
@@ -119,6 +145,8 @@ Document = create_model(
     temperature=(Temperature, ...),
     sampling=(_SAMPLING_SECTION, ...),
     output=(Output, ...),
+    response=(Response | None, None),
+    fit=(FitSection | None, None),
 )
 
 # by the names under which they stand in the location of a pydantic error
@@ -132,6 +160,10 @@ _BY_NAME = {
     "temperature": Temperature,
     "Range": Range,
     "output": Output,
+    "response": Response,
+    "fit": FitSection,
+    "parameters": FitParameter,
+    "units": FitUnits,
 }
 
 
@@ -146,6 +178,8 @@ class RunConfig:
     sampling: SamplingOptions
     output: Path | None
     sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
+    response: tuple[Parameter, ...] = ()  # in which all is differentiated
+    fit: FitSection | None = None  # what `thermodbm fit` varies; runs look past it
 
     @property
     def method_kind(self) -> str:
@@ -169,6 +203,21 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
     Raises:
         InputError: for anything wrong, naming the key, and for keys that the method ignores.
     """
+    data = read_tables(path, settings)
+    if output is not None:
+        table = data.setdefault("output", {})
+        data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
+    elif isinstance(table := data.setdefault("output", {}), dict):
+        table.setdefault("file", str(path.with_suffix(".h5")))
+    return refuse_ignored(parse_config(data), data)
+
+
+def read_tables(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a TOML file with `KEY=VALUE` settings applied, unchecked.
+
+    Raises:
+        InputError: for a file that is none.
+    """
     try:
         data = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
@@ -177,12 +226,7 @@ def load_config(path: Path, settings: Sequence[str] = (), output: Path | None = 
         raise InputError(str(path), expected="valid TOML", found=f"an error ({error})") from None
     for setting in settings:
         _apply(data, setting)
-    if output is not None:
-        table = data.setdefault("output", {})
-        data["output"] = {**(table if isinstance(table, dict) else {}), "file": str(output)}
-    elif isinstance(table := data.setdefault("output", {}), dict):
-        table.setdefault("file", str(path.with_suffix(".h5")))
-    return refuse_ignored(parse_config(data), data)
+    return data
 
 
 _CHAINS = ("n_chains", "n_samples", "target_error", "n_thermal")
@@ -255,6 +299,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sections = document.model_dump()
     hamiltonian = _hamiltonian(sections)
     temperatures, betas = _temperatures(document.temperature)
+    del sections["fit"]
+    response = _response(hamiltonian, document.method.kind, sections)
     kind = "beta" if document.temperature.T is None else "T"
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}
     method = METHODS[document.method.kind](**{k: v for k, v in sections["method"].items() if k != "kind"})
@@ -268,7 +314,25 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
 
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
-    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections)
+    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response, document.fit)
+
+
+NO_RESPONSE = {
+    "learned": "A trained network depends on the couplings through its training, which is not differentiated",
+    "variational": "The weights of a trial state depend on the couplings through its whole evolution, which is not differentiated",
+}
+"""Methods without derivatives, and why."""
+
+
+def _response(hamiltonian: SpinHamiltonian, method: str, sections: dict[str, Any]) -> tuple[Parameter, ...]:
+    """The parameters of [response], which leaves the tables where nothing is asked for."""
+    if sections["response"] is None:
+        del sections["response"]
+        return ()
+    if method not in ("exact", "deterministic"):
+        hint = f'{NO_RESPONSE.get(method, "It has none")}. Use method.kind = "deterministic" or "exact".'
+        raise InputError("response", expected=f"no derivatives with method.kind = {method}", found="[response]", hint=hint)
+    return tuple(parameters(hamiltonian, sections["response"]["parameters"]))
 
 
 def plain_options(where: str, options: Any) -> dict[str, Any]:

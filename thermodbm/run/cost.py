@@ -147,15 +147,13 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
 
 def _describe_learned(config: RunConfig) -> list[str]:
     """How networks are trained, and what sampling them takes."""
-    from thermodbm.evolve.learned import classes_of  # with what its training needs
+    from thermodbm.evolve.networks import classes_of  # with what its training needs
     from thermodbm.evolve.training import LAYERS
 
     classes, n = classes_of(config.hamiltonian), config.hamiltonian.n_sites
-    how = "by free fermions" if applicable(config.hamiltonian) else f"by matrices of 2^{n} columns"
+    how, how_long = _training(config.hamiltonian)
     n_bonds, n_fields = len(np.unique(classes.bonds)), len(np.unique(classes.sites))
-    lines = [
-        f"{n_bonds} coupling(s) of bonds and {n_fields} of sites in every layer, trained {how} at all temperatures: seconds to a minute"
-    ]
+    lines = [f"{n_bonds} coupling(s) of bonds and {n_fields} of sites in every layer, trained {how} at all temperatures: {how_long}"]
     most = LAYERS[-1] if config.method.layers == "auto" else config.method.layers
     n_chains = int(np.prod(chain_groups(n, config.sampling.n_chains)))
     n_spins = 2 * most * n * n_chains
@@ -167,6 +165,21 @@ def _describe_learned(config: RunConfig) -> list[str]:
     sweeps = sum(sum(w) for w in sweeps_of_levels(config.sampling, n_chains))
     seconds = n_spins * sweeps * SECONDS_PER_SPIN["ising"] / _cores() * np.count_nonzero(config.betas)
     return [*lines, f"{size}, and about {duration(seconds)} of sampling on {_cores()} core(s) of a CPU"]
+
+
+def _training(hamiltonian: SpinHamiltonian) -> tuple[str, str]:
+    """How a learned network is trained, and how long that takes."""
+    from thermodbm.evolve.cluster import clusters
+    from thermodbm.evolve.dense_layers import MAX_VECTOR_SITES
+
+    if applicable(hamiltonian):
+        return "by free fermions", "seconds to a minute"
+    if hamiltonian.n_sites <= MAX_VECTOR_SITES:
+        trained, where = hamiltonian, ""
+    else:
+        trained = clusters(hamiltonian)[0]
+        where = f" on a cluster of {' x '.join(map(str, trained.lattice.extent))} cells"
+    return f"by vectors of 2^{trained.n_sites} numbers{where}", "seconds to a minute" if trained.n_sites <= 12 else "minutes"
 
 
 def _describe_variational(config: RunConfig) -> list[str]:

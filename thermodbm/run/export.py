@@ -50,6 +50,10 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
         for field in _QUALITY:
             if (values := getattr(estimate, field)) is not None:
                 variables[f"{name}_{field}"] = (("temperature", *axes), values)
+    for (name, parameter), estimate in curve.derivatives.items():
+        axes = [f"{parameter}_{k + 1}" for k in range(np.ndim(estimate.mean) - 1)]
+        variables[f"d_{name}_d_{parameter}"] = (("temperature", *axes), estimate.mean, {"role": "derivative"})
+        variables[f"d_{name}_d_{parameter}_error"] = (("temperature", *axes), estimate.error)
     coordinates = {
         "temperature": ("temperature", curve.temperature, {"units": "J"}),
         "beta": ("temperature", curve.beta, {"units": "1/J"}),

@@ -114,6 +114,17 @@ def read_tree(group: h5py.Group, size: int) -> dict[str, Any]:
     return tree
 
 
+def write_fit(group: h5py.Group, tree: Tree) -> None:
+    """A tree whose own numbers and text, but not those of its branches, are attributes."""
+    group.attrs.update({name: int(x) if type(x) is bool else x for name, x in tree.items() if isinstance(x, bool | int | float | str)})
+    write_tree(group, {name: x for name, x in tree.items() if not isinstance(x, bool | int | float | str)})
+
+
+def read_fit(group: h5py.Group, size: int) -> dict[str, Any]:
+    """The inverse of `write_fit`."""
+    return {name: x.item() if hasattr(x, "item") else x for name, x in group.attrs.items()} | read_tree(group, size)
+
+
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
     """The leaves by their paths; empty dicts vanish.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from thermodbm.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Of the training: networks of another one are not looked at."""
 
 

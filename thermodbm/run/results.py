@@ -3,7 +3,7 @@
 import html
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
 from thermodbm.models.observables import OBSERVABLES, Observable
-from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_tree, write_file, write_tree
+from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_fit, read_tree, write_file, write_fit, write_tree
 
 if TYPE_CHECKING:
     import pandas
@@ -54,6 +54,9 @@ class ThermalCurve:
     seed: int = 0
     finished: bool = True
     wall_time: float = 0.0  # seconds
+    response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
+
+    fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
 
     @property
     def hamiltonian(self) -> "SpinHamiltonian":
@@ -61,6 +64,11 @@ class ThermalCurve:
         from thermodbm.run.config import parse_config  # imports JAX, which a table can do without
 
         return parse_config(tomllib.loads(self.config)).hamiltonian
+
+    @property
+    def derivatives(self) -> dict[tuple[str, str], Estimate]:
+        """The response, by observable and parameter."""
+        return {(name, parameter): estimate for name, of in self.response.items() for parameter, estimate in of.items()}
 
     @property
     def done(self) -> np.ndarray:
@@ -239,12 +247,14 @@ def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
         names = dict.fromkeys(name for table in tables if table for name in table)
         return {name: [(table or {}).get(name) for table in tables] for name in names}
 
-    estimates = union([p and p.observables for p in points])
+    def joined(tables: list[Mapping[str, Estimate] | None]) -> dict[str, Estimate]:
+        columns = union(tables)
+        return {n: Estimate(*(_stack([e and getattr(e, f) for e in column]) for f in Estimate._fields)) for n, column in columns.items()}
+
+    differentiated = dict.fromkeys(name for p in points if p for name in p.response)
     return {
-        "observables": {
-            name: Estimate(*(_stack([e and getattr(e, field) for e in column]) for field in Estimate._fields))
-            for name, column in estimates.items()
-        },
+        "observables": joined([p and p.observables for p in points]),
+        "response": {name: joined([p and p.response.get(name) for p in points]) for name in differentiated},
         "diagnostics": {name: _stack(column) for name, column in union([p and p.diagnostics for p in points]).items()},
         "network": tuple({n: np.asarray(w) for n, w in p.network.items()} if p else {} for p in points),
     }
@@ -290,14 +300,18 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
     for group in ("observables", "diagnostics", "network"):
         file.create_group(group, track_order=True)
     for name, estimate in curve.observables.items():
-        for field, values in estimate._asdict().items():
+        for part, values in estimate._asdict().items():
             if values is not None:
-                file[f"observables/{name}/{field}"] = values
+                file[f"observables/{name}/{part}"] = values
+    for (name, parameter), estimate in curve.derivatives.items():
+        file[f"response/{name}/{parameter}/mean"], file[f"response/{name}/{parameter}/error"] = estimate.mean, estimate.error
     for name, values in curve.diagnostics.items():
         file[f"diagnostics/{name}"] = values
     for t, weights in enumerate(curve.network):
         for name, values in weights.items():
             file[f"network/{t:04d}/{name}"] = values
+    if curve.fit is not None:
+        write_fit(file.create_group("fit", track_order=True), curve.fit)
     if checkpoint is not None:
         write_tree(file.create_group("checkpoint", track_order=True), checkpoint)
 
@@ -322,10 +336,14 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
     n = len(read_array(file["temperature"], size))
     observables = {}
     for name, group in file["observables"].items():
-        estimate = Estimate(**{field: array(values, n) for field, values in group.items()})
+        estimate = Estimate(**{part: array(values, n) for part, values in group.items()})
         if estimate.mean.shape != estimate.error.shape:
             raise ValueError(f"{name} has means and errors of different shapes")
         observables[name] = estimate
+    response = {
+        name: {parameter: Estimate(array(fields["mean"], n), array(fields["error"], n)) for parameter, fields in of.items()}
+        for name, of in file.get("response", {}).items()
+    }
     diagnostics = {name: array(values, n) for name, values in file["diagnostics"].items()}
     if "error_includes_systematic" not in attributes and {"energy", "systematic_error"} <= {*observables, *diagnostics}:
         energy = observables["energy"]  # older versions told the systematic error apart
@@ -342,4 +360,6 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         seed=int(attributes["seed"]),
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
+        response=response,
+        fit=read_fit(file["fit"], size) if "fit" in file else None,
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
-from thermodbm.estimate.statistics import exact
+from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.estimate.user import check_observables
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
@@ -31,6 +31,7 @@ from thermodbm.evolve.options import (
 from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
+from thermodbm.models.parameters import BETA, Parameter
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
 from thermodbm.run.config import METHODS, RunConfig, parse_config, plain_options, refuse_ignored
 from thermodbm.run.cost import check_machine
@@ -69,8 +70,10 @@ def make_method(
     comm: Comm = SERIAL,
     betas: Sequence[float] = (),
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
-    """The method that belongs to a set of options; `betas` are those that it will be asked for, `observables` of a user.
+    """The method that belongs to a set of options; `betas` are those that it will be asked for, `observables` of a user, `response` the
+    parameters in which it differentiates.
 
     What only some methods need, such as Flax, is imported for those alone: it takes as long as a short run.
     """
@@ -80,7 +83,7 @@ def make_method(
         raise InputError("observables", expected="method deterministic, exact or typical", found=type(options).__name__, hint=hint)
     match options:
         case DeterministicOptions():
-            return deterministic_method(hamiltonian, options, sampling, comm, betas, tuple((observables or {}).items()))
+            return deterministic_method(hamiltonian, options, sampling, comm, betas, tuple((observables or {}).items()), response)
         case LearnedOptions():
             from thermodbm.evolve.learned import learned_method, train_anew
 
@@ -90,7 +93,7 @@ def make_method(
 
             return variational_method(hamiltonian, options, sampling, comm)
         case ExactOptions():
-            return exact_method(hamiltonian, options, comm, observables)
+            return exact_method(hamiltonian, options, comm, observables, response)
         case TypicalOptions():
             from thermodbm.evolve.typical import typical_method
 
@@ -124,7 +127,7 @@ def run(
     """
     resumable = method is None
     progress = progress or Progress()
-    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas)
+    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas, response=config.response)
     key = jax.random.key(config.sampling.seed)
     at = begin or Checkpoint(_known(config), 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
     order = method.order(config.betas).tolist()
@@ -186,10 +189,12 @@ def _curve(config: RunConfig, method: ThermalMethod, at: Checkpoint) -> ThermalC
     joined = method.summarize([at.points[i] for i in visited], config.betas[visited]) if visited else []
     by_index = dict(zip(visited, joined, strict=True))
     measured = {name for point in joined for name in point.observables}
+    slopes = {p.name: exact(np.zeros(p.shape)) for p in config.response if p.name != BETA}  # nothing depends on couplings there
+    differentiated = dict.fromkeys(name for point in joined for name in point.response)
     for index, point in at.points.items():
         if config.betas[index] == 0:  # known, but of what the method does not measure nothing is said
             kept = {name: e for name, e in point.observables.items() if name in measured or not measured}
-            by_index[index] = point._replace(observables=kept)
+            by_index[index] = point._replace(observables=kept, response=dict.fromkeys(differentiated, slopes))
     return ThermalCurve(
         temperature=config.temperatures,
         beta=config.betas,
@@ -212,6 +217,7 @@ def thermal_curve(
     module: "nn.Module | None" = None,
     params: Any = None,
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
+    response: Sequence[str] = (),
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -232,6 +238,7 @@ def thermal_curve(
         observables: measured beside the others, with errors like theirs, by the methods deterministic, exact and typical: name -> function
             of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
             run cannot be resumed.
+        response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -250,6 +257,8 @@ def thermal_curve(
     if isinstance(method, MethodOptions):
         table["kind"] = next(kind for kind, options in METHODS.items() if isinstance(method, options))
     data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
+    if len(response):
+        data["response"] = {"parameters": [response] if isinstance(response, str) else list(response)}
     if output is not None:
         data["output"] = {"file": str(output)}
     config = refuse_ignored(parse_config(data), data)
@@ -262,12 +271,37 @@ def thermal_curve(
 
         own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
     elif observables:
-        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables)
+        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables, config.response)
     with (
         reserve(config.output, force) if config.output else nullcontext(),
         Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,
     ):
         return run(config, progress=reporter, method=own)
+
+
+def response(hamiltonian: SpinHamiltonian, *, parameters: Sequence[str], **options: Any) -> dict[str, dict[str, Estimate]]:
+    """Derivatives of thermal averages per site in couplings and in beta.
+
+    d/d(coupling) is at fixed temperature, d/d(beta) at fixed couplings. Of free_energy, energy, entropy, specific_heat, susceptibility,
+    magnetisations and order parameter, as far as the method has them.
+
+    Args:
+        parameters: names, such as "J", "delta", "gamma", "h", "J1", "J2" and "beta"; "J.each" for one derivative per bond (site).
+        options: those of `thermal_curve`: T or beta, method, sampling, ...
+
+    Returns:
+        observable -> parameter -> mean and error, (n_T, ...).
+
+    Raises:
+        InputError: as `thermal_curve`, and for methods that have no derivatives.
+
+    >>> from thermodbm import graph, transverse_field_ising
+    >>> spin = transverse_field_ising(graph(1, []), gamma=0.5)
+    >>> found = response(spin, parameters=["gamma"], T=0.5, method="exact", progress=False)
+    >>> round(float(found["free_energy"]["gamma"].mean[0]), 6)  # -tanh(beta gamma)
+    -0.761594
+    """
+    return dict(thermal_curve(hamiltonian, response=parameters, **options).response)
 
 
 def _inner(params: Any) -> Any:

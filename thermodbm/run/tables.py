@@ -2,20 +2,22 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from thermodbm.run.compare import Comparison
 from thermodbm.run.export import scalar_columns
-from thermodbm.run.results import FORMAT_VERSION, ThermalCurve
+from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, shorthand
 
 
 def as_text(curve: ThermalCurve) -> str:
     """The table of a curve between a line of what it is and the reasons for doubt."""
     state = "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} temperatures finished"
     head = f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1"
-    return "\n\n".join([head, columns(curve.table()), *(["\n".join(curve.warnings())] if curve.warnings() else [])])
+    fitted = [fit_text(curve.fit)] if curve.fit is not None else []
+    return "\n\n".join([*fitted, head, columns(curve.table()), *(["\n".join(curve.warnings())] if curve.warnings() else [])])
 
 
 def as_dict(curve: ThermalCurve) -> dict[str, Any]:
@@ -33,8 +35,25 @@ def as_dict(curve: ThermalCurve) -> dict[str, Any]:
             for name, estimate in curve.observables.items()
         },
         "diagnostics": {name: values.tolist() for name, values in curve.diagnostics.items()},
+        "response": {
+            name: {p: {"mean": e.mean.tolist(), "error": e.error.tolist()} for p, e in of.items()} for name, of in curve.response.items()
+        },
         "config": curve.config,
+        **({"fit": _plain(curve.fit)} if curve.fit is not None else {}),
     }
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _plain(value) for name, value in tree.items()}
+    return tree.tolist() if isinstance(tree, np.ndarray | np.generic) else tree
+
+
+def fit_text(fit: Mapping[str, Any]) -> str:
+    """Fitted parameters, how good the fit is, and what speaks against it."""
+    rows = [["parameter", "value"], *([n, shorthand(float(p["mean"]), float(p["error"]))] for n, p in fit["parameters"].items())]
+    quality = f"reduced chi^2 = {fit['chi2_reduced']:.3g} of {fit['n_points']} points; {fit['message']}"
+    return f"{columns(rows)}\n\n{quality}"
 
 
 def as_csv(curve: ThermalCurve) -> str:

@@ -136,6 +136,27 @@ def conditional_means(
     return {"energy": energy / n, "magnetization_x": m_x / n, "magnetization_z": m_z / n}
 
 
+def conditional_terms(
+    hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins, precision: type = jnp.float32
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `conditional_means` are sums of: <sz_i sz_j> of every bond, (n_bonds, n_chains), <sx_i> and <sz_i> of every site,
+    (n_sites, n_chains), averaged over all layers but the first."""
+    weights = jax.tree.map(lambda x: x.astype(precision), weights)
+    x_sign = jnp.sign(jnp.asarray(hamiltonian.x_field, precision))[:, None]
+
+    def add(found: tuple, cls: SiteClass) -> tuple:
+        bonds, x, z = found
+        s, sx = column_means(links(weights, spins, cls), local_field(weights, spins, cls))
+        for k in range(cls.neighbors.shape[1]):
+            pair = (s * spins[1:, cls.neighbors[:, k]]).mean(0) * cls.present[:, k, None]
+            bonds = bonds.at[cls.bonds[:, k]].add((pair / 2).astype(precision))
+        return bonds, x.at[cls.sites].set(sx.mean(0) * x_sign[cls.sites]), z.at[cls.sites].set(s.mean(0))
+
+    shape = (hamiltonian.n_sites, spins.shape[-1])
+    start = jnp.zeros((len(hamiltonian.bonds), shape[1]), precision), jnp.zeros(shape, precision), jnp.zeros(shape, precision)
+    return over_classes(add, start, site_classes(hamiltonian))
+
+
 def column_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     """One step draws every worldline anew, colour class by colour class."""
     classes = site_classes(facts)

@@ -1,0 +1,127 @@
+"""Named parameters of a Hamiltonian, and the direction in the space of all couplings in which each of them moves it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from thermodbm.errors import InputError
+from thermodbm.models.hamiltonian import SpinHamiltonian
+
+BETA = "beta"
+EACH = "each"
+"""What stands behind the name of a coupling, "J.each", to ask for one derivative per bond or site."""
+_COUPLINGS = {"tfim": ("J", "gamma", "h"), "xxz": ("J", "delta", "h"), "heisenberg": ("J", "h"), "j1j2": ("J1", "J2", "h")}
+_PER_SITE = ("gamma", "h")
+
+
+class Directions(NamedTuple):
+    """d(zz, xy, x_field, z_field, beta) / d(parameter) of K parameters, in the form of `SpinHamiltonian`."""
+
+    zz: np.ndarray  # (K, n_bonds)
+    xy: np.ndarray  # (K, n_bonds)
+    x_field: np.ndarray  # (K, n_sites)
+    z_field: np.ndarray  # (K, n_sites)
+    beta: np.ndarray  # (K,)
+
+    @property
+    def leaves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the Hamiltonian."""
+        return self[:4]
+
+
+class Parameter(NamedTuple):
+    """One name that was asked for."""
+
+    name: str
+    shape: tuple[int, ...]  # (), or (n,) of one derivative per bond or site
+    directions: Directions  # K = 1 or n
+
+
+def parameter_names(hamiltonian: SpinHamiltonian) -> tuple[str, ...]:
+    """The couplings of the model and beta."""
+    return (*_COUPLINGS[hamiltonian.model], BETA)
+
+
+def parameter(hamiltonian: SpinHamiltonian, name: str) -> Parameter:
+    """What a name stands for: a coupling, common to all bonds or sites ("J": all of them raised alike); each of them by itself ("J.each");
+    or "beta".
+
+    Raises:
+        InputError: for a name that the model does not have.
+
+    >>> from thermodbm import make_lattice, heisenberg
+    >>> parameter(heisenberg(make_lattice("chain", 3)), "J").directions.zz.tolist()
+    [[0.25, 0.25, 0.25]]
+    """
+    names = parameter_names(hamiltonian)
+    base, _, part = str(name).partition(".")
+    if base not in names or (part and (base == BETA or part != EACH)):
+        expected = f"one of {', '.join(names)}, or {names[0]}.{EACH} for one per bond"
+        raise InputError("response.parameters", expected=expected, found=str(name))
+    n_bonds, n_sites = len(hamiltonian.bonds), hamiltonian.n_sites
+    if base == BETA:
+        return Parameter(name, (), Directions(*np.zeros((2, 1, n_bonds)), *np.zeros((2, 1, n_sites)), np.ones(1)))
+    members = _members(hamiltonian, base)
+    rows = np.eye(len(members)) if part == EACH else np.ones((1, len(members)))
+    size = n_sites if base in _PER_SITE else n_bonds
+    moved = np.zeros((len(rows), size))
+    moved[:, members] = rows
+    leaves = {"zz": np.zeros((len(rows), n_bonds)), "xy": np.zeros((len(rows), n_bonds))}
+    leaves |= {"x_field": np.zeros((len(rows), n_sites)), "z_field": np.zeros((len(rows), n_sites))}
+    leaves |= {leaf: moved * slope for leaf, slope in _slopes(hamiltonian, base).items()}
+    return Parameter(name, (len(rows),) if part == EACH else (), Directions(**leaves, beta=np.zeros(len(rows))))
+
+
+def parameters(hamiltonian: SpinHamiltonian, names: Sequence[str]) -> list[Parameter]:
+    """Of several names.
+
+    Raises:
+        InputError: as `parameter`, and for a name given twice.
+    """
+    if isinstance(names, str):
+        raise InputError("response.parameters", expected=f'a list of names, such as ["{parameter_names(hamiltonian)[0]}"]', found=names)
+    for name in names:
+        if list(names).count(name) > 1:
+            raise InputError("response.parameters", expected="each name once", found=f"{name} more than once")
+    return [parameter(hamiltonian, name) for name in names]
+
+
+def stacked(found: Sequence[Parameter]) -> Directions:
+    """The directions of all parameters, one after the other."""
+    return Directions(*(np.concatenate(parts) for parts in zip(*(p.directions for p in found), strict=True)))
+
+
+def unstacked(found: Sequence[Parameter], values: np.ndarray) -> dict[str, np.ndarray]:
+    """Values (..., K) of the stacked directions by the names of the parameters, (..., *shape)."""
+    ends = np.cumsum([len(p.directions.beta) for p in found])[:-1]
+    parts = np.split(np.asarray(values), ends, axis=-1)
+    return {p.name: part.reshape(part.shape[:-1] + p.shape) for p, part in zip(found, parts, strict=True)}
+
+
+def _members(hamiltonian: SpinHamiltonian, name: str) -> np.ndarray:
+    """Numbers of the bonds or sites that a coupling belongs to."""
+    if name in _PER_SITE:
+        return np.arange(hamiltonian.n_sites)
+    every = np.arange(len(hamiltonian.bonds))
+    if hamiltonian.model != "j1j2":
+        return every
+    n_first = len(hamiltonian.lattice.bonds(1))
+    return every[:n_first] if name == "J1" else every[n_first:]
+
+
+def _slopes(hamiltonian: SpinHamiltonian, name: str) -> dict[str, np.ndarray | float]:
+    """d leaf / d coupling, of every bond or site."""
+    tfim = hamiltonian.model == "tfim"
+    if name == "h":
+        return {"z_field": 1.0 if tfim else 0.5}
+    if name == "gamma":
+        return {"x_field": 1.0}
+    if tfim:
+        return {"zz": -1.0}
+    zz, xy = np.asarray(hamiltonian.zz, float), np.asarray(hamiltonian.xy, float)
+    if name == "delta":
+        return {"zz": xy}
+    if hamiltonian.model != "xxz":
+        return {"zz": 0.25, "xy": 0.25}
+    return {"zz": np.divide(zz, xy, out=np.ones_like(zz), where=xy != 0) / 4, "xy": 0.25}

@@ -1,0 +1,342 @@
+"""Couplings from measured curves: weighted least squares with derivatives from the response, from starts that may be far away."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thermodbm.errors import InputError
+from thermodbm.models.parameters import BETA, parameter_names
+from thermodbm.run.config import MODELS, FitSection, RunConfig, parse_config, read_tables
+from thermodbm.run.fit_data import Points, read_points
+from thermodbm.run.fit_model import BACKGROUND, FitModel, source_of
+from thermodbm.run.fit_units import resolved, scales
+
+if TYPE_CHECKING:
+    from thermodbm.run.results import ThermalCurve
+
+SCAN = np.geomspace(0.15, 7.0, 17)
+"""Factors by which all couplings together are moved to look for a start."""
+RATIOS = (1.0, 0.35, 2.8)
+"""Factors by which each further coupling is moved beside the first."""
+N_STARTS = 3
+UNDETERMINED = 1.0
+"""Relative error of a combination of parameters beyond which it is named instead of given."""
+MAX_EVALUATIONS = 60
+BAD_FIT = 9.0
+"""Reduced chi^2 beyond which the model is said not to describe the data."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """Parameters with their covariance, and how the fitted curves meet the data."""
+
+    names: tuple[str, ...]
+    values: np.ndarray  # (n,), in the units of the config
+    errors: np.ndarray  # (n,), one standard deviation
+    covariance: np.ndarray  # (n, n)
+    chi2_reduced: float
+    n_points: int
+    converged: bool
+    message: str
+    degenerate: tuple[str, ...]  # combinations of parameters that the data do not determine
+    data: tuple[Mapping[str, Any], ...]  # per file and quantity: quantity, file, temperature, field, value, error, model
+    units: Mapping[str, str]  # of the data
+    curve: "ThermalCurve"  # of the fitted magnet at all temperatures, k_B = 1, with `fit` in it
+
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """name -> (value, error)."""
+        return {n: (float(v), float(e)) for n, v, e in zip(self.names, self.values, self.errors, strict=True)}
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write the curve and /fit to an HDF5 file.
+
+        Raises:
+            InputError: as `ThermalCurve.save`.
+        """
+        self.curve.save(path, force)
+
+    def plot(self) -> Any:
+        """Data, fitted curves and residuals; a matplotlib figure."""
+        from thermodbm.plotting import plot_fit
+
+        return plot_fit(fit_tree(self))
+
+    def __repr__(self) -> str:
+        from thermodbm.run.results import shorthand
+
+        values = ", ".join(f"{n} = {shorthand(v, e)}" for n, (v, e) in self.parameters.items())
+        return f"FitResult({values}; reduced chi^2 {self.chi2_reduced:.3g} of {self.n_points} points; {self.message})"
+
+
+def fit(data: str | Path | Sequence[str | Path], config: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> FitResult:
+    """Couplings, and what else [fit.parameters] names, from measured curves.
+
+    Args:
+        data: CSV files with columns temperature (field) and any of specific_heat, susceptibility, energy, entropy, magnetization, with
+            `_error` beside them or without.
+        config: a TOML file, or its nested tables, with [lattice], [model], [method] and [fit].
+
+    Raises:
+        InputError: for bad data or a bad config, with file, line and remedy.
+    """
+    from thermodbm.run.runner import start_jax
+
+    start_jax()
+    files = [data] if isinstance(data, str | Path) else list(data)
+    tables = dict(config) if isinstance(config, Mapping) else read_tables(Path(config), settings)
+    points = read_points(files)
+    if "temperature" not in tables:
+        known = np.unique(np.concatenate([p.temperature for p in points]))
+        known = known[np.isfinite(known)]
+        if not len(known):
+            raise InputError("temperature", expected="a column temperature, or [temperature] T = [...] of the measurement", found="neither")
+        tables["temperature"] = {"T": known.tolist()}
+    resolved_config = parse_config(tables)
+    model, section = _model(resolved_config, points)
+    return _solve(model, section, resolved_config)
+
+
+def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSection]:
+    section = config.fit
+    if section is None:
+        raise InputError("fit", expected="a section [fit.parameters] with a start for each parameter", found="none")
+    couplings = {n: v for n, v in config.sections["model"].items() if n != "kind"}
+    allowed = [*(n for n in parameter_names(config.hamiltonian) if n != BETA), *BACKGROUND]
+    for where, names in (("parameters", section.parameters), ("fixed", section.fixed)):
+        for name in names:
+            if name not in (allowed if where == "parameters" else BACKGROUND):
+                choices = ", ".join(allowed if where == "parameters" else BACKGROUND)
+                raise InputError(f"fit.{where}", expected=f"parameters among {choices}", found=name)
+    with_field = any(np.isfinite(p.field).any() for p in points)
+    if with_field and "h" in section.parameters:
+        raise InputError("fit.parameters.h", expected="no h where the data have a column field", found="both")
+    for name, p in section.parameters.items():
+        if p.bounds and not p.bounds[0] <= p.start <= p.bounds[1]:
+            raise InputError(f"fit.parameters.{name}.start", expected=f"a start within {list(p.bounds)}", found=p.start)
+        if name in couplings and np.ndim(couplings[name]):
+            raise InputError(f"model.{name}", expected="one number for a coupling that is fitted", found="a list")
+    if any(np.isnan(p.temperature).any() for p in points):
+        if len(config.temperatures) != 1:
+            raise InputError("temperature", expected="one temperature for data without a column temperature", found="several")
+        points = [p._replace(temperature=np.where(np.isnan(p.temperature), config.temperatures[0], p.temperature)) for p in points]
+    n_points, n_parameters = sum(len(p.value) for p in points), len(section.parameters)
+    if n_points < n_parameters:
+        hint = "Fix some of them, or measure more."
+        raise InputError(
+            points[0].file, expected=f"at least {n_parameters} points for {n_parameters} parameters", found=f"{n_points}", hint=hint
+        )
+    units = resolved(section.units.model_dump())
+    if (units["temperature"] == "J") != (units["coupling"] == "J"):
+        hint = 'Reduced couplings go with temperature = "J".'
+        raise InputError("fit.units.coupling", expected="a unit that matches that of temperature", found=units["coupling"], hint=hint)
+    lattice, make = config.hamiltonian.lattice, MODELS[config.sections["model"]["kind"]]
+    source = source_of(config.method, config.sampling)
+    of_units = scales(config.hamiltonian, units)
+    return FitModel(make, lattice, couplings, of_units, points, tuple(section.parameters), section.fixed, source), section
+
+
+class _Scale:
+    """Parameters as the optimiser moves them: logarithms of what is positive, all else in units of its size."""
+
+    def __init__(self, names: Sequence[str], section: FitSection, couplings: Mapping[str, Any]):
+        given = [section.parameters[n] for n in names]
+        self.log = np.array(
+            [p.start > 0 and (not p.bounds or p.bounds[0] >= 0) and (n in couplings or n == "g") for n, p in zip(names, given, strict=True)]
+        )
+        self.start = np.array([p.start for p in given])
+        bounds = [p.bounds or (-np.inf, np.inf) for p in given]
+        self.lower, self.upper = (self.to_x(np.array(side, float)) for side in zip(*bounds, strict=True))
+
+    def to_x(self, theta: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.log, np.log(np.where(self.log, np.maximum(theta, 0), 1.0)), theta)
+
+    def to_theta(self, x: np.ndarray) -> np.ndarray:
+        return np.where(self.log, np.exp(np.where(self.log, np.minimum(x, 500.0), 0.0)), x)
+
+    def slope(self, theta: np.ndarray) -> np.ndarray:
+        """d theta / dx."""
+        return np.where(self.log, theta, 1.0)
+
+
+class _Residuals:
+    """Deviations from data and priors in units of their errors, and their derivatives."""
+
+    def __init__(self, model: FitModel, section: FitSection):
+        self.model = model
+        self.value = np.concatenate([p.value for p in model.points])
+        given = np.concatenate([p.error for p in model.points])
+        size = np.concatenate([np.full(len(p.value), 0.01 * np.abs(p.value).max() or 1.0) for p in model.points])
+        self.weighted = bool(np.isfinite(given).all())
+        self.error = np.where(np.isfinite(given), given, size)
+        priors = [(j, *section.parameters[n].prior) for j, n in enumerate(model.names) if section.parameters[n].prior]
+        self.priors = [np.array(column) for column in zip(*priors, strict=True)] if priors else None
+        self.at: tuple[np.ndarray, Any] | None = None
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals (n,), Jacobian (n, n_parameters), model values (n_points,); the last point is kept."""
+        if self.at is not None and np.array_equal(self.at[0], theta):
+            return self.at[1]
+        values, errors, slopes = self.model.predict(theta, self.model.curves(theta))
+        width = np.hypot(self.error, errors)
+        rows, jacobian = (values - self.value) / width, slopes / width[:, None]
+        if self.priors is not None:
+            index, mean, sigma = self.priors
+            rows = np.concatenate([rows, (theta[index.astype(int)] - mean) / sigma])
+            jacobian = np.concatenate([jacobian, np.eye(len(theta))[index.astype(int)] / sigma[:, None]])
+        self.at = theta.copy(), (rows, jacobian, values)
+        return self.at[1]
+
+
+def _minimise(residuals: _Residuals, scale: _Scale, theta: np.ndarray, tolerance: float, most: int) -> Any:
+    from scipy.optimize import least_squares
+
+    inside = np.clip(scale.to_x(theta), scale.lower + 1e-9, scale.upper - 1e-9)
+    return least_squares(
+        lambda x: residuals.evaluate(scale.to_theta(x))[0],
+        inside,
+        jac=lambda x: residuals.evaluate(scale.to_theta(x))[1] * scale.slope(scale.to_theta(x)),
+        bounds=(scale.lower, scale.upper),
+        x_scale="jac",
+        ftol=tolerance,
+        xtol=tolerance,
+        gtol=tolerance,
+        max_nfev=most,
+    )
+
+
+def _starts(model: FitModel, section: FitSection, scale: _Scale) -> list[np.ndarray]:
+    """Where to begin: the best end of the start itself and of a scan of all couplings in scale and of their ratios on a small magnet."""
+    small = model.stand_in()
+    moving = [j for j, n in enumerate(model.names) if n in model.couplings and scale.log[j] and n != "h"]
+    if small is None or not moving:
+        return [scale.start]
+    residuals, found = _Residuals(small, section), []
+    lower, upper = scale.to_theta(scale.lower), scale.to_theta(scale.upper)
+    for ratios in product(*[RATIOS] * (min(len(moving), 3) - 1)):
+        for factor in SCAN:
+            theta = scale.start.copy()
+            for j, ratio in zip(moving, (1.0, *ratios, *[1.0] * len(moving)), strict=False):
+                theta[j] *= ratio if model.names[j] == "delta" else factor * ratio
+            theta = np.clip(theta, lower, upper)
+            theta = _backgrounds(small, residuals, theta, lower, upper)
+            found.append((float(np.sum(_only_values(small, residuals, theta) ** 2)), theta))
+    found.sort(key=lambda each: each[0])
+    best = [theta for _, theta in found[:N_STARTS]] + [scale.start]
+    ends = [_minimise(residuals, scale, theta, 1e-6, MAX_EVALUATIONS) for theta in best]
+    ends.sort(key=lambda end: end.cost)
+    return [scale.to_theta(ends[0].x)]
+
+
+def _only_values(model: FitModel, residuals: _Residuals, theta: np.ndarray, curves: Any = None) -> np.ndarray:
+    return (model.predict(theta, curves or model.curves(theta, slopes=False))[0] - residuals.value) / residuals.error
+
+
+def _backgrounds(model: FitModel, residuals: _Residuals, theta: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """With g, scale and backgrounds that fit best at given couplings, by two steps of Gauss and Newton."""
+    free = [j for j, n in enumerate(model.names) if n in BACKGROUND]
+    if not free:
+        return theta
+    curves, theta = model.curves(theta, slopes=False), theta.copy()
+    for _ in range(3):
+        values, _, slopes = model.predict(theta, curves)
+        jacobian = slopes[:, free] / residuals.error[:, None]
+        size = np.sqrt(np.sum(jacobian**2, 0)) + 1e-300
+        step = np.linalg.lstsq(jacobian / size, (residuals.value - values) / residuals.error, rcond=1e-10)[0] / size
+        moved = theta[free] + step
+        positive = np.array([model.names[j] in ("g", "scale") for j in free])
+        moved = np.where(positive, np.clip(moved, theta[free] / 3, theta[free] * 3), moved)
+        theta[free] = np.clip(moved, lower[free], upper[free])
+    return theta
+
+
+def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
+    from thermodbm.evolve.options import ExactOptions
+
+    scale, residuals = _Scale(model.names, section, model.couplings), _Residuals(model, section)
+    exact = isinstance(config.method, ExactOptions)
+    ends = [
+        _minimise(residuals, scale, start, 1e-9 if exact else 3e-3, MAX_EVALUATIONS if exact else 12)
+        for start in _starts(model, section, scale)
+    ]
+    end = min(ends, key=lambda each: each.cost)
+    theta = scale.to_theta(end.x)
+    rows, jacobian, values = residuals.evaluate(theta)
+    n_free = max(len(rows) - len(theta), 1)
+    chi2 = float(np.sum(rows**2)) / n_free
+    covariance, degenerate = _covariance(jacobian, theta, model.names, scale, chi2 if not residuals.weighted else 1.0)
+    converged = end.status > 0
+    at_bound = [n for n, side in zip(model.names, end.active_mask, strict=True) if side]
+    remarks = [f"converged in {end.nfev} evaluations" if converged else f"did not converge in {end.nfev} evaluations"]
+    if at_bound:
+        remarks.append(f"{', '.join(at_bound)} at a bound")
+    if residuals.weighted and chi2 > BAD_FIT:
+        remarks.append("the model does not describe the data within their errors")
+    if not residuals.weighted:
+        remarks.append("data without errors: those of the parameters are from the scatter")
+    if degenerate:
+        remarks.append("not determined: " + "; ".join(degenerate))
+    result = FitResult(
+        tuple(model.names), theta, np.sqrt(np.diag(covariance)), covariance, chi2, len(residuals.value), converged, "; ".join(remarks),
+        tuple(degenerate), _data(model, residuals, values), resolved(section.units.model_dump()), _curve(config, model, theta),
+    )  # fmt: skip
+    return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
+
+
+def _covariance(
+    jacobian: np.ndarray, theta: np.ndarray, names: Sequence[str], scale: _Scale, factor: float
+) -> tuple[np.ndarray, list[str]]:
+    """Inverse of J^T J (times a factor), and combinations whose relative error is beyond `UNDETERMINED`, told by their parameters."""
+    size = np.where(theta != 0, np.abs(theta), 1 / np.maximum(np.sqrt(np.sum(jacobian**2, 0)), 1e-300))
+    relative = jacobian * size
+    _, singular, ways = np.linalg.svd(relative, full_matrices=False)
+    width = np.sqrt(factor) / np.maximum(singular, 1e-12 * max(singular.max(initial=0.0), 1e-300))
+    covariance = (ways.T * width**2) @ ways * np.outer(size, size)
+    couplings = np.array([bool(log) for log in scale.log])
+    vague = []
+    for w, way in zip(width, ways, strict=True):
+        if w > UNDETERMINED and np.abs(way[couplings]).max(initial=0.0) > 0.3:
+            parts = [f"{names[j]} {way[j]:+.2f}" for j in np.argsort(-np.abs(way)) if abs(way[j]) > 0.1]
+            vague.append(f"{', '.join(parts)} (relative error {w:.2g})")
+    return covariance, vague
+
+
+def _data(model: FitModel, residuals: _Residuals, values: np.ndarray) -> tuple[Mapping[str, Any], ...]:
+    found, at = [], 0
+    for p in model.points:
+        part = slice(at, at + len(p.value))
+        columns = {"temperature": p.temperature, "field": p.field, "value": p.value, "error": residuals.error[part], "model": values[part]}
+        found.append({"quantity": p.quantity, "file": p.file, **columns})
+        at = part.stop
+    return tuple(found)
+
+
+def _curve(config: RunConfig, model: FitModel, theta: np.ndarray) -> "ThermalCurve":
+    """The fitted magnet without field (or with that of [model]) at all temperatures of the data."""
+    from thermodbm.run.runner import thermal_curve
+
+    temperatures = np.unique(np.concatenate([p.temperature for p in model.points]))
+    fields = {f for p in model.points for f in p.field.tolist() if np.isfinite(f)}
+    field = min(fields, key=abs) if fields else np.nan
+    return thermal_curve(model.hamiltonian(theta, field), T=temperatures, method=config.method, sampling=config.sampling, progress=False)
+
+
+def fit_tree(result: FitResult) -> dict[str, Any]:
+    """What stands under /fit, and what `show --json` prints as "fit"."""
+    data = {f"{k:02d}_{d['quantity']}": dict(d) for k, d in enumerate(result.data)}
+    return {
+        "parameters": {n: {"mean": v, "error": e} for n, (v, e) in result.parameters.items()},
+        "covariance": result.covariance,
+        "chi2_reduced": result.chi2_reduced,
+        "n_points": result.n_points,
+        "converged": bool(result.converged),
+        "message": result.message,
+        "degenerate": "; ".join(result.degenerate),
+        "units": dict(result.units),
+        "data": data,
+    }

@@ -1,0 +1,203 @@
+"""What a fit compares with the data: curves of a magnet whose couplings are fitted, in the units and with the backgrounds of the data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thermodbm.errors import InputError
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions
+from thermodbm.exact import exact_solver
+from thermodbm.exact.response import response_solver
+from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
+from thermodbm.models.parameters import parameters
+from thermodbm.run.fit_data import Points
+from thermodbm.run.fit_units import Scales
+
+BACKGROUND = {"g": 2.0, "scale": 1.0, "chi_0": 0.0, "curie": 0.0, "phonon_3": 0.0}
+"""Parameters beside the couplings, and their values where they are not fitted."""
+STAND_IN_SITES = 10
+"""Most sites of the smaller magnet on which starts are looked for."""
+OBSERVABLE = {"magnetization": "magnetization_z"}
+
+Couplings = dict[str, Any]
+
+
+class Curve(NamedTuple):
+    """Model averages per site at the temperatures of one field, k_B = 1."""
+
+    values: Mapping[str, np.ndarray]  # observable -> (n_T,)
+    errors: Mapping[str, np.ndarray]  # (n_T,)
+    slopes: Mapping[str, Mapping[str, np.ndarray]]  # observable -> coupling -> (n_T,)
+
+
+Source = Callable[[SpinHamiltonian, np.ndarray, Sequence[str], Sequence[str]], Curve]
+"""(magnet, betas, observables, parameters) -> curve."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitModel:
+    """Predictions for all points, and their derivatives in all fitted parameters."""
+
+    make: Callable[..., SpinHamiltonian]  # of the lattice and couplings
+    lattice: Lattice
+    couplings: Couplings  # of [model], in the unit of couplings
+    scales: Scales
+    points: Sequence[Points]  # every field and temperature known
+    names: Sequence[str]  # of all fitted parameters
+    fixed: Mapping[str, float]  # backgrounds that are not fitted
+    source: Source
+
+    def hamiltonian(self, theta: np.ndarray, field: float) -> SpinHamiltonian:
+        """In kelvin. A field that is not a number stands for h of [model]."""
+        values = {**self.couplings, **{n: t for n, t in zip(self.names, theta, strict=True) if n in self.couplings}}
+        scaled = {n: v if n == "delta" else np.asarray(v, float) * self.scales.coupling for n, v in values.items()}
+        if np.isfinite(field):
+            scaled["h"] = self.background(theta)["g"] * self.scales.field * field
+        return self.make(self.lattice, **scaled)
+
+    def background(self, theta: np.ndarray) -> dict[str, float]:
+        """All of `BACKGROUND`."""
+        return {**BACKGROUND, **self.fixed, **{n: float(t) for n, t in zip(self.names, theta, strict=True) if n in BACKGROUND}}
+
+    def curves(self, theta: np.ndarray, slopes: bool = True) -> dict[float | None, tuple[np.ndarray, Curve]]:
+        """Of every field: its temperatures, and what the model has there."""
+        wanted: dict[float | None, tuple[set[float], set[str]]] = {}
+        for p in self.points:
+            for field in set(map(_key, p.field)):
+                temperatures, names = wanted.setdefault(field, (set(), set()))
+                temperatures.update(p.temperature[[_key(f) == field for f in p.field]].tolist())
+                names.add(OBSERVABLE.get(p.quantity, p.quantity))
+        found = {}
+        for field, (temperatures, names) in wanted.items():
+            T = np.array(sorted(temperatures))
+            moving = [n for n in self.names if n in self.couplings] if slopes else []
+            if slopes and "g" in self.names and field is not None:
+                moving.append("h")
+            magnet = self.hamiltonian(theta, np.nan if field is None else field)
+            found[field] = T, self.source(magnet, 1 / T, sorted(names), list(dict.fromkeys(moving)))
+        return found
+
+    def predict(
+        self, theta: np.ndarray, curves: Mapping[float | None, tuple[np.ndarray, Curve]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values and errors (n_points,) in the units of the data, and derivatives (n_points, n_parameters) where curves have slopes."""
+        rows = [self._point(theta, p, k, *curves[_key(p.field[k])]) for p in self.points for k in range(len(p.value))]
+        values, errors, slopes = zip(*rows, strict=True)
+        return np.array(values), np.array(errors), np.array(slopes)
+
+    def _point(self, theta: np.ndarray, p: Points, k: int, T: np.ndarray, curve: Curve) -> tuple[float, float, np.ndarray]:
+        b, s, t = self.background(theta), self.scales, float(p.temperature[k])
+        at, name = int(np.argmin(np.abs(T - t))), OBSERVABLE.get(p.quantity, p.quantity)
+        g_power = {"susceptibility": 0 if s.reduced else 2, "magnetization": 1}.get(p.quantity, 0)
+        unit = {
+            "susceptibility": s.susceptibility,
+            "magnetization": s.magnetization,
+            "energy": 1 / s.coupling,
+        }.get(p.quantity, s.specific_heat)
+        factor = b["scale"] * unit * b["g"] ** g_power
+        x = float(curve.values[name][at])
+        extra = {
+            "susceptibility": {"chi_0": 1.0, "curie": 1 / t},
+            "specific_heat": {"phonon_3": t**3},
+            "entropy": {"phonon_3": t**3 / 3},
+        }.get(p.quantity, {})
+        slopes = np.zeros(len(self.names))
+        moved = {n: float(of[at]) for n, of in curve.slopes.get(name, {}).items()}
+        for j, n in enumerate(self.names):
+            if n in self.couplings:
+                slopes[j] = factor * moved.get(n, 0.0) * (1.0 if n == "delta" else s.coupling)
+            elif n == "scale":
+                slopes[j] = factor * x / b["scale"]
+            elif n == "g":
+                through_field = moved.get("h", 0.0) * s.field * p.field[k] if np.isfinite(p.field[k]) else 0.0
+                slopes[j] = factor * (g_power * x / b["g"] + through_field)
+            else:
+                slopes[j] = extra.get(n, 0.0)
+        value = factor * x + sum(b[n] * slope for n, slope in extra.items())
+        return value, abs(factor) * float(curve.errors[name][at]), slopes
+
+    def stand_in(self) -> "FitModel | None":
+        """The same on a lattice small enough to be diagonalised at once, with exact curves; None where there is no such."""
+        if self.lattice.kind == "graph" or any(np.ndim(v) for v in self.couplings.values()):
+            return self if self.lattice.n_sites <= STAND_IN_SITES else None
+        extent = list(self.lattice.extent)
+        while np.prod(extent) * self.lattice.n_basis > STAND_IN_SITES and max(extent) > 2:
+            largest = int(np.argmax(extent))
+            extent[largest] -= 2 if extent[largest] % 2 == 0 or extent[largest] > 5 else 1
+        if np.prod(extent) * self.lattice.n_basis > STAND_IN_SITES + 2:
+            return None
+        lattice = make_lattice(self.lattice.kind, tuple(extent), self.lattice.periodic)
+        try:
+            small = replace(self, lattice=lattice, source=exact_source())
+            small.hamiltonian(np.ones(len(self.names)), np.nan)
+        except InputError:
+            return None
+        return small
+
+
+def _key(field: float) -> float | None:
+    return float(field) if np.isfinite(field) else None
+
+
+def exact_source() -> Source:
+    """Exact curves. Magnets are diagonalised in units of their largest coupling, and kept: a change of scale costs nothing."""
+    kept: dict[tuple, Any] = {}
+
+    def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
+        leaves = {n: np.asarray(getattr(magnet, n), float) for n in ("zz", "xy", "x_field", "z_field")}
+        unit = max(float(np.abs(x).max(initial=0.0)) for x in leaves.values()) or 1.0
+        scaled = replace(magnet, **{n: x / unit for n, x in leaves.items()})
+        key = (tuple(names), *(tuple(np.round(x / unit, 13).tolist()) for x in leaves.values()))
+        if key not in kept:
+            if len(kept) > 32:
+                kept.clear()
+            slopes = response_solver(scaled, parameters(scaled, names), observables) if names else None
+            kept[key] = exact_solver(scaled), slopes
+        solver, slopes = kept[key]
+        power = {"energy": 1, "free_energy": 1, "susceptibility": -1}
+        values = solver(betas * unit)
+        _check_known(values, observables, "exact")
+        found = {n: values[n] * unit ** power.get(n, 0) for n in observables}
+        moved = slopes(betas * unit) if slopes else {}
+        of = {n: {p: x * unit ** (power.get(n, 0) - (p != "delta")) for p, x in moved[n].items()} for n in observables if n in moved}
+        return Curve(found, {n: np.zeros(len(betas)) for n in observables}, of)
+
+    return curve
+
+
+def sampled_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
+    """Curves of another method, with derivatives and errors; the same seed at every call."""
+    from thermodbm.run.runner import thermal_curve
+
+    def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
+        found = thermal_curve(magnet, beta=betas, method=options, sampling=sampling, response=list(names), progress=False)
+        _check_known(found.observables, observables, found.method)
+        values = {n: found.observables[n].mean for n in observables}
+        errors = {n: found.observables[n].error for n in observables}
+        return Curve(values, errors, {n: {p: e.mean for p, e in found.response.get(n, {}).items()} for n in observables})
+
+    return curve
+
+
+def source_of(options: MethodOptions, sampling: SamplingOptions) -> Source:
+    """Of the method of a config.
+
+    Raises:
+        InputError: for a method that has no derivatives.
+    """
+    if isinstance(options, ExactOptions):
+        return exact_source()
+    if isinstance(options, DeterministicOptions):
+        return sampled_source(options, sampling)
+    raise InputError(
+        "method.kind", expected="exact or deterministic for a fit", found=type(options).__name__.removesuffix("Options").lower()
+    )
+
+
+def _check_known(values: Mapping[str, Any], observables: Sequence[str], method: str) -> None:
+    for name in observables:
+        if name not in values:
+            hint = 'Exact Ising rings of more than 12 sites have no susceptibility: use fewer sites or method.kind = "deterministic".'
+            raise InputError("data", expected=f"quantities that method.kind = {method} has for this magnet", found=name, hint=hint)
