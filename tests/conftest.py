@@ -18,10 +18,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
-    "test_couplings_carry_over_to_a_larger_magnet",
-    "test_random_vectors_train_as_matrices_do[Heisenberg]",
+    "test_the_snippet_of_the_readme",
     "test_observables_of_a_user[deterministic-ising]",
     "test_observables_of_a_user[deterministic-exchange]",
+    "test_couplings_carry_over_to_a_larger_magnet",
+    "test_random_vectors_train_as_matrices_do[Heisenberg]",
     "test_known_ground_states[triangular]",
     "test_known_ground_states[kagome]",
     "test_deviations_are_as_large_as_errors_say[ising]",

@@ -91,7 +91,7 @@ def test_deviations_are_as_large_as_errors_say(name, monkeypatch):
     for observable, values in pulls.items():
         assert len(values) == 0 or (np.abs(values).max() < 8 and np.sqrt(np.mean(np.square(values))) < 1.7), observable
     everything = np.concatenate([values for values in pulls.values()])
-    assert 0.7 < np.sqrt(np.mean(everything**2)) < 1.35
+    assert 0.5 < np.sqrt(np.mean(everything**2)) < 1.35  # few vectors in few sectors: on the safe side
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_known_ground_states(hamiltonian, energy):
 def test_more_vectors_make_smaller_errors(monkeypatch):
     monkeypatch.setattr(typicality, "SMALL", 8)
     chain = heisenberg(make_lattice("chain", 10))
-    few, many = (averages(chain, 3, n_vectors=n).values for n in (2, 32))
+    few, many = (averages(chain, 3, n_vectors=n).values for n in (8, 64))
     ratio = few["correlation_zz"][1][0, 1:] / many["correlation_zz"][1][0, 1:]
-    assert 2.5 < ratio.mean() < 9  # (32/2)^(1/2), and Student's factor
+    assert 1.7 < ratio.mean() < 5  # (64/8)^(1/2)
 
 
 def test_krylov_spaces_that_are_complete_end():

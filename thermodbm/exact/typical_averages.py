@@ -7,7 +7,9 @@ vectors of its own:
     var f = sum_s sum_r (df_sr)^2 / (R (R - 1)),   df_sr = mult_s grad f . (sampled_sr - mean of sampled_s),
 
 multiplied by Student's factor for the effective number of degrees of freedom (Welch and Satterthwaite), which is R - 1 where one sector
-makes all the noise. Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+makes all the noise, and widened where the scatter of Z is less than it must be (`_widening`).
+
+Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
 """
 
 from collections.abc import Sequence
@@ -36,17 +38,19 @@ def typical_averages(problem: Typicality, records: Sequence[Record]) -> Averages
     """All averages that the exact method gives, and those of a user, at all temperatures."""
     parts = [part for record in records for name, part in record.items() if name != "kubo"]
     ground = min(_energies(part, "exact_energies").min() for part in parts)
-    exact, sampled = 0.0, []
+    exact, sampled, widened = 0.0, [], []
     for record in records:
         for name, part in record.items():
             if name != "kubo":
                 kubo = _kubo(problem, record, ground) if name == "0" and "kubo" in record else None
                 sums = _sums(problem, part, ground, kubo)
                 exact = exact + sums[0]
-                sampled += [sums[1]] if sums[1] is not None else []
+                if sums[1] is not None:
+                    sampled.append(sums[1])
+                    widened.append(_widening(problem.betas, part))
     total = exact + sum(each.mean(0) for each in sampled)
     z = total[:, :1]
-    noise = _Noise(total / z, [(each - each.mean(0)) / z for each in sampled])
+    noise = _Noise(total / z, [(each - each.mean(0)) / z * wide for each, wide in zip(sampled, widened, strict=True)])
     steps = max((part["energies"].shape[1] for part in parts if "energies" in part), default=0)
     values = _derived(problem, noise, np.log(z[:, 0]), ground)
     return Averages(values, noise.error(lambda d: d[..., _ONE]), 1 - exact[:, _ONE] / z[:, 0], steps)
@@ -138,6 +142,23 @@ def _sums(problem: Typicality, part: Record, ground: float, kubo) -> tuple[np.nd
         if sampled is not None:
             sampled[..., _KUBO] = part["multiplicity"] * kubo[1]
     return exact, sampled
+
+
+def _widening(betas: np.ndarray, part: Record) -> np.ndarray:
+    """By what the scatter of the vectors of a sector is to be multiplied, (n_T, 1), so that it is not less than that of Z must be.
+
+    Where one state makes most of the noise its weights in a few vectors may all be small, and alike, by chance. For vectors spread evenly
+    over d dimensions the variance of <r|A|r> is kappa (Tr A^2 / d - (Tr A / d)^2) / (d + kappa), kappa = 1 for complex and 2 for real ones,
+    with the traces of A = exp(-beta H) from the vectors themselves.
+    """
+    energies, weights, d = part["energies"], part["weights"], part["dimension"]
+    kappa = 2 if part["real"] else 1
+    once = np.exp(-betas[:, None, None] * (energies - energies.min()))
+    z = (once * weights).sum(-1)  # (n_T, R)
+    mean, square = z.mean(1), (once**2 * weights).sum(-1).mean(1)
+    least, found = kappa * np.maximum(square - mean**2, 0) / (d + kappa), z.var(1, ddof=1)
+    ratio = np.divide(least, found, out=np.ones_like(least), where=found > 1e-20 * mean**2)
+    return np.sqrt(np.maximum(ratio, 1.0))[:, None]
 
 
 def _kubo(problem: Typicality, record: Record, ground: float) -> tuple[np.ndarray, np.ndarray]:

@@ -160,7 +160,12 @@ class Typicality:
         populations = [boltzmann @ (np.abs(low.vectors) ** 2).T]
         coefficients = np.zeros((0, len(betas), 0))
         if krylov is not None:
-            record |= {"dimension": len(part.rows) - len(low.energies), "energies": krylov.energies, "weights": krylov.weights}
+            record |= {
+                "dimension": len(part.rows) - len(low.energies),
+                "real": int(np.isrealobj(part.start)),
+                "energies": krylov.energies,
+                "weights": krylov.weights,
+            }
             damped = np.exp(-betas[:, None] / 2 * (krylov.energies - krylov.energies.min(1, keepdims=True))[:, None])
             coefficients = np.einsum("rmj,rtj->rtm", krylov.ritz, damped * krylov.ritz[:, None, 0])
         sums = 0.0
