@@ -22,7 +22,7 @@ SCAN = np.geomspace(0.15, 7.0, 17)
 """Factors by which all couplings together are moved to look for a start."""
 RATIOS = (1.0, 0.35, 2.8)
 """Factors by which each further coupling is moved beside the first."""
-N_STARTS = 3
+N_STARTS = 2
 UNDETERMINED = 1.0
 """Relative error of a combination of parameters beyond which it is named instead of given."""
 MAX_EVALUATIONS = 60
@@ -228,7 +228,7 @@ def _starts(model: FitModel, section: FitSection, scale: _Scale) -> list[np.ndar
             found.append((float(np.sum(_only_values(small, residuals, theta) ** 2)), theta))
     found.sort(key=lambda each: each[0])
     best = [theta for _, theta in found[:N_STARTS]] + [scale.start]
-    ends = [_minimise(residuals, scale, theta, 1e-6, MAX_EVALUATIONS) for theta in best]
+    ends = [_minimise(residuals, scale, theta, 1e-5, MAX_EVALUATIONS // 2) for theta in best]
     ends.sort(key=lambda end: end.cost)
     return [scale.to_theta(ends[0].x)]
 
