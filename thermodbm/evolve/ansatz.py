@@ -10,13 +10,13 @@ from flax import linen as nn
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import check_solver
-from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
+from thermodbm.evolve.start import high_temperature_couplings, pair_product_start, rotated_couplings, start_params
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
 from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+from thermodbm.network.composition import Product
+from thermodbm.network.pair_product import PairProduct
+from thermodbm.network.symmetry import largest_subgroup, spin_flip_symmetric, symmetry_group
 
 MAX_PAIRED = 24
 """Sites up to which permanents, whose cost doubles with every two sites, are offered."""
@@ -35,6 +35,7 @@ class Ansatz(NamedTuple):
     conserves_sz: bool  # all configurations have spins and ancillas of total zero
     symmetric: bool  # under the symmetries of the couplings that the options ask for
     diag_shift: float  # that serves where it is sampled
+    beta_0: float = 0.02  # where it starts by default, times the largest coupling
 
 
 def make_ansatz(
@@ -61,23 +62,24 @@ def make_ansatz(
             symmetric=False,
             diag_shift=shift,
         )
-    eta = sublattice_rotation(hamiltonian)
+    module = default_module(hamiltonian, options)
+    paired = isinstance(module, Product)
+    # singlets are those of the spins as they are
+    eta = None if paired else sublattice_rotation(hamiltonian)
     eta = np.ones(n, int) if eta is None else eta
     simple, rotated = rotate(hamiltonian, eta), options.start == "rotated"
     positive = not rotated and bool(np.all(np.asarray(simple.xy) <= 0)) and bool(np.all(np.asarray(simple.x_field) >= 0))
-    module = default_module(simple, options)
-    paired = isinstance(module, Superposition)
 
     def start(key: jax.Array, beta: float) -> dict:
         if paired:
-            return pair_start_params(key, module, simple, beta, options.noise, positive=positive)
+            return pair_product_start(key, module, simple, beta, options.noise)
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
         return start_params(key, module, couplings, options.noise, positive=positive)
 
     conserves_sz = hamiltonian.conserves_sz and not rotated
-    shift = (1e-4 if paired else 1e-6) if conserves_sz else 1e-7
+    shift = (1e-5 if paired else 1e-6) if conserves_sz else 1e-7
     origin = "infinite" if rotated else "analytic"
-    return Ansatz(module, simple, eta, start, origin, conserves_sz, symmetric=True, diag_shift=shift)
+    return Ansatz(module, simple, eta, start, origin, conserves_sz, symmetric=True, diag_shift=shift, beta_0=0.004 if paired else 0.02)
 
 
 def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
@@ -100,7 +102,10 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
     if ansatz != "pairs":
         return network
-    return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+    summed = largest_subgroup(hamiltonian, options.determinants, translations=options.translations)
+    n_products = 1 if len(summed.perm) > 1 else options.determinants
+    singlets = even and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
+    return Product((PairProduct(summed, n_products, singlets), network))
 
 
 def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> None:

@@ -50,6 +50,9 @@ class VariationalOptions:
     """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours."""
     layers: Annotated[int, Field(ge=0, le=6)] = 2
     """Deep units in each block of ansatz = "dbm", summed over exactly; a block has as many hidden units plus one."""
+    determinants: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Determinants that an amplitude of ansatz = "pairs" is at most a sum of: images under translations, then point group, then
+    exchange."""
     translations: bool = True
     """Sum filters over the translations that leave the couplings unchanged."""
     point_group: bool = False
@@ -59,7 +62,7 @@ class VariationalOptions:
     """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric; as point_group."""
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
-    beta_0: PositiveFloat = 0.02
+    beta_0: PositiveFloat | None = None
     """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. The distance
     of the start from the exact state grows as beta_0^2."""
     noise: PositiveFloat = 0.03

@@ -12,7 +12,7 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trial import TrialState
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios
 
 
 class Cloud(NamedTuple):
@@ -74,7 +74,8 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
     The given rate is that of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on
     new samples tells what the parameters miss, and what they took for the rule that was chance. NaN where there is none.
     """
-    e_loc, n = local_energy(hamiltonian, trial, comm), hamiltonian.n_sites
+    n, spins = hamiltonian.n_sites, slice(hamiltonian.n_sites)
+    e_loc, (patterns, elements) = local_energy(hamiltonian, trial, comm), hamiltonian_patterns(hamiltonian)
 
     def step(theta: jax.Array, cloud: Cloud, h: jax.Array, previous: jax.Array) -> Step:
         visible, multiplicity, power = cloud
@@ -86,9 +87,16 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
         def rate(theta: jax.Array) -> tuple[jax.Array, _Stage]:
-            weights = jnp.exp(2 * log_modulus(theta) - log_density)
-            energies = e_loc(theta, visible)[0]
-            direction, info = natural_direction(trial, theta, visible, energies, weights, options, comm)
+            if trial.kernel is not None:
+                weights = jnp.exp(2 * log_modulus(theta) - log_density)
+                energies = e_loc(theta, visible)[0]
+                direction, info = natural_direction(trial, theta, visible, energies, weights, options, comm)
+                return -direction, _Stage(-direction, energies, weights, info)
+            done = local_everything(trial, theta, visible, patterns, share=devices_share(comm))
+            weights = jnp.exp(2 * done.log_psi.real - log_density)
+            energies = hamiltonian.diagonal_energy(visible[:, spins]) + done.ratios @ elements
+            real_params = not jnp.iscomplexobj(theta)
+            direction, info = sr_direction(done.log_derivs, energies, options, comm, weights=weights, real_params=real_params)
             return -direction, _Stage(-direction, energies, weights, info)
 
         new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)

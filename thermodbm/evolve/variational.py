@@ -118,7 +118,7 @@ def variational_method(
 
 
 def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz) -> Parts:
-    beta_0 = options.beta_0 / largest_coupling(hamiltonian)
+    beta_0 = (options.beta_0 or ansatz.beta_0) / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)
     simple = ansatz.hamiltonian

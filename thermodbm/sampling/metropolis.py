@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import TrialState, all_ratios
+from thermodbm.network.trial import Everything, TrialState, all_ratios, match
 
 BLOCK = 32
 """Walkers that share random keys, and on a CPU move together: their tables stay in the processor's second-level cache."""
@@ -26,8 +26,7 @@ def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool) -> Move
     """Moves that join all configurations of non-zero amplitude.
 
     Without conservation: flip a spin; flip an ancilla; flip both of an antiparallel pair; flip both of a parallel pair.
-    With it (total sz of the spins and ancillas together zero): exchange along a bond among the spins, among the ancillas, in both at
-    once; flip the antiparallel pair of a site; flip an antiparallel pair of a spin and an ancilla across a bond.
+    With it (total sz of the spins and ancillas together zero): exchange along a bond among the spins, among the ancillas; flip the antiparallel pair of a site; flip an antiparallel pair of a spin and an ancilla across a bond.
     """
     n, bonds = hamiltonian.n_sites, hamiltonian.bonds
     kinds: list[list[dict[int, int]]]
@@ -36,7 +35,6 @@ def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool) -> Move
         kinds = [
             [{i: 1, j: -1} for i, j in pairs],
             [{n + i: 1, n + j: -1} for i, j in pairs],
-            [{i: 1, j: -1, n + i: -1, n + j: 1} for i, j in pairs],
             [{i: 1, n + i: -1} for i in range(n)],
             [{a: 1, n + b: -1} for i, j in pairs for a, b in ((i, j), (j, i))],
         ]
@@ -92,13 +90,12 @@ def metropolis(
     chosen = jax.random.categorical(key_moves, jnp.asarray(log_weight), shape=(n_steps,))
     prepared = trial.moves(theta, moves.patterns)
     patterns = jnp.asarray(moves.patterns)
-    support = jnp.abs(patterns).sum(-1)
 
     def step(carry: tuple, xs: tuple) -> tuple[tuple, jax.Array]:
         v, cache = carry
         k, key = xs
         pattern = patterns[k]
-        sign, valid = _match(pattern, support[k], v)
+        sign, valid = match(pattern, v)
         ratio, moved = trial.propose(prepared.fixed, jax.tree.map(lambda x: x[k], prepared.rows), cache, sign)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (group,)))(key).reshape(-1)
         likely = uniform < (ratio.real**2 + ratio.imag**2) ** (power / 2)
@@ -132,19 +129,22 @@ def metropolis(
 def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> jax.Array:
     """Psi(v')/Psi(v) for every pattern's move away from v, zero where it is void: (n_walkers, K) of visible (n_walkers, V)."""
     prepared = trial.moves(theta, patterns)
-    support = np.abs(patterns).sum(-1)
 
     def block(v: jax.Array) -> jax.Array:
-        sign, valid = jax.vmap(_match, (0, 0, None))(jnp.asarray(patterns), jnp.asarray(support), v)
+        sign, valid = jax.vmap(match, (0, None))(jnp.asarray(patterns), v)
         return jnp.where(valid, all_ratios(trial, prepared, trial.cache(theta, v), sign), 0)
 
     return _from_blocks(_over_blocks(block, _to_blocks(visible, share=share), share=share))
 
 
-def _match(pattern: jax.Array, support: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sign e (n,) for which v agrees with e d, and whether it does on all of the support."""
-    overlap = (pattern[:, None] * visible).sum(0, dtype=jnp.int32)
-    return jnp.where(overlap < 0, -1.0, 1.0), jnp.abs(overlap) == support
+def local_everything(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> Everything:
+    """ln Psi, the ratios of `local_ratios` and the log-derivatives of configurations (n, V), together where the trial state can."""
+    if trial.everything is None:
+        ratios = local_ratios(trial, theta, visible, patterns, share=share)
+        return Everything(trial.log_amplitude(theta, visible), ratios, trial.log_derivs(theta, visible))
+    done = trial.everything(theta, visible, trial.moves(theta, patterns), jnp.asarray(patterns))
+    _, valid = jax.vmap(match, (0, None))(jnp.asarray(patterns), visible.T)
+    return done._replace(ratios=jnp.where(valid.T, done.ratios, 0))
 
 
 def _to_blocks(visible: jax.Array, *, share: bool) -> jax.Array:
