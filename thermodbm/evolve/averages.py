@@ -73,7 +73,7 @@ def sampled(
     e_loc, diagonal = local_energy(hamiltonian, trial, comm), measure.diagonal_observables(hamiltonian)
     variance = measure.variance_observables(hamiltonian, e_loc)
     controls, pair_flips = measure.heat_bath_controls(hamiltonian), antiparallel_flips(n)
-    moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz)
+    moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz, largest=trial.largest_move)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
     ones = jnp.ones(n_walkers)
 

@@ -105,7 +105,7 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         known = jnp.where(jnp.isfinite(previous).all(), previous, first.rate)
         done = Step(
             theta=new,
-            error=norm(moved(error), comm),
+            error=_apart(trial.log_amplitude(new, visible), trial.log_amplitude(new - error, visible), log_density, comm),
             energy=first.info.energy / n,
             energy_error=jnp.sqrt(first.info.variance / first.info.n_eff) / n,
             variance=first.info.variance / n,
@@ -118,6 +118,18 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         return from_first_rank(done, comm)
 
     return jax.jit(step)
+
+
+def _apart(log_psi: jax.Array, other: jax.Array, log_density: jax.Array, comm: Comm) -> jax.Array:
+    """Distance of two normalised states, known on samples of a density (n,): the tangent of the angle between them.
+
+    Not to first order in the parameters: along some of them Psi hardly moves, and these move far.
+    """
+    weights = jnp.exp(2 * log_psi.real - log_density)
+    p = weights / comm.sum(weights.sum())
+    change = jnp.exp(other - log_psi - comm.sum(p @ (other - log_psi)))
+    mean = comm.sum(p @ change)
+    return norm(jnp.sqrt(p) * (change - mean), comm) / jnp.abs(mean)
 
 
 def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> jax.Array:

@@ -99,6 +99,8 @@ def _product(trials: list[TrialState], cut: Callable, unravel: Unravel) -> Trial
         unravel,
         ratios=ratios if any(trial.ratios for trial in trials) else None,
         everything=everything if any(trial.everything for trial in trials) else None,
+        largest_move=min((trial.largest_move for trial in trials if trial.largest_move), default=None),
+        block=min(trial.block for trial in trials),
         refresh_every=min(refresh, default=None),
     )
 

@@ -31,8 +31,9 @@ REFRESH = 64
 """Moves after which inverses are computed anew: what updates have lost until then stays below 1e-6 (tests/test_pair_product.py)."""
 BLOCK = 256
 """Determinants that are worked through together."""
-NODE = 1e-12
-"""A move that takes one determinant of the sum to less than this share of itself leaves it there: its inverse stays finite."""
+NODE = 1e-10
+"""Pivots below this share of the largest element of F are raised to it, and so are ratios of single determinants below it: inverses stay finite, and
+of a change of the sum from a node away no more digits are lost than that."""
 
 
 class PairProduct(nn.Module):
@@ -150,27 +151,28 @@ class _Evaluated(NamedTuple):
 
 
 def _evaluate(tables: jax.Array, visible: jax.Array, *, invert: bool) -> _Evaluated:
-    """Of visible units (n, V). A determinant of zero counts as one of 1e-150."""
+    """Of visible units (n, V)."""
     lists, v = _lists(visible), visible.shape[1]
     factors, _, permutation = lu(_minor(tables, lists.up, lists.down, v))
     pivot = jnp.diagonal(factors, axis1=-2, axis2=-1)
-    modulus = jnp.abs(pivot)
-    good = modulus > 1e-150
-    pivot, modulus = jnp.where(good, pivot, 1e-150), jnp.where(good, modulus, 1e-150)
-    log_modulus = jnp.log(modulus).sum(-1)
-    phase = (pivot / modulus).prod(-1) * _parity(permutation) * _sign(lists)
+    square = pivot.real**2 + pivot.imag**2
+    least = NODE**2 * (tables.real**2 + tables.imag**2).max(1)[:, None, None]
+    pivot, square = jnp.where(square > least, pivot, jnp.sqrt(least)), jnp.maximum(square, least)
+    log_modulus = jnp.log(square).sum(-1) / 2
     scale = log_modulus.max(0)
-    parts = phase * jnp.exp(log_modulus - scale)
+    size = jnp.exp(log_modulus - scale) * _parity(permutation) * _sign(lists)
+    parts = (pivot * jax.lax.rsqrt(square)).prod(-1) * size
     total = parts.sum(0)
-    total = jnp.where(total == 0, 1e-150, total)
-    log_psi = jnp.log(total) + scale
+    square = jnp.maximum(total.real**2 + total.imag**2, 1e-300)
+    log_psi = jax.lax.complex(jnp.log(square) / 2 + scale, jnp.arctan2(total.imag, total.real))
+    share = parts * (total.conj() / square)
     if not invert:
-        return _Evaluated(lists, log_psi, parts / total, None)
-    diagonal = jnp.eye(v // 2) * jnp.where(good, 0, 1e-150)[..., None]
+        return _Evaluated(lists, log_psi, share, None)
+    factors = jnp.where(np.eye(v // 2, dtype=bool), pivot[..., None], factors)
     unit = (permutation[..., :, None] == jnp.arange(v // 2)).astype(factors.dtype)
     half = triangular_solve(factors, unit, left_side=True, lower=True, unit_diagonal=True)
-    inverse = triangular_solve(factors + diagonal, half, left_side=True, lower=False)
-    return _Evaluated(lists, log_psi, parts / total, inverse)
+    inverse = triangular_solve(factors, half, left_side=True, lower=False)
+    return _Evaluated(lists, log_psi, share, inverse)
 
 
 def _parity(permutation: jax.Array) -> jax.Array:
@@ -294,6 +296,8 @@ def _updated(terms: Terms, shaped: Callable[[jax.Array], jax.Array], unravel: Un
         unravel=unravel,
         ratios=_ratios,
         everything=everything,
+        largest_move=2,
+        block=4,
         refresh_every=REFRESH,
     )
 
@@ -346,9 +350,11 @@ def _propose(v: int, tables: jax.Array, move: _Move, old: _Inverses, e: jax.Arra
         return tuple((jnp.where(mask, part, 0)).sum(axis) for part in z)
 
     F_y, F_x = (parts(tables[:, index]) for index in (y * v + old.down, old.up * v + x))  # (G, N, n) each
+    F_y, F_x = jax.lax.optimization_barrier((F_y, F_x))
     gamma = tuple(part.sum(2) for part in _complex_product(A, tuple(z[:, None] for z in F_x)))  # (G, N, n) over D
     alpha = tuple(part.sum(1) for part in _complex_product(A, tuple(z[:, :, None] for z in F_y)))  # over U
-    A_x, A_y = pick(at_column, A, 2), pick(at_row[:, None], A, 1)
+    A_x = tuple(jnp.take_along_axis(z, column[None, None, None], axis=2)[:, :, 0] for z in A)
+    A_y = tuple(jnp.take_along_axis(z, row[None, None, None], axis=1)[:, 0] for z in A)
     corner, gamma_y, alpha_x = pick(at_row, A_x, 1), pick(at_row, gamma, 1), pick(at_column, alpha, 1)
     rest = tuple(part.sum(1) for part in _complex_product(F_y, gamma))
     S = tuple(a - b for a, b in zip(rest, parts(tables[:, y * v + x]), strict=True))
@@ -367,6 +373,7 @@ def _propose(v: int, tables: jax.Array, move: _Move, old: _Inverses, e: jax.Arra
     left = [
         tuple(a + b for a, b in zip(_complex_product(A_x, q[k]), _complex_product(L_2, q[k + 2]), strict=True)) for k in (0, 1)
     ]
+    left, A_y, R_2, terms = jax.lax.optimization_barrier((left, A_y, R_2, terms))
     change = [
         _complex_product(tuple(z[:, :, None] for z in column), tuple(z[:, None] for z in row))
         for column, row in zip(left, (A_y, R_2), strict=True)

@@ -15,6 +15,8 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
 
+BLOCK = 32
+"""Walkers that share random keys, and on a CPU move together: their tables stay in the processor's second-level cache."""
 Cache = Any
 """Pytree of arrays whose last axis runs over walkers."""
 Unravel = Callable[[jax.Array], dict]
@@ -48,6 +50,8 @@ class TrialState(NamedTuple):
     kernel: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (theta, v) -> O O* (n, n), where O itself costs far more
     ratios: Callable[[Prepared, Cache, jax.Array], jax.Array] | None = None  # (moves, cache, e (K, n)) -> (K, n); None: by `propose`
     everything: Callable[[jax.Array, jax.Array, Prepared, jax.Array], Everything] | None = None  # (theta, v, moves, patterns) at once; None: one by one
+    largest_move: int | None = None  # units that a pattern may change; None: any number
+    block: int = BLOCK  # walkers that move together, a divisor of it: fewer where tables are large
     refresh_every: int | None = None  # moves after which rounding errors of the cache ask for a new one; None: never
 
 
@@ -73,9 +77,6 @@ def all_ratios(trial: TrialState, moves: Prepared, cache: Cache, sign: jax.Array
     return jax.lax.map(lambda x: trial.propose(moves.fixed, x[0], cache, x[1])[0], (moves.rows, sign))
 
 
-BLOCK = 32
-"""Walkers whose ratios are found together: their tables stay in the processor's second-level cache."""
-
 
 def evaluate(trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Prepared, patterns: jax.Array) -> Everything:
     """Everything at configurations (n, V), together where the trial state can."""
@@ -86,7 +87,7 @@ def evaluate(trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Pre
         sign, _ = jax.vmap(match, (0, None))(patterns, v)
         return all_ratios(trial, moves, trial.cache(theta, v), sign)
 
-    n, size = len(visible), min(BLOCK, len(visible))
+    n, size = len(visible), min(trial.block, len(visible))
     padded = jnp.concatenate([visible, jnp.repeat(visible[:1], -n % size, axis=0)])
     ratios = jax.lax.map(block, padded.reshape(-1, size, visible.shape[1]).swapaxes(1, 2))
     ratios = ratios.swapaxes(1, 2).reshape(-1, ratios.shape[1])[:n]
