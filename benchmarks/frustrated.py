@@ -2,8 +2,9 @@
 
 python benchmarks/frustrated.py [torus10] [torus4x4] ... [--determinants 40] [--alpha 1] [--walkers 4096] [--seed 1] [--tolerance 3e-5]
 
-torus10 (ten sites, J2 = .5) is summed over all its configurations, the others are sampled. Exact values: diagonalisation up to 12 sites, beyond it
-the reference files (T, e, c per site) in the folder THERMODBM_REFERENCE. What is printed beside the deviation is the error that the run itself states.
+torus10 (ten sites, J2 = .5) is summed over all its configurations, the others are sampled. Exact values: diagonalisation up to 12 sites,
+beyond it the reference files (T, e, c per site) in the folder THERMODBM_REFERENCE.
+What is printed beside the deviation is the error that the run itself states.
 """
 
 import argparse

@@ -165,7 +165,11 @@ def test_start_is_the_thermal_state_to_first_order(hamiltonian, monkeypatch):
 
 @pytest.mark.parametrize(
     ("hamiltonian", "order"),
-    [(heisenberg(make_lattice("chain", 6)), 12), (heisenberg(make_lattice("kagome", (2, 2))), 48), (heisenberg(graph(3, [(0, 1), (1, 2)])), 2)],
+    [
+        (heisenberg(make_lattice("chain", 6)), 12),
+        (heisenberg(make_lattice("kagome", (2, 2))), 48),
+        (heisenberg(graph(3, [(0, 1), (1, 2)])), 2),
+    ],
 )
 def test_subgroups_are_groups_of_symmetries(hamiltonian, order):
     assert len(automorphisms(hamiltonian)) == order

@@ -226,7 +226,7 @@ def test_any_flax_module_evolves():
 def test_a_users_module_follows_the_users_hamiltonian():
     """An antiferromagnet has amplitudes of both signs; the module starts at its state, not at that of the rotated one."""
     hamiltonian, betas = heisenberg(RING), np.array([0.3, 1.0])
-    options = VariationalOptions(ansatz="rbm", alpha=2, tolerance=1e-3)
+    options = VariationalOptions(ansatz="rbm", alpha=2, tolerance=1e-3, beta_0=0.02)
     module = default_module(hamiltonian, options)
     params = start_params(jax.random.key(0), module, high_temperature_couplings(hamiltonian, options.beta_0), 0.03, positive=False)
     points, _ = run(variational_method(hamiltonian, options, SamplingOptions(), module=module, params=params), betas)

@@ -10,8 +10,8 @@ import numpy as np
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.symmetry import spin_flip_symmetric
+from thermodbm.network.trial import BLOCK
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations
-from thermodbm.sampling.metropolis import BLOCK
 
 MAX_ENUMERATED = 1 << 13
 """Configurations up to symmetry that are summed rather than sampled by default."""

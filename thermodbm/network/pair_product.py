@@ -32,8 +32,8 @@ REFRESH = 64
 BLOCK = 256
 """Determinants that are worked through together."""
 NODE = 1e-10
-"""Pivots below this share of the largest element of F are raised to it, and so are ratios of single determinants below it: inverses stay finite, and
-of a change of the sum from a node away no more digits are lost than that."""
+"""Pivots below this share of the largest element of F are raised to it, and so are ratios of single determinants below it: inverses stay
+finite, and of a change of the sum from a node away no more digits are lost than that."""
 
 
 class PairProduct(nn.Module):
@@ -117,7 +117,7 @@ class _Lists(NamedTuple):
 
 
 def _lists(visible: jax.Array) -> _Lists:
-    n, v = visible.shape
+    v = visible.shape[1]
     order = jnp.argsort(-visible.astype(jnp.int8), axis=1, stable=True).astype(jnp.int32)
     slot = jnp.argsort(order, axis=1).astype(jnp.int32) % (v // 2)
     return _Lists(order[:, : v // 2], order[:, v // 2 :], slot)
@@ -368,11 +368,11 @@ def _propose(v: int, tables: jax.Array, move: _Move, old: _Inverses, e: jax.Arra
     # q = ((-S, gamma), (-alpha, A_yx)) / determinant; left = L q, a pair of columns
     L_2 = tuple(at_row * real - g for real, g in zip((1.0, 0.0), gamma, strict=True))
     R_2 = tuple(a - at_column * real for real, a in zip((1.0, 0.0), alpha, strict=True))
-    q = [tuple(sign * z for z in _complex_product(inverse, element)) for sign, element in ((-1, S), (1, gamma_y), (-1, alpha_x), (1, corner))]
-    q = [tuple(z[:, None] for z in element) for element in q]
-    left = [
-        tuple(a + b for a, b in zip(_complex_product(A_x, q[k]), _complex_product(L_2, q[k + 2]), strict=True)) for k in (0, 1)
+    q = [
+        tuple(sign * z for z in _complex_product(inverse, element)) for sign, element in ((-1, S), (1, gamma_y), (-1, alpha_x), (1, corner))
     ]
+    q = [tuple(z[:, None] for z in element) for element in q]
+    left = [tuple(a + b for a, b in zip(_complex_product(A_x, q[k]), _complex_product(L_2, q[k + 2]), strict=True)) for k in (0, 1)]
     left, A_y, R_2, terms = jax.lax.optimization_barrier((left, A_y, R_2, terms))
     change = [
         _complex_product(tuple(z[:, :, None] for z in column), tuple(z[:, None] for z in row))

@@ -49,7 +49,7 @@ class TrialState(NamedTuple):
     unravel: Unravel
     kernel: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (theta, v) -> O O* (n, n), where O itself costs far more
     ratios: Callable[[Prepared, Cache, jax.Array], jax.Array] | None = None  # (moves, cache, e (K, n)) -> (K, n); None: by `propose`
-    everything: Callable[[jax.Array, jax.Array, Prepared, jax.Array], Everything] | None = None  # (theta, v, moves, patterns) at once; None: one by one
+    everything: Callable[[jax.Array, jax.Array, Prepared, jax.Array], Everything] | None = None  # (theta, v, moves, patterns)
     largest_move: int | None = None  # units that a pattern may change; None: any number
     block: int = BLOCK  # walkers that move together, a divisor of it: fewer where tables are large
     refresh_every: int | None = None  # moves after which rounding errors of the cache ask for a new one; None: never
@@ -75,7 +75,6 @@ def all_ratios(trial: TrialState, moves: Prepared, cache: Cache, sign: jax.Array
     if trial.ratios is not None:
         return trial.ratios(moves, cache, sign)
     return jax.lax.map(lambda x: trial.propose(moves.fixed, x[0], cache, x[1])[0], (moves.rows, sign))
-
 
 
 def evaluate(trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Prepared, patterns: jax.Array) -> Everything:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import BLOCK, Everything, TrialState, all_ratios, match
+from thermodbm.network.trial import Everything, TrialState, all_ratios, match
 
 
 class Moves(NamedTuple):
