@@ -71,10 +71,11 @@ def test_histogram_of_walkers_is_the_enumerated_distribution(hamiltonian, own_mo
 @pytest.mark.parametrize(
     "lattice", [make_lattice("chain", 4), make_lattice("chain", 4, False), graph(4, [(0, 1), (0, 2), (0, 3)])], ids=["ring", "open", "star"]
 )
-@pytest.mark.parametrize("conserve", [True, False])
-def test_moves_join_all_configurations(lattice, conserve):
+@pytest.mark.parametrize(("conserve", "largest"), [(True, None), (True, 2), (False, None)])
+def test_moves_join_all_configurations(lattice, conserve, largest):
     hamiltonian = heisenberg(lattice) if conserve else transverse_field_ising(lattice)
-    patterns = metropolis_moves(hamiltonian, conserve_sz=conserve).patterns.astype(int)
+    patterns = metropolis_moves(hamiltonian, conserve_sz=conserve, largest=largest).patterns.astype(int)
+    assert largest is None or np.abs(patterns).sum(1).max() == largest
     configurations, _ = enumerate_configurations(4, np.arange(4)[None], flip=False, conserve_sz=conserve)
     joined = nx.Graph()
     for v in configurations.astype(int):

@@ -119,6 +119,36 @@ def test_sampled_pairs_agree_within_their_errors():
             assert (np.abs(estimate.mean - exact[name][k]) <= 4 * estimate.error + 1e-9).all(), name
 
 
+@pytest.mark.parametrize(
+    "hamiltonian",
+    [j1j2(make_lattice("chain", 6), J2=0.5), xxz(graph(4, [(0, 1), (1, 2), (2, 3), (0, 2)]), J=[0.8, 1.0, -0.6, 0.5], delta=0.4, h=0.4)],
+    ids=["frustrated ring", "graph in a field"],
+)
+def test_pair_products_follow_a_frustrated_magnet(hamiltonian):
+    """Summed over all configurations, cold and hot; what is wrong is within the error that is stated."""
+    betas = np.array([0.1, 1.0, 3.0])
+    options = VariationalOptions(ansatz="pair_product", determinants=12, alpha=1)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions()), betas)
+    exact = exact_curve(hamiltonian, betas)
+    for k, limit in enumerate((3e-5, 3e-4, 1e-3)):
+        assert deviations(points, exact, "energy")[k] < limit
+        for name in ("energy", "specific_heat", "entropy", "susceptibility", "correlation_zz"):
+            estimate = points[k].observables[name]
+            assert (np.abs(estimate.mean - exact[name][k]) <= 3 * estimate.error + 1e-9).all(), (name, k)
+
+
+def test_sampled_pair_products_agree_within_their_errors():
+    hamiltonian, betas = j1j2(make_lattice("chain", 6), J2=0.5), np.array([0.3, 1.5])
+    options = VariationalOptions(ansatz="pair_product", enumerate=False, determinants=12, alpha=1, n_walkers=1024, n_sweeps=1)
+    points, _ = run(variational_method(hamiltonian, options, SamplingOptions(n_samples=10_000)), betas)
+    exact = exact_curve(hamiltonian, betas)
+    for name in ("energy", "specific_heat", "entropy", "susceptibility", "correlation_zz"):
+        for k, point in enumerate(points):
+            estimate = point.observables[name]
+            assert (np.abs(estimate.mean - exact[name][k]) <= 4 * estimate.error + 1e-9).all(), (name, k)
+            assert name != "energy" or estimate.error < 1e-2
+
+
 def test_sampled_evolution_agrees_within_its_errors():
     """20,000 samples a temperature: 4 errors, plus 4e-3 for the noise that 2048 walkers leave in the parameters."""
     hamiltonian, betas = transverse_field_ising(RING), np.array([0.3, 0.8])
@@ -196,7 +226,7 @@ def test_any_flax_module_evolves():
 def test_a_users_module_follows_the_users_hamiltonian():
     """An antiferromagnet has amplitudes of both signs; the module starts at its state, not at that of the rotated one."""
     hamiltonian, betas = heisenberg(RING), np.array([0.3, 1.0])
-    options = VariationalOptions(ansatz="rbm", alpha=2, tolerance=1e-3)
+    options = VariationalOptions(ansatz="rbm", alpha=2, tolerance=1e-3, beta_0=0.02)
     module = default_module(hamiltonian, options)
     params = start_params(jax.random.key(0), module, high_temperature_couplings(hamiltonian, options.beta_0), 0.03, positive=False)
     points, _ = run(variational_method(hamiltonian, options, SamplingOptions(), module=module, params=params), betas)

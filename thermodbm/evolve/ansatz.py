@@ -10,18 +10,22 @@ from flax import linen as nn
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import check_solver
-from thermodbm.evolve.start import high_temperature_couplings, pair_start_params, rotated_couplings, start_params
+from thermodbm.evolve.start import high_temperature_couplings, pair_product_start, pair_start_params, rotated_couplings, start_params
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
 from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.composition import Product, Superposition
+from thermodbm.network.pair_product import PairProduct
 from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+from thermodbm.network.symmetry import SymmetryGroup, largest_subgroup, spin_flip_symmetric, symmetry_group
 
 MAX_PAIRED = 24
 """Sites up to which permanents, whose cost doubles with every two sites, are offered."""
 PAIRED_BY_DEFAULT = range(10, 17)
 """Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
+
+MAX_PRODUCTS = 4
+"""Determinants with F's of their own, each of some 2 n_sites^2 parameters, in magnets of few symmetries."""
 
 
 class Ansatz(NamedTuple):
@@ -33,8 +37,9 @@ class Ansatz(NamedTuple):
     start: Callable[[jax.Array, float], dict]  # (key, beta) -> parameters
     origin: Literal["analytic", "infinite", "given"]  # thermal state at a small beta; at beta = 0; whatever the user says it is
     conserves_sz: bool  # all configurations have spins and ancillas of total zero
-    symmetric: bool  # under the symmetries of the couplings that the options ask for
+    sites: np.ndarray  # (n, n_sites) permutations under which it is symmetric, and reversal of all spins where H is; (0, n_sites): none
     diag_shift: float  # that serves where it is sampled
+    beta_0: float = 0.02  # where it starts by default, times the largest coupling
 
 
 def make_ansatz(
@@ -58,26 +63,37 @@ def make_ansatz(
             lambda key, beta: params,
             "given",
             hamiltonian.conserves_sz,
-            symmetric=False,
+            sites=np.zeros((0, n), int),
             diag_shift=shift,
         )
-    eta = sublattice_rotation(hamiltonian)
+    module = default_module(hamiltonian, options)
+    paired, product = isinstance(module, Superposition), isinstance(module, Product)
+    eta = None if product else sublattice_rotation(hamiltonian)  # singlets are those of the spins as they are
     eta = np.ones(n, int) if eta is None else eta
     simple, rotated = rotate(hamiltonian, eta), options.start == "rotated"
     positive = not rotated and bool(np.all(np.asarray(simple.xy) <= 0)) and bool(np.all(np.asarray(simple.x_field) >= 0))
-    module = default_module(simple, options)
-    paired = isinstance(module, Superposition)
 
     def start(key: jax.Array, beta: float) -> dict:
+        if product:
+            return pair_product_start(key, module, simple, beta, options.noise)
         if paired:
             return pair_start_params(key, module, simple, beta, options.noise, positive=positive)
         couplings = rotated_couplings(simple) if rotated else high_temperature_couplings(simple, beta)
         return start_params(key, module, couplings, options.noise, positive=positive)
 
     conserves_sz = hamiltonian.conserves_sz and not rotated
-    shift = (1e-4 if paired else 1e-6) if conserves_sz else 1e-7
-    origin = "infinite" if rotated else "analytic"
-    return Ansatz(module, simple, eta, start, origin, conserves_sz, symmetric=True, diag_shift=shift)
+    shift = (1e-5 if product else 1e-4 if paired else 1e-6) if conserves_sz else 1e-7
+    return Ansatz(
+        module,
+        simple,
+        eta,
+        start,
+        "infinite" if rotated else "analytic",
+        conserves_sz,
+        sites=_space_group(module)[:, :n],
+        diag_shift=shift,
+        beta_0=0.004 if product else 0.02,
+    )
 
 
 def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
@@ -91,16 +107,31 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     ansatz = options.ansatz
     if ansatz == "auto":
         ansatz = "pairs" if paired and n in PAIRED_BY_DEFAULT else "rbm"
-    exchange = options.exchange and options.start == "trotter"
-    group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
+    if ansatz == "pair_product":
+        summed = largest_subgroup(hamiltonian, options.determinants, translations=options.translations)
+        group = SymmetryGroup(summed.perm[summed.sign > 0], summed.sign[summed.sign > 0])
+    else:
+        exchange = options.exchange and options.start == "trotter"
+        group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
     n_deep = options.layers if ansatz == "dbm" else 0
     per_filter = (n_deep + 1) * len(group.perm)
     fours = 0 if ansatz == "jastrow" else -(-options.alpha * 2 * n // (4 * per_filter))
     even = spin_flip_symmetric(hamiltonian)
     network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
-    if ansatz != "pairs":
-        return network
-    return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+    if ansatz == "pair_product":
+        n_products = max(1, min(MAX_PRODUCTS, options.determinants // len(summed.perm)))
+        singlets = even and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
+        return Product((PairProduct(summed, n_products, singlets), network))
+    if ansatz == "pairs":
+        return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+    return network
+
+
+def _space_group(module: nn.Module) -> np.ndarray:
+    """Permutations of spins and ancillas, without exchange, under which a default module is symmetric."""
+    module = module.factors[1] if isinstance(module, Product) else module.terms[1] if isinstance(module, Superposition) else module
+    group = module.group
+    return group.perm[group.sign > 0]
 
 
 def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> None:
@@ -111,10 +142,12 @@ def check_ansatz(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> N
             `check_solver`.
     """
     check_solver(options)
-    paired = hamiltonian.conserves_sz and options.start == "trotter" and 2 <= hamiltonian.n_sites <= MAX_PAIRED
-    if options.ansatz == "pairs" and not paired:
-        expected = f"2 to {MAX_PAIRED} sites, a model that conserves the magnetisation, and start = trotter, for ansatz = pairs"
-        found = f"{hamiltonian.n_sites} sites, {hamiltonian.model}, start = {options.start}"
+    n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter" and hamiltonian.n_sites >= 2
+    most = {"pairs": MAX_PAIRED, "pair_product": np.inf}.get(options.ansatz)
+    if most is not None and not (paired and n <= most):
+        size = f"2 to {MAX_PAIRED} sites" if most == MAX_PAIRED else "2 sites or more"
+        expected = f"{size}, a model that conserves the magnetisation, and start = trotter, for ansatz = {options.ansatz}"
+        found = f"{n} sites, {hamiltonian.model}, start = {options.start}"
         raise InputError("method.ansatz", expected=expected, found=found)
 
 

@@ -12,9 +12,9 @@ from thermodbm.evolve.ansatz import Ansatz
 from thermodbm.evolve.enumeration import ExactSum
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.step import Cloud, devices_share, from_first_rank, local_energy
-from thermodbm.network.trial import TrialState
+from thermodbm.network.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
-from thermodbm.sampling.metropolis import BLOCK, antiparallel_flips, local_ratios, metropolis, metropolis_moves
+from thermodbm.sampling.metropolis import antiparallel_flips, local_ratios, metropolis, metropolis_moves
 
 MIN_POWER, MIN_COUNT = 1.0, 0.5
 """The evolution draws from |Psi|^power and reweights, so that rare configurations, by which parameters move at high temperature, are
@@ -73,7 +73,7 @@ def sampled(
     e_loc, diagonal = local_energy(hamiltonian, trial, comm), measure.diagonal_observables(hamiltonian)
     variance = measure.variance_observables(hamiltonian, e_loc)
     controls, pair_flips = measure.heat_bath_controls(hamiltonian), antiparallel_flips(n)
-    moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz)
+    moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz, largest=trial.largest_move)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
     ones = jnp.ones(n_walkers)
 

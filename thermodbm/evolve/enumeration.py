@@ -9,9 +9,9 @@ import numpy as np
 
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.symmetry import spin_flip_symmetric, symmetry_group
+from thermodbm.network.symmetry import spin_flip_symmetric
+from thermodbm.network.trial import BLOCK
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations
-from thermodbm.sampling.metropolis import BLOCK
 
 MAX_ENUMERATED = 1 << 13
 """Configurations up to symmetry that are summed rather than sampled by default."""
@@ -32,12 +32,14 @@ class ExactSum(NamedTuple):
         return jax.tree.map(lambda x: x.reshape(-1, len(spins), *x.shape[1:]).mean(0), observables(images))
 
 
-def all_configurations(hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, symmetric: bool) -> ExactSum | None:
-    """What to sum over, or None where it is sampled."""
+def all_configurations(
+    hamiltonian: SpinHamiltonian, options: VariationalOptions, *, conserve_sz: bool, sites: np.ndarray
+) -> ExactSum | None:
+    """What to sum over for a trial state that is symmetric under permutations (n, n_sites) of sites, if there are any, and then under the
+    reversal of all spins; or None where it is sampled."""
     n = hamiltonian.n_sites
-    keep = symmetric and options.translations
-    group = symmetry_group(hamiltonian, translations=keep, point_group=symmetric and options.point_group, exchange=False)
-    sites, flip = group.perm[:, :n], symmetric and spin_flip_symmetric(hamiltonian)
+    flip = len(sites) > 0 and spin_flip_symmetric(hamiltonian)
+    sites = sites if len(sites) else np.arange(n)[None]
     few = n_configurations(n, conserve_sz=conserve_sz) / (len(sites) * (1 + flip)) <= MAX_ENUMERATED
     if not (few if options.enumerate is None else options.enumerate):
         return None

@@ -42,14 +42,20 @@ class DeterministicOptions:
 class VariationalOptions:
     """[method] with kind = "variational": the network's weights follow imaginary time by stochastic reconfiguration."""
 
-    ansatz: Literal["auto", "jastrow", "rbm", "dbm", "pairs"] = "auto"
+    ansatz: Literal["auto", "jastrow", "rbm", "dbm", "pairs", "pair_product"] = "auto"
     """jastrow: a two-body factor alone. rbm: times a restricted Boltzmann machine. dbm: times blocks with deep units. pairs: an rbm plus a
     sum over all pairings of the spins that were exchanged, for models that conserve the magnetisation, of at most 24 sites: it follows
-    much better at high temperature, and costs twice as much with every two sites. auto: pairs from 10 to 16 sites, else rbm."""
+    much better at high temperature, and costs twice as much with every two sites. pair_product: an rbm times a sum of determinants of pair
+    amplitudes of all spins and ancillas, for models that conserve the magnetisation, frustrated ones above all. auto: pairs from 10 to 16
+    sites, else rbm."""
     alpha: Annotated[int, Field(ge=1, le=1000)] = 4
     """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours."""
     layers: Annotated[int, Field(ge=0, le=6)] = 2
     """Deep units in each block of ansatz = "dbm", summed over exactly; a block has as many hidden units plus one."""
+    determinants: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Determinants that an amplitude of ansatz = "pair_product" is at most a sum of: images of one under translations, as far as they fit,
+    then rotations and reflections, then the exchange of spins and ancillas; and up to four of their own where that leaves room. The
+    network is summed over the same permutations of sites. Twice as many cost twice as much and leave a residual several times smaller."""
     translations: bool = True
     """Sum filters over the translations that leave the couplings unchanged."""
     point_group: bool = False
@@ -59,9 +65,9 @@ class VariationalOptions:
     """Sum filters over the exchange of spins and ancillas, under which the exact state is symmetric; as point_group."""
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
-    beta_0: PositiveFloat = 0.02
-    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. The distance
-    of the start from the exact state grows as beta_0^2."""
+    beta_0: PositiveFloat | None = None
+    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. None: 0.02, or
+    0.004 for pair products. The distance of the start from the exact state grows as beta_0^2."""
     noise: PositiveFloat = 0.03
     """Width of the Gaussian weights of the filters at the start, where groups of four cancel up to its eighth power."""
     integrator: Literal["bs3", "heun", "rk4"] = "bs3"

@@ -10,13 +10,16 @@ from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.step import Cloud, local_energy, reweight
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Superposition
+from thermodbm.network.composition import Product, Superposition
+from thermodbm.network.pair_product import pair_terms
 from thermodbm.network.permanent import site_pair_orbits
 from thermodbm.network.symmetry import pair_orbits, site_orbits
 from thermodbm.network.trial import TrialState
 
 SHARE = 0.1
 """Share of the second of two terms at the start."""
+PAIR_NOISE = 0.01
+"""Width of the noise of pair amplitudes at the start, in units in which that of a bond is about one."""
 MAX_DEVIATION = 0.1
 """Of energy, variance or correlations from a thermal state at small beta, in their natural units, above which a start is no such state."""
 
@@ -94,6 +97,38 @@ def pair_start_params(
     opposite = np.repeat([1, -1], hamiltonian.n_sites)
     excess = network.apply({"params": second}, opposite) - module.terms[0].apply({"params": first}, opposite)
     return {"log_share": np.log(SHARE) - np.atleast_1d(excess), "terms_0": first, "terms_1": second}
+
+
+def pair_product_start(key: jax.Array, module: Product, hamiltonian: SpinHamiltonian, beta: float, noise: float) -> dict:
+    """Parameters of `module`, a `PairProduct` times a `PurifiedDBM`, at small tau = beta/2.
+
+    F = 1 between a spin and its ancilla, sqrt(2 tau xy) exp(i phi) between spins of a bond and -sqrt(2 tau xy) exp(-i phi) between their
+    ancillas, is exp(-tau H) of isotropic bonds to first order in tau. With random phases phi, each pair its own, pairings that the exact
+    state has not, of several bonds, average away in the sum over determinants. All of F has Gaussian noise of width `PAIR_NOISE` sqrt(tau).
+    What the bonds have of sz sz beyond isotropy, and the field, are a two-body and a one-body factor.
+    """
+    pairs, network = module.factors
+    tau, n = beta / 2, hamiltonian.n_sites
+    zz, xy, z_field = (np.asarray(x, float) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.z_field))
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    classes = pair_terms(*pairs.of_first_term())[0]
+    representative = np.unique(classes, return_index=True)[1][1:]  # the first, -1, is that of the diagonal
+    i, j = hamiltonian.bonds.T
+    F = []
+    for _ in range(pairs.n_products):
+        table = np.zeros((2 * n, 2 * n), complex)
+        amplitude = np.sqrt(2 * tau * xy + 0j) * np.exp(2j * np.pi * random.random(len(xy)))
+        table[i, j] = table[j, i] = amplitude
+        table[n + i, n + j] = table[n + j, n + i] = -2 * tau * xy / np.where(amplitude == 0, 1, amplitude)
+        table[range(n), range(n, 2 * n)] = table[range(n, 2 * n), range(n)] = 1
+        size = PAIR_NOISE * np.sqrt(2 * tau * np.abs(xy).max(initial=0.0) * 2)
+        shape = (2, len(representative))
+        F.append(table.reshape(-1)[representative] + size * (random.normal(size=shape).T @ [1, 1j]))
+    layer = np.zeros((n, n), complex)
+    layer[i, j] = layer[j, i] = -tau * (zz - xy) / 2
+    a, zero = tau / 2 * np.concatenate([z_field, -z_field]), np.zeros((n, n))
+    couplings = a.astype(complex), np.block([[layer, zero], [zero, layer]])
+    return {"factors_0": {"F": np.array(F)}, "factors_1": start_params(key, network, couplings, noise, positive=False)}
 
 
 def start_params(key: jax.Array, module: PurifiedDBM, couplings: tuple[np.ndarray, np.ndarray], noise: float, *, positive: bool) -> dict:

@@ -12,7 +12,7 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trial import TrialState
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios
 
 
 class Cloud(NamedTuple):
@@ -74,7 +74,8 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
     The given rate is that of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on
     new samples tells what the parameters miss, and what they took for the rule that was chance. NaN where there is none.
     """
-    e_loc, n = local_energy(hamiltonian, trial, comm), hamiltonian.n_sites
+    n, spins = hamiltonian.n_sites, slice(hamiltonian.n_sites)
+    e_loc, (patterns, elements) = local_energy(hamiltonian, trial, comm), hamiltonian_patterns(hamiltonian)
 
     def step(theta: jax.Array, cloud: Cloud, h: jax.Array, previous: jax.Array) -> Step:
         visible, multiplicity, power = cloud
@@ -86,9 +87,16 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
         def rate(theta: jax.Array) -> tuple[jax.Array, _Stage]:
-            weights = jnp.exp(2 * log_modulus(theta) - log_density)
-            energies = e_loc(theta, visible)[0]
-            direction, info = natural_direction(trial, theta, visible, energies, weights, options, comm)
+            if trial.kernel is not None:
+                weights = jnp.exp(2 * log_modulus(theta) - log_density)
+                energies = e_loc(theta, visible)[0]
+                direction, info = natural_direction(trial, theta, visible, energies, weights, options, comm)
+                return -direction, _Stage(-direction, energies, weights, info)
+            done = local_everything(trial, theta, visible, patterns, share=devices_share(comm))
+            weights = jnp.exp(2 * done.log_psi.real - log_density)
+            energies = hamiltonian.diagonal_energy(visible[:, spins]) + done.ratios @ elements
+            real_params = not jnp.iscomplexobj(theta)
+            direction, info = sr_direction(done.log_derivs, energies, options, comm, weights=weights, real_params=real_params)
             return -direction, _Stage(-direction, energies, weights, info)
 
         new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
@@ -97,7 +105,7 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         known = jnp.where(jnp.isfinite(previous).all(), previous, first.rate)
         done = Step(
             theta=new,
-            error=norm(moved(error), comm),
+            error=_apart(trial.log_amplitude(new, visible), trial.log_amplitude(new - error, visible), log_density, comm),
             energy=first.info.energy / n,
             energy_error=jnp.sqrt(first.info.variance / first.info.n_eff) / n,
             variance=first.info.variance / n,
@@ -110,6 +118,18 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         return from_first_rank(done, comm)
 
     return jax.jit(step)
+
+
+def _apart(log_psi: jax.Array, other: jax.Array, log_density: jax.Array, comm: Comm) -> jax.Array:
+    """Distance of two normalised states, known on samples of a density (n,): the tangent of the angle between them.
+
+    Not to first order in the parameters: along some of them Psi hardly moves, and these move far.
+    """
+    weights = jnp.exp(2 * log_psi.real - log_density)
+    p = weights / comm.sum(weights.sum())
+    change = jnp.exp(other - log_psi - comm.sum(p @ (other - log_psi)))
+    mean = comm.sum(p @ change)
+    return norm(jnp.sqrt(p) * (change - mean), comm) / jnp.abs(mean)
 
 
 def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> jax.Array:

@@ -118,11 +118,11 @@ def variational_method(
 
 
 def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz) -> Parts:
-    beta_0 = options.beta_0 / largest_coupling(hamiltonian)
+    beta_0 = (options.beta_0 or ansatz.beta_0) / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)
     simple = ansatz.hamiltonian
-    everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, symmetric=ansatz.symmetric)
+    everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, sites=ansatz.sites)
     shift, tolerance = (ansatz.diag_shift, 1e-4) if everything is None else (1e-7, 3e-5)
     options = replace(
         options,
@@ -147,7 +147,7 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
     return Evolution(
         theta=theta,
         beta=0.0 if parts.ansatz.origin == "infinite" else float(beta),
-        step=0.35 * beta / 2,
+        step=0.05 * beta / 2,
         rate=np.full(theta.size, np.nan, theta.dtype),
         path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
         start=apart,
@@ -227,7 +227,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
     at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, 2 * at.distance, np.sqrt(8) * at.start))
-    gap = unexplained(at.path) if parts.averager.sampled else 0.0
+    gap = unexplained(at.path)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     if at.residual > MAX_RESIDUAL and at.residual * c.mean > FROZEN:
         doubts |= Doubt.STATE

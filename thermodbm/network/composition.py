@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
-from thermodbm.network.trial import Prepared, TrialState, Unravel, trial_state
+from thermodbm.network.trial import Everything, Prepared, TrialState, Unravel, all_ratios, evaluate, trial_state
 
 
 class Product(nn.Module):
@@ -79,7 +79,30 @@ def _product(trials: list[TrialState], cut: Callable, unravel: Unravel) -> Trial
         ratios, moved = zip(*(trial.propose(f, m, c, sign) for trial, f, m, c in zip(trials, fixed, move, cache, strict=True)), strict=True)
         return reduce(jnp.multiply, ratios), list(moved)
 
-    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+    def ratios(moves: Prepared, cache: list, sign: jax.Array) -> jax.Array:
+        found = (all_ratios(trial, Prepared(*m), c, sign) for trial, *m, c in zip(trials, moves.rows, moves.fixed, cache, strict=True))
+        return reduce(jnp.multiply, found)
+
+    def everything(theta: jax.Array, visible: jax.Array, moves: Prepared, patterns: jax.Array) -> Everything:
+        prepared = [Prepared(*m) for m in zip(moves.rows, moves.fixed, strict=True)]
+        parts = [evaluate(trial, x, visible, m, patterns) for trial, x, m in zip(trials, cut(theta), prepared, strict=True)]
+        log_psi, found, derivs = zip(*parts, strict=True)
+        return Everything(sum(log_psi), reduce(jnp.multiply, found), jnp.concatenate(derivs, axis=1))
+
+    refresh = [trial.refresh_every for trial in trials if trial.refresh_every]
+    return TrialState(
+        log_amplitude,
+        log_derivs,
+        moves,
+        cache,
+        propose,
+        unravel,
+        ratios=ratios if any(trial.ratios for trial in trials) else None,
+        everything=everything if any(trial.everything for trial in trials) else None,
+        largest_move=min((trial.largest_move for trial in trials if trial.largest_move), default=None),
+        block=min(trial.block for trial in trials),
+        refresh_every=min(refresh, default=None),
+    )
 
 
 def _superposition(trials: list[TrialState], cut: Callable, unravel: Unravel) -> TrialState:

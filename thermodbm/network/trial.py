@@ -15,6 +15,8 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
 
+BLOCK = 32
+"""Walkers that share random keys, and on a CPU move together: their tables stay in the processor's second-level cache."""
 Cache = Any
 """Pytree of arrays whose last axis runs over walkers."""
 Unravel = Callable[[jax.Array], dict]
@@ -28,6 +30,14 @@ class Prepared(NamedTuple):
     fixed: Any  # pytree of what all patterns share
 
 
+class Everything(NamedTuple):
+    """What a rate of change is made of, of configurations (n, V)."""
+
+    log_psi: jax.Array  # (n,)
+    ratios: jax.Array  # (n, K) of the patterns, with the signs e by which they agree with v; void moves included
+    log_derivs: jax.Array  # (n, P)
+
+
 class TrialState(NamedTuple):
     """Psi(v; theta), theta flat (P,). Visible configurations are (n, V) unless said otherwise."""
 
@@ -39,6 +49,9 @@ class TrialState(NamedTuple):
     unravel: Unravel
     kernel: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (theta, v) -> O O* (n, n), where O itself costs far more
     ratios: Callable[[Prepared, Cache, jax.Array], jax.Array] | None = None  # (moves, cache, e (K, n)) -> (K, n); None: by `propose`
+    everything: Callable[[jax.Array, jax.Array, Prepared, jax.Array], Everything] | None = None  # (theta, v, moves, patterns)
+    largest_move: int | None = None  # units that a pattern may change; None: any number
+    block: int = BLOCK  # walkers that move together, a divisor of it: fewer where tables are large
     refresh_every: int | None = None  # moves after which rounding errors of the cache ask for a new one; None: never
 
 
@@ -62,6 +75,28 @@ def all_ratios(trial: TrialState, moves: Prepared, cache: Cache, sign: jax.Array
     if trial.ratios is not None:
         return trial.ratios(moves, cache, sign)
     return jax.lax.map(lambda x: trial.propose(moves.fixed, x[0], cache, x[1])[0], (moves.rows, sign))
+
+
+def evaluate(trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Prepared, patterns: jax.Array) -> Everything:
+    """Everything at configurations (n, V), together where the trial state can."""
+    if trial.everything is not None:
+        return trial.everything(theta, visible, moves, patterns)
+
+    def block(v: jax.Array) -> jax.Array:
+        sign, _ = jax.vmap(match, (0, None))(patterns, v)
+        return all_ratios(trial, moves, trial.cache(theta, v), sign)
+
+    n, size = len(visible), min(trial.block, len(visible))
+    padded = jnp.concatenate([visible, jnp.repeat(visible[:1], -n % size, axis=0)])
+    ratios = jax.lax.map(block, padded.reshape(-1, size, visible.shape[1]).swapaxes(1, 2))
+    ratios = ratios.swapaxes(1, 2).reshape(-1, ratios.shape[1])[:n]
+    return Everything(trial.log_amplitude(theta, visible), ratios, trial.log_derivs(theta, visible))
+
+
+def match(pattern: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sign e (n,) for which units v (V, n) agree with e d, d (V,), and whether they do on all of its support."""
+    overlap = (pattern[:, None] * visible).sum(0, dtype=jnp.int32)
+    return jnp.where(overlap < 0, -1.0, 1.0), jnp.abs(overlap) == jnp.abs(pattern).sum(dtype=jnp.int32)
 
 
 def generic_trial(module: nn.Module, unravel: Unravel, *, holomorphic: bool) -> TrialState:

@@ -192,7 +192,7 @@ def _describe_variational(config: RunConfig) -> list[str]:
     module, hamiltonian, n = ansatz.module, ansatz.hamiltonian, config.hamiltonian.n_sites
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2 * n), float))
     n_params = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
-    exact_sum = all_configurations(hamiltonian, options, conserve_sz=ansatz.conserves_sz, symmetric=ansatz.symmetric)
+    exact_sum = all_configurations(hamiltonian, options, conserve_sz=ansatz.conserves_sz, sites=ansatz.sites)
     if exact_sum is not None:
         n_samples = len(exact_sum.visible)
         drawn = f"all {n_samples} configurations of spins and ancillas (up to symmetry) are summed: nothing is sampled, and"

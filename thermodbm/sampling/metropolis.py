@@ -9,10 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import TrialState, all_ratios
-
-BLOCK = 32
-"""Walkers that share random keys, and on a CPU move together: their tables stay in the processor's second-level cache."""
+from thermodbm.network.trial import Everything, TrialState, all_ratios, match
 
 
 class Moves(NamedTuple):
@@ -22,12 +19,15 @@ class Moves(NamedTuple):
     kind: np.ndarray  # (K,) int
 
 
-def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool) -> Moves:
+def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool, largest: int | None = None) -> Moves:
     """Moves that join all configurations of non-zero amplitude.
 
     Without conservation: flip a spin; flip an ancilla; flip both of an antiparallel pair; flip both of a parallel pair.
     With it (total sz of the spins and ancillas together zero): exchange along a bond among the spins, among the ancillas, in both at
     once; flip the antiparallel pair of a site; flip an antiparallel pair of a spin and an ancilla across a bond.
+
+    Args:
+        largest: units that a move may change; with 2 there are no exchanges in both at once.
     """
     n, bonds = hamiltonian.n_sites, hamiltonian.bonds
     kinds: list[list[dict[int, int]]]
@@ -47,6 +47,7 @@ def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool) -> Move
             [{i: 1, n + i: -1} for i in range(n)],
             [{i: 1, n + i: 1} for i in range(n)],
         ]
+    kinds = [kind for kind in kinds if largest is None or all(len(move) <= largest for move in kind)]
     return Moves(_patterns([move for kind in kinds for move in kind], 2 * n), np.repeat(np.arange(len(kinds)), [len(k) for k in kinds]))
 
 
@@ -92,13 +93,12 @@ def metropolis(
     chosen = jax.random.categorical(key_moves, jnp.asarray(log_weight), shape=(n_steps,))
     prepared = trial.moves(theta, moves.patterns)
     patterns = jnp.asarray(moves.patterns)
-    support = jnp.abs(patterns).sum(-1)
 
     def step(carry: tuple, xs: tuple) -> tuple[tuple, jax.Array]:
         v, cache = carry
         k, key = xs
         pattern = patterns[k]
-        sign, valid = _match(pattern, support[k], v)
+        sign, valid = match(pattern, v)
         ratio, moved = trial.propose(prepared.fixed, jax.tree.map(lambda x: x[k], prepared.rows), cache, sign)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (group,)))(key).reshape(-1)
         likely = uniform < (ratio.real**2 + ratio.imag**2) ** (power / 2)
@@ -108,7 +108,7 @@ def metropolis(
         v = jnp.where(accept, v - 2 * pattern[:, None] * sign.astype(v.dtype), v)
         return (v, cache), jnp.stack([accept.sum(), valid.sum()])
 
-    group = min(BLOCK, len(visible))  # walkers to a key, whatever blocks and devices there are
+    group = min(trial.block, len(visible))  # walkers to a key, whatever blocks and devices there are
     every = _divisor(n_steps, trial.refresh_every or n_steps)
 
     def block(args: tuple) -> tuple[jax.Array, jax.Array]:
@@ -122,7 +122,7 @@ def metropolis(
         v, counts = jax.lax.scan(stretch, v, jax.tree.map(lambda x: x.reshape(n_steps // every, every, *x.shape[1:]), (chosen, keys)))
         return v, counts.sum(0)
 
-    blocks = _to_blocks(visible, share=share)
+    blocks = _to_blocks(visible, trial.block, share=share)
     keys = jax.random.split(key_accept, len(visible) // group).reshape(len(blocks), -1)
     v, counts = _over_blocks(block, (blocks, keys), share=share)
     accepted, tried = counts.sum(0)
@@ -132,25 +132,28 @@ def metropolis(
 def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> jax.Array:
     """Psi(v')/Psi(v) for every pattern's move away from v, zero where it is void: (n_walkers, K) of visible (n_walkers, V)."""
     prepared = trial.moves(theta, patterns)
-    support = np.abs(patterns).sum(-1)
 
     def block(v: jax.Array) -> jax.Array:
-        sign, valid = jax.vmap(_match, (0, 0, None))(jnp.asarray(patterns), jnp.asarray(support), v)
+        sign, valid = jax.vmap(match, (0, None))(jnp.asarray(patterns), v)
         return jnp.where(valid, all_ratios(trial, prepared, trial.cache(theta, v), sign), 0)
 
-    return _from_blocks(_over_blocks(block, _to_blocks(visible, share=share), share=share))
+    return _from_blocks(_over_blocks(block, _to_blocks(visible, trial.block, share=share), share=share))
 
 
-def _match(pattern: jax.Array, support: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sign e (n,) for which v agrees with e d, and whether it does on all of the support."""
-    overlap = (pattern[:, None] * visible).sum(0, dtype=jnp.int32)
-    return jnp.where(overlap < 0, -1.0, 1.0), jnp.abs(overlap) == support
+def local_everything(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> Everything:
+    """ln Psi, the ratios of `local_ratios` and the log-derivatives of configurations (n, V), together where the trial state can."""
+    if trial.everything is None:
+        ratios = local_ratios(trial, theta, visible, patterns, share=share)
+        return Everything(trial.log_amplitude(theta, visible), ratios, trial.log_derivs(theta, visible))
+    done = trial.everything(theta, visible, trial.moves(theta, patterns), jnp.asarray(patterns))
+    _, valid = jax.vmap(match, (0, None))(jnp.asarray(patterns), visible.T)
+    return done._replace(ratios=jnp.where(valid.T, done.ratios, 0))
 
 
-def _to_blocks(visible: jax.Array, *, share: bool) -> jax.Array:
+def _to_blocks(visible: jax.Array, block: int, *, share: bool) -> jax.Array:
     """Configurations (n, V) in blocks (n_blocks, V, n / n_blocks): small ones on a CPU, elsewhere one for each device."""
     n, n_visible = visible.shape
-    group = min(BLOCK, n)
+    group = min(block, n)
     size = group if jax.default_backend() == "cpu" else n // _divisor(n // group, jax.local_device_count() if share else 1)
     return visible.reshape(n // size, size, n_visible).swapaxes(1, 2)
 
