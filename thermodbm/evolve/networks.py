@@ -1,6 +1,7 @@
 """The networks of all temperatures of a magnet: trained on the magnet itself, or on clusters of it and composed of what carries over."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +106,8 @@ def train_on_clusters(found: Sequence[SpinHamiltonian], betas: Sequence[float], 
     """exp(-beta H/2) = exp(-beta H/2m)^m: below the temperature down to which couplings carry over from the cluster, networks of beta/m are
     put one after the other, m a power of two; `layers` is the number of those of the lowest temperature.
 
-    The infidelity is `CARRIED` times what it is on the cluster, or what couplings of the smaller cluster make of it if that is more.
+    The infidelity is `CARRIED` times what it is on the cluster, or what couplings of the smaller cluster make of it if that is more; and
+    m^2 times that of its factors, whose errors add up (a cluster that is cold itself would hide them).
     """
     cluster, *smaller = found
     reach = _reach(cluster, smaller, betas)
@@ -118,13 +120,12 @@ def train_on_clusters(found: Sequence[SpinHamiltonian], betas: Sequence[float], 
     trained = _train(cluster, units, each, target_error / (max(times) * np.sqrt(CARRIED)), uniform_classes(cluster))
     n_layers = layers_of(cluster, trained[0])
     small = train_sweep(problem_of(smaller[0], n_layers, uniform_classes(smaller[0])), units) if smaller else []
-    problems = {m: problem_of(cluster, m * n_layers, uniform_classes(cluster)) for m in set(times)}
+    problem = problem_of(cluster, n_layers, uniform_classes(cluster))
+    infidelity = [_carried_infidelity(problem, *pair) for pair in zip_longest(trained, small)]
     networks = []
     for beta, m in zip(betas, times, strict=True):
         k = units.index(beta / m)
-        here = composed(trained[k], m)
-        other = composed(small[k], m) if small else None
-        networks.append(Network(*here[:5], _carried_infidelity(problems[m], here, other)))
+        networks.append(Network(*composed(trained[k], m)[:5], m**2 * infidelity[k]))
     return networks
 
 
