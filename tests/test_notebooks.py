@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_the_five_notebooks_are_there():
+def test_all_notebooks_are_there():
     names = {"first_thermal_curve", "how_a_network_becomes_a_gibbs_state", "heisenberg_magnets", "learning_the_thermal_state", "few_layers"}
+    names |= {"couplings_from_curves"}
     assert names == {path.stem for path in NOTEBOOKS}
 
 

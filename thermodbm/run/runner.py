@@ -127,7 +127,7 @@ def run(
     """
     resumable = method is None
     progress = progress or Progress()
-    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas, response=config.response)
+    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas, None, config.response)
     key = jax.random.key(config.sampling.seed)
     at = begin or Checkpoint(_known(config), 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
     order = method.order(config.betas).tolist()
