@@ -18,6 +18,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_a_closed_pipe_gives_no_traceback",
+    "test_target_error_is_reached",
+    "test_amplitudes_and_derivatives[product of sums]",
+    "test_log_derivatives_match_automatic_differentiation[0.3-0]",
+    "test_tables_give_the_ratios_of_full_evaluation_along_a_walk[0]",
+    "test_programs_do_not_grow_with_the_number_of_classes",
+    "test_nodes_are_never_visited_and_nothing_is_infinite",
+    "test_pair_products_follow_a_frustrated_magnet[graph in a field]",
     "test_the_snippet_of_the_readme",
     "test_observables_of_a_user[deterministic-ising]",
     "test_observables_of_a_user[deterministic-exchange]",
