@@ -29,9 +29,9 @@ CARRIED_BLINDLY = 30.0
 
 
 def is_uniform(hamiltonian: SpinHamiltonian) -> bool:
-    """Whether all bonds are alike and all sites are, on a periodic lattice of nearest neighbours."""
+    """Whether all bonds are alike and all sites are, on a periodic lattice of nearest neighbours. Legs and rungs of a ladder never are."""
     lattice = hamiltonian.lattice
-    if lattice.kind == "graph" or not all(lattice.periodic) or not np.array_equal(hamiltonian.bonds, lattice.bonds()):
+    if lattice.kind in ("graph", "ladder") or not all(lattice.periodic) or not np.array_equal(hamiltonian.bonds, lattice.bonds()):
         return False
     return all(np.ptp(np.asarray(leaf)) == 0 for leaf in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
 

@@ -1,6 +1,6 @@
 """Spin-1/2 Hamiltonians with differentiable couplings, their diagonal energies and connected configurations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,8 +11,9 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.models.lattice import Lattice
 
-Coupling = float | Sequence[float] | jax.Array
-"""One number for all, or one per bond (site) in the order of `Lattice.bonds(shell)` (of sites)."""
+Coupling = float | Sequence[float] | Mapping[str, float] | jax.Array
+"""One number for all, or one per bond (site) in the order of `Lattice.bonds(shell)` (of sites); of bonds to nearest neighbours also one by
+the name of each of `Lattice.groups`."""
 
 
 @jax.tree_util.register_dataclass
@@ -116,12 +117,32 @@ def _kind(thing: object) -> str:
     return f"{type(thing).__module__.partition('.')[0]} {type(thing).__name__}".removeprefix("builtins ")
 
 
+def _of_bonds(name: str, value: Coupling, lattice: Lattice) -> jax.Array | np.ndarray:
+    """A coupling of nearest neighbours, (n_bonds,), of one number, one per bond, or one per group."""
+    if not isinstance(value, Mapping):
+        return _leaf(name, value, len(lattice.bonds()), "bond")
+    groups = lattice.groups
+    if not groups:
+        hint = "The third entry of an edge names its group."
+        raise InputError(f"model.{name}", expected="a number or one per bond: the edges have no groups", found=dict(value), hint=hint)
+    if set(value) != set(groups):
+        missing, unknown = [g for g in groups if g not in value], [str(g) for g in value if g not in groups]
+        found = " and ".join([*([f"no {', '.join(missing)}"] if missing else []), *([f"the unknown {', '.join(unknown)}"] if unknown else [])])
+        kind = lattice.kind.replace("_", " ")
+        raise InputError(f"model.{name}", expected=f"a number for each group of bonds of a {kind}: {', '.join(groups)}", found=found)
+    parts = [_leaf(f"{name}.{group}", value[group], 1, "group") for group in groups]
+    return (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)[lattice.bond_groups]
+
+
 def _leaf(name: str, value: Coupling, n: int, per: str) -> jax.Array | np.ndarray:
     """`value` as a float array (n,). Tracers are let through; concrete values are checked, and stay NumPy arrays in double precision
     whatever JAX is set to, so that a Hamiltonian made before x64 is switched on is none the worse.
     """
     if isinstance(value, jax.core.Tracer):
         return jnp.broadcast_to(value, (n,))
+    if isinstance(value, Mapping):
+        hint = "Groups are of bonds between nearest neighbours."
+        raise InputError(f"model.{name}", expected=f"a number or one per {per}", found=dict(value), hint=hint)
     try:
         array = np.asarray(value, float)
     except (TypeError, ValueError):
@@ -141,7 +162,7 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     """H = -J sum_<ij> sz_i sz_j - gamma sum_i sx_i - h sum_i sz_i, in Pauli matrices.
 
     Args:
-        J: one coupling or one per bond, of either sign (J > 0 is ferromagnetic).
+        J: one coupling, one per bond, or one per group of bonds, of either sign (J > 0 is ferromagnetic).
         gamma, h: transverse and longitudinal field, one or one per site.
 
     Raises:
@@ -153,7 +174,7 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     """
     check_lattice(lattice)
     bonds, n = lattice.bonds(), lattice.n_sites
-    zz = -_leaf("J", J, len(bonds), "bond")
+    zz = -_of_bonds("J", J, lattice)
     return SpinHamiltonian(lattice, "tfim", _pairs(bonds), zz, 0 * zz, _leaf("gamma", gamma, n, "site"), _leaf("h", h, n, "site"))
 
 
@@ -167,9 +188,8 @@ def _exchange(lattice: Lattice, model: str, bonds: np.ndarray, jz: jax.Array, jx
 def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
     """H = sum_<ij> J [ SxSx + SySy + delta SzSz ] - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic."""
     check_lattice(lattice)
-    bonds = lattice.bonds()
-    jxy = _leaf("J", J, len(bonds), "bond")
-    return _exchange(lattice, "xxz", bonds, jxy * _leaf("delta", delta, len(bonds), "bond"), jxy, h)
+    jxy = _of_bonds("J", J, lattice)
+    return _exchange(lattice, "xxz", lattice.bonds(), jxy * _of_bonds("delta", delta, lattice), jxy, h)
 
 
 def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
@@ -178,17 +198,21 @@ def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHa
     >>> from thermodbm import make_lattice
     >>> float(heisenberg(make_lattice("chain", 4)).diagonal_energy(np.array([1, -1, 1, -1])))
     -1.0
+    >>> (4 * heisenberg(make_lattice("ladder", 2, periodic=False), J={"leg": 1.0, "rung": 0.5}).zz).tolist()
+    [0.5, 1.0, 1.0, 0.5]
     """
     check_lattice(lattice)
-    bonds = lattice.bonds()
-    j = _leaf("J", J, len(bonds), "bond")
-    return _exchange(lattice, "heisenberg", bonds, j, j, h)
+    j = _of_bonds("J", J, lattice)
+    return _exchange(lattice, "heisenberg", lattice.bonds(), j, j, h)
 
 
 def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling = 0.0) -> SpinHamiltonian:
-    """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i over first and second neighbours, with S = sigma/2."""
+    """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i over first and second neighbours, with S = sigma/2.
+
+    J1 may be given by groups of bonds; J2 has none. Second neighbours of a ladder are its diagonals.
+    """
     check_lattice(lattice)
     first, second = lattice.bonds(1), lattice.bonds(2)
-    parts = [_leaf("J1", J1, len(first), "bond"), _leaf("J2", J2, len(second), "second-neighbour bond")]
+    parts = [_of_bonds("J1", J1, lattice), _leaf("J2", J2, len(second), "second-neighbour bond")]
     j = (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)
     return _exchange(lattice, "j1j2", np.concatenate([first, second]), j, j, h)

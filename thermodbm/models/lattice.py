@@ -1,6 +1,7 @@
 """Lattices: sites, bonds by neighbour shell, colourings, translations and distances."""
 
 import operator
+import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,9 +24,24 @@ _GEOMETRY = {
     "honeycomb": ([[1.5, _HALF_ROOT3], [1.5, -_HALF_ROOT3]], [[0.0, 0.0], [1.0, 0.0]]),
     "kagome": ([[2.0, 0.0], [1.0, 2 * _HALF_ROOT3]], [[0.0, 0.0], [1.0, 0.0], [0.5, _HALF_ROOT3]]),
     "cubic": ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [[0.0, 0.0, 0.0]]),
+    "ladder": ([[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0]]),
+    "dimer_chain": ([[2.0]], [[0.0], [1.0]]),
 }
 
 KINDS = (*_GEOMETRY, "graph")
+
+_HEXAGONAL = {"a": [1.0, 0.0], "b": [0.5, _HALF_ROOT3], "c": [-0.5, _HALF_ROOT3]}
+# kind -> name of a group of nearest-neighbour bonds -> its direction; those of a dimer chain are told by the cell
+_DIRECTIONS = {
+    "chain": {"leg": [1.0]},
+    "ladder": {"leg": [1.0, 0.0], "rung": [0.0, 1.0]},
+    "square": {"x": [1.0, 0.0], "y": [0.0, 1.0]},
+    "triangular": _HEXAGONAL,
+    "honeycomb": _HEXAGONAL,
+    "kagome": _HEXAGONAL,
+    "cubic": {"x": [1.0, 0.0, 0.0], "y": [0.0, 1.0, 0.0], "z": [0.0, 0.0, 1.0]},
+    "dimer_chain": {"intra": [1.0], "inter": [1.0]},
+}
 
 
 @jax.tree_util.register_dataclass
@@ -39,9 +55,38 @@ class Lattice:
     """
 
     kind: str = field(metadata={"static": True})
-    extent: tuple[int, ...] = field(metadata={"static": True})  # unit cells along each axis; (n_sites,) for a graph
+    extent: tuple[int, ...] = field(metadata={"static": True})  # unit cells along each axis; (n_sites,) for a graph, (rungs, 2) of a ladder
     periodic: tuple[bool, ...] = field(metadata={"static": True})
     edges: tuple[tuple[int, int], ...] = field(default=(), metadata={"static": True})  # of a graph only
+    edge_groups: tuple[str, ...] = field(default=(), metadata={"static": True})  # of a graph: the group of each edge, or ()
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The extent as `make_lattice` takes it: without the two legs of a ladder, between which translations exchange."""
+        return self.extent[:1] if self.kind == "ladder" else self.extent
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of nearest-neighbour bonds: directions of a lattice, what the edges of a graph are called."""
+        return tuple(dict.fromkeys(self.edge_groups)) if self.kind == "graph" else tuple(_DIRECTIONS[self.kind])
+
+    @cached_property
+    def bond_groups(self) -> np.ndarray:
+        """Number in `groups` of the group of every bond of the first shell, (n_bonds,).
+
+        Where several shortest images join a pair, as on tori of a single cell, the first of their directions counts.
+        """
+        if self.kind == "graph":
+            return np.array([self.groups.index(name) for name in self.edge_groups], int)
+        i, j = self.bonds().T
+        if self.kind == "dimer_chain":
+            return (i // 2 != j // 2).astype(int)
+        vectors, _ = self._geometry
+        images = np.array(list(product(*((0, -n, n) if p else (0,) for n, p in zip(self.extent, self.periodic, strict=True))))) @ vectors
+        away = (self.positions[j] - self.positions[i])[:, None] + images
+        shortest = np.argmin(np.round(np.linalg.norm(away, axis=-1), 6), axis=1)
+        along = np.take_along_axis(away, shortest[:, None, None], 1)[:, 0] @ np.array(list(_DIRECTIONS[self.kind].values())).T
+        return np.argmax(np.round(np.abs(along), 6), axis=1)
 
     @cached_property
     def _geometry(self) -> tuple[np.ndarray, np.ndarray]:
@@ -150,11 +195,14 @@ class Lattice:
 
 
 def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tuple[bool, ...] = True) -> Lattice:
-    """A chain, square, triangular, honeycomb, kagome or cubic lattice.
+    """A chain, dimer chain, ladder, square, triangular, honeycomb, kagome or cubic lattice.
+
+    Groups of bonds, by which couplings may be given: chain leg; dimer_chain intra (in a cell of two sites) and inter (between cells);
+    ladder leg and rung; square x and y; cubic x, y and z; triangular, honeycomb and kagome a, b and c, at 0, 60 and 120 degrees to x.
 
     Args:
         kind: one of `KINDS` other than "graph".
-        extent: unit cells along each axis.
+        extent: unit cells along each axis; rungs of a ladder, which has two legs.
         periodic: one flag, or one per axis.
 
     Raises:
@@ -165,30 +213,36 @@ def make_lattice(kind: str, extent: int | tuple[int, ...], periodic: bool | tupl
     """
     if kind not in _GEOMETRY:
         raise InputError("lattice.kind", expected="one of " + ", ".join(KINDS), found=kind)
-    n_axes = len(_GEOMETRY[kind][0])
+    n_axes = 1 if kind == "ladder" else len(_GEOMETRY[kind][0])
     extent = (extent,) if np.ndim(extent) == 0 else tuple(extent)
     if len(extent) != n_axes or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in extent):
         raise InputError("lattice.extent", expected=f"{n_axes} positive integers for a {kind} lattice", found=list(extent))
     flags = (periodic,) * n_axes if isinstance(periodic, bool) else tuple(periodic)
     if len(flags) != n_axes:
         raise InputError("lattice.periodic", expected=f"one flag or {n_axes} flags", found=list(flags))
+    if kind == "ladder":  # a square lattice of extent 2 across, where pairs are joined once: the exchange of the legs is a translation
+        extent, flags = (*extent, 2), (*flags, True)
     for axis, (length, flag) in enumerate(zip(extent, flags, strict=True)):
         if flag and length == 1 and int(np.prod(extent)) > 1:
             flags = tuple(f and a != axis for a, f in enumerate(flags))  # one cell has no neighbour across the boundary
     return Lattice(kind, tuple(int(n) for n in extent), tuple(bool(f) for f in flags))
 
 
-def graph(n_sites: int, edges: Iterable[tuple[int, int]] | nx.Graph) -> Lattice:
+def graph(n_sites: int, edges: Iterable[tuple[int, int] | tuple[int, int, str]] | nx.Graph) -> Lattice:
     """A set of sites joined by the given edges.
 
     Args:
-        edges: pairs of sites from 0 to n_sites - 1; or a graph of networkx whose nodes are these numbers.
+        edges: pairs of sites from 0 to n_sites - 1, or (site, site, name of a group) each; or a graph of networkx whose nodes are these
+            numbers, with groups in the attribute `group` of its edges.
 
     Raises:
-        InputError: for an edge to a site that does not exist, to itself, or given twice, and for sites that are no integers.
+        InputError: for an edge to a site that does not exist, to itself, or given twice, for sites that are no integers, and for groups
+            that only some edges have.
 
     >>> graph(3, [(0, 1), (2, 1)]).bonds().tolist()
     [[0, 1], [2, 1]]
+    >>> graph(3, [(0, 1, "short"), (2, 1, "long")]).groups
+    ('short', 'long')
     >>> graph(4, nx.cycle_graph(4)).bonds().tolist()
     [[0, 1], [0, 3], [1, 2], [2, 3]]
     """
@@ -198,14 +252,18 @@ def graph(n_sites: int, edges: Iterable[tuple[int, int]] | nx.Graph) -> Lattice:
     hint = ""
     if isinstance(edges, nx.Graph):
         hint = "networkx.convert_node_labels_to_integers numbers the nodes of a graph."
-        edges = list(edges.edges())
+        edges = [(i, j) if group is None else (i, j, group) for i, j, group in edges.edges(data="group")]
     if not isinstance(edges, Iterable) or isinstance(edges, str | bytes):
         raise InputError("lattice.edges", expected="a list of pairs of sites", found=edges)
     seen: dict[tuple[int, int], int] = {}
+    groups: list[str] = []
     for number, edge in enumerate(edges):
         where = f"lattice.edges[{number}]"
-        if not isinstance(edge, Iterable) or len(edge := list(edge)) != 2:
-            raise InputError(where, expected="two site numbers", found=edge)
+        if not isinstance(edge, Iterable) or len(edge := list(edge)) not in (2, 3):
+            raise InputError(where, expected="two site numbers, and perhaps the name of a group", found=edge)
+        edge, groups = edge[:2], [*groups, *(_group(name, where) for name in edge[2:])]
+        if len(groups) not in (0, number + 1):
+            raise InputError(where, expected="the name of a group on all edges or on none", found="some with and some without")
         i, j = (_integer(s, where, "two site numbers, integers", found=edge, hint=hint) for s in edge)
         if not (0 <= i < n_sites and 0 <= j < n_sites):
             raise InputError(where, expected=f"sites from 0 to {n_sites - 1}", found=[i, j], hint=hint)
@@ -215,7 +273,13 @@ def graph(n_sites: int, edges: Iterable[tuple[int, int]] | nx.Graph) -> Lattice:
             first = seen.get((i, j), seen.get((j, i)))
             raise InputError(where, expected="each pair once", found=f"{[i, j]} again, first given as edge {first}")
         seen[i, j] = number
-    return Lattice("graph", (n_sites,), (False,), tuple(seen))
+    return Lattice("graph", (n_sites,), (False,), tuple(seen), tuple(groups))
+
+
+def _group(name: object, where: str) -> str:
+    if isinstance(name, str) and name != "each" and re.fullmatch(r"[\w'-]+", name):
+        return name
+    raise InputError(where, expected="two site numbers and the name of a group, of letters, digits, - and _", found=name)
 
 
 def _integer(value: object, where: str, expected: str, found: object = None, hint: str = "") -> int:

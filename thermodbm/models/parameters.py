@@ -13,6 +13,8 @@ EACH = "each"
 """What stands behind the name of a coupling, "J.each", to ask for one derivative per bond or site."""
 _COUPLINGS = {"tfim": ("J", "gamma", "h"), "xxz": ("J", "delta", "h"), "heisenberg": ("J", "h"), "j1j2": ("J1", "J2", "h")}
 _PER_SITE = ("gamma", "h")
+GROUPED = ("J", "delta", "J1")
+"""Couplings of nearest neighbours, which have groups of bonds."""
 
 
 class Directions(NamedTuple):
@@ -43,9 +45,14 @@ def parameter_names(hamiltonian: SpinHamiltonian) -> tuple[str, ...]:
     return (*_COUPLINGS[hamiltonian.model], BETA)
 
 
+def group_names(hamiltonian: SpinHamiltonian) -> tuple[str, ...]:
+    """The couplings of groups of bonds, such as J.leg and J.rung."""
+    return tuple(f"{name}.{g}" for name in _COUPLINGS[hamiltonian.model] if name in GROUPED for g in hamiltonian.lattice.groups)
+
+
 def parameter(hamiltonian: SpinHamiltonian, name: str) -> Parameter:
-    """What a name stands for: a coupling, common to all bonds or sites ("J": all of them raised alike); each of them by itself ("J.each");
-    or "beta".
+    """What a name stands for: a coupling, common to all bonds or sites ("J": all of them raised alike); that of a group of bonds ("J.leg");
+    each of them by itself ("J.each"); or "beta".
 
     Raises:
         InputError: for a name that the model does not have.
@@ -54,15 +61,15 @@ def parameter(hamiltonian: SpinHamiltonian, name: str) -> Parameter:
     >>> parameter(heisenberg(make_lattice("chain", 3)), "J").directions.zz.tolist()
     [[0.25, 0.25, 0.25]]
     """
-    names = parameter_names(hamiltonian)
+    names, grouped = parameter_names(hamiltonian), group_names(hamiltonian)
     base, _, part = str(name).partition(".")
-    if base not in names or (part and (base == BETA or part != EACH)):
-        expected = f"one of {', '.join(names)}, or {names[0]}.{EACH} for one per bond"
+    if name not in grouped and (base not in names or (part and (base == BETA or part != EACH))):
+        expected = f"one of {', '.join([*names, *grouped])}, or {names[0]}.{EACH} for one per bond"
         raise InputError("response.parameters", expected=expected, found=str(name))
     n_bonds, n_sites = len(hamiltonian.bonds), hamiltonian.n_sites
     if base == BETA:
         return Parameter(name, (), Directions(*np.zeros((2, 1, n_bonds)), *np.zeros((2, 1, n_sites)), np.ones(1)))
-    members = _members(hamiltonian, base)
+    members = _members(hamiltonian, base, part)
     rows = np.eye(len(members)) if part == EACH else np.ones((1, len(members)))
     size = n_sites if base in _PER_SITE else n_bonds
     moved = np.zeros((len(rows), size))
@@ -99,14 +106,16 @@ def unstacked(found: Sequence[Parameter], values: np.ndarray) -> dict[str, np.nd
     return {p.name: part.reshape(part.shape[:-1] + p.shape) for p, part in zip(found, parts, strict=True)}
 
 
-def _members(hamiltonian: SpinHamiltonian, name: str) -> np.ndarray:
-    """Numbers of the bonds or sites that a coupling belongs to."""
+def _members(hamiltonian: SpinHamiltonian, name: str, part: str) -> np.ndarray:
+    """Numbers of the bonds or sites that a coupling, or its part in a group, belongs to."""
     if name in _PER_SITE:
         return np.arange(hamiltonian.n_sites)
-    every = np.arange(len(hamiltonian.bonds))
+    lattice, every = hamiltonian.lattice, np.arange(len(hamiltonian.bonds))
+    if part not in ("", EACH):
+        return np.flatnonzero(lattice.bond_groups == lattice.groups.index(part))  # nearest neighbours come first
     if hamiltonian.model != "j1j2":
         return every
-    n_first = len(hamiltonian.lattice.bonds(1))
+    n_first = len(lattice.bonds(1))
     return every[:n_first] if name == "J1" else every[n_first:]
 
 

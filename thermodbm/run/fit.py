@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thermodbm.errors import InputError
-from thermodbm.models.parameters import BETA, parameter_names
+from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.run.config import MODELS, FitSection, RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
-from thermodbm.run.fit_model import BACKGROUND, FitModel, source_of
+from thermodbm.run.fit_model import BACKGROUND, FitModel, flat, is_ratio, source_of
 from thermodbm.run.fit_units import resolved, scales
 
 if TYPE_CHECKING:
@@ -105,8 +105,10 @@ def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSectio
     section = config.fit
     if section is None:
         raise InputError("fit", expected="a section [fit.parameters] with a start for each parameter", found="none")
-    couplings = {n: v for n, v in config.sections["model"].items() if n != "kind"}
-    allowed = [*(n for n in parameter_names(config.hamiltonian) if n != BETA), *BACKGROUND]
+    given = {n: v for n, v in config.sections["model"].items() if n != "kind"}
+    couplings = flat(given, config.hamiltonian.lattice, list(section.parameters))
+    named = (*parameter_names(config.hamiltonian), *group_names(config.hamiltonian))
+    allowed = [*(n for n in named if n != BETA), *BACKGROUND]
     for where, names in (("parameters", section.parameters), ("fixed", section.fixed)):
         for name in names:
             if name not in (allowed if where == "parameters" else BACKGROUND):
@@ -118,7 +120,10 @@ def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSectio
     for name, p in section.parameters.items():
         if p.bounds and not p.bounds[0] <= p.start <= p.bounds[1]:
             raise InputError(f"fit.parameters.{name}.start", expected=f"a start within {list(p.bounds)}", found=p.start)
-        if name in couplings and np.ndim(couplings[name]):
+        if name not in couplings and name in given:
+            parts = ", ".join(n for n in couplings if n.startswith(f"{name}."))
+            raise InputError(f"fit.parameters.{name}", expected=f"some of {parts}, as {name} is given by groups of bonds", found=name)
+        if name in allowed and name not in BACKGROUND and np.ndim(couplings.get(name, [])):
             raise InputError(f"model.{name}", expected="one number for a coupling that is fitted", found="a list")
     if any(np.isnan(p.temperature).any() for p in points):
         if len(config.temperatures) != 1:
@@ -222,7 +227,7 @@ def _starts(model: FitModel, section: FitSection, scale: _Scale) -> list[np.ndar
         for factor in SCAN:
             theta = scale.start.copy()
             for j, ratio in zip(moving, (1.0, *ratios, *[1.0] * len(moving)), strict=False):
-                theta[j] *= ratio if model.names[j] == "delta" else factor * ratio
+                theta[j] *= ratio if is_ratio(model.names[j]) else factor * ratio
             theta = np.clip(theta, lower, upper)
             theta = _backgrounds(small, residuals, theta, lower, upper)
             found.append((float(np.sum(_only_values(small, residuals, theta) ** 2)), theta))

@@ -42,7 +42,7 @@ class FitModel:
 
     make: Callable[..., SpinHamiltonian]  # of the lattice and couplings
     lattice: Lattice
-    couplings: Couplings  # of [model], in the unit of couplings
+    couplings: Couplings  # of [model] in the unit of couplings: by name, or "J.leg" of a group of bonds
     scales: Scales
     points: Sequence[Points]  # every field and temperature known
     names: Sequence[str]  # of all fitted parameters
@@ -52,7 +52,7 @@ class FitModel:
     def hamiltonian(self, theta: np.ndarray, field: float) -> SpinHamiltonian:
         """In kelvin. A field that is not a number stands for h of [model]."""
         values = {**self.couplings, **{n: t for n, t in zip(self.names, theta, strict=True) if n in self.couplings}}
-        scaled = {n: v if n == "delta" else np.asarray(v, float) * self.scales.coupling for n, v in values.items()}
+        scaled = nested({n: v if is_ratio(n) else np.asarray(v, float) * self.scales.coupling for n, v in values.items()})
         if np.isfinite(field):
             scaled["h"] = self.background(theta)["g"] * self.scales.field * field
         return self.make(self.lattice, **scaled)
@@ -107,7 +107,7 @@ class FitModel:
         moved = {n: float(of[at]) for n, of in curve.slopes.get(name, {}).items()}
         for j, n in enumerate(self.names):
             if n in self.couplings:
-                slopes[j] = factor * moved.get(n, 0.0) * (1.0 if n == "delta" else s.coupling)
+                slopes[j] = factor * moved.get(n, 0.0) * (1.0 if is_ratio(n) else s.coupling)
             elif n == "scale":
                 slopes[j] = factor * x / b["scale"]
             elif n == "g":
@@ -122,19 +122,50 @@ class FitModel:
         """The same on a lattice small enough to be diagonalised at once, with exact curves; None where there is no such."""
         if self.lattice.kind == "graph" or any(np.ndim(v) for v in self.couplings.values()):
             return self if self.lattice.n_sites <= STAND_IN_SITES else None
-        extent = list(self.lattice.extent)
-        while np.prod(extent) * self.lattice.n_basis > STAND_IN_SITES and max(extent) > 2:
+        extent, of_cell = list(self.lattice.size), self.lattice.n_sites // int(np.prod(self.lattice.size))
+        while np.prod(extent) * of_cell > STAND_IN_SITES and max(extent) > 2:
             largest = int(np.argmax(extent))
             extent[largest] -= 2 if extent[largest] % 2 == 0 or extent[largest] > 5 else 1
-        if np.prod(extent) * self.lattice.n_basis > STAND_IN_SITES + 2:
+        if np.prod(extent) * of_cell > STAND_IN_SITES + 2:
             return None
-        lattice = make_lattice(self.lattice.kind, tuple(extent), self.lattice.periodic)
+        lattice = make_lattice(self.lattice.kind, tuple(extent), self.lattice.periodic[: len(extent)])
         try:
             small = replace(self, lattice=lattice, source=exact_source())
             small.hamiltonian(np.ones(len(self.names)), np.nan)
         except InputError:
             return None
         return small
+
+
+def is_ratio(name: str) -> bool:
+    """Whether a coupling has no unit: delta, or that of a group of bonds."""
+    return name.partition(".")[0] == "delta"
+
+
+def flat(couplings: Mapping[str, Any], lattice: Lattice, names: Sequence[str]) -> Couplings:
+    """Those of [model] by the names of parameters: one for each group of bonds where they are given so, or some of `names` are of groups."""
+    found: Couplings = {}
+    for name, value in couplings.items():
+        if not isinstance(value, Mapping) and np.ndim(value) == 0 and any(n.startswith(f"{name}.") for n in names):
+            value = dict.fromkeys(lattice.groups, value)
+        found |= {f"{name}.{group}": v for group, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`.
+
+    >>> nested({"J.leg": 1.0, "J.rung": 0.5, "h": 0.0})
+    {'J': {'leg': 1.0, 'rung': 0.5}, 'h': 0.0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        base, dot, group = name.partition(".")
+        if dot:
+            found.setdefault(base, {})[group] = value
+        else:
+            found[base] = value
+    return found
 
 
 def _key(field: float) -> float | None:
@@ -161,7 +192,7 @@ def exact_source() -> Source:
         _check_known(values, observables, "exact")
         found = {n: values[n] * unit ** power.get(n, 0) for n in observables}
         moved = slopes(betas * unit) if slopes else {}
-        of = {n: {p: x * unit ** (power.get(n, 0) - (p != "delta")) for p, x in moved[n].items()} for n in observables if n in moved}
+        of = {n: {p: x * unit ** (power.get(n, 0) - (not is_ratio(p))) for p, x in moved[n].items()} for n in observables if n in moved}
         return Curve(found, {n: np.zeros(len(betas)) for n in observables}, of)
 
     return curve
