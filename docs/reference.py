@@ -7,7 +7,9 @@ from pathlib import Path
 
 from thermodbm.evolve import options
 from thermodbm.evolve.options import SamplingOptions
-from thermodbm.run.config import METHODS, MODELS
+from thermodbm.models import make_lattice
+from thermodbm.models.lattice import KINDS
+from thermodbm.run.sections import METHODS, MODELS
 
 
 def config_reference() -> str:
@@ -18,10 +20,16 @@ def config_reference() -> str:
         "A run is a TOML file; unknown keys are errors. This page is made from the options of the program. "
         "`thermodbm validate CONFIG.toml` prints a config with every default filled in.",
         "## `[lattice]`",
-        "`kind` is `chain`, `square`, `triangular`, `honeycomb`, `kagome`, `cubic`, with `extent` (unit cells along each axis) and "
-        "`periodic` (one flag or one per axis, default `true`); or `graph`, with `n_sites` and `edges`, a list of pairs of sites.",
+        "`kind` is `chain`, `dimer_chain`, `ladder`, `square`, `triangular`, `honeycomb`, `kagome`, `cubic`, with `extent` (unit cells "
+        "along each axis; rungs of a ladder, which has two legs) and `periodic` (one flag or one per axis, default `true`); or `graph`, with "
+        "`n_sites` and `edges`, a list of pairs of sites with or without the name of a group as a third entry. In place of edges "
+        '`bonds = "bonds.csv"`, counted from the folder of the config, is a table with columns `i`, `j` and any of `J`, `Jz` and `group`; a '
+        "result holds its content, not its name.",
+        "Bonds between nearest neighbours have groups:",
+        _groups(),
         "## `[model]`",
-        "`kind` and couplings, each one number or one for every bond or site:",
+        "`kind` and couplings, each one number or one for every bond or site; `J`, `J1` and `delta` also a table of one for each group of "
+        "bonds, such as `J = { leg = 1.0, rung = 0.5 }`:",
         *_models(),
         "## `[temperature]`",
         "Either `T` or `beta`: a list, or a table of `start`, `stop`, `num` and `spacing` (`log`, the default, or `linear`). `T = inf` and "
@@ -37,6 +45,19 @@ def config_reference() -> str:
         "between two checkpoints, 300 by default.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _groups() -> str:
+    meaning = {"dimer_chain": " (in a cell of two sites, and between cells)"}
+    meaning |= dict.fromkeys(("triangular", "honeycomb", "kagome"), " (at 0, 60 and 120 degrees to x)")
+    lines = []
+    for kind in KINDS:
+        if kind == "graph":
+            lines.append("- `graph`: those of its edges.")
+        else:
+            groups = make_lattice(kind, (2,) * (3 if kind == "cubic" else 1 if kind in ("chain", "dimer_chain", "ladder") else 2)).groups
+            lines.append(f"- `{kind}`: {', '.join(f'`{group}`' for group in groups)}{meaning.get(kind, '')}.")
+    return "\n".join(lines)
 
 
 def _models() -> list[str]:

@@ -97,6 +97,7 @@ SLOW = {
     "test_doctor_on_two_ranks",
     "test_sampled_derivatives_agree_with_exact_ones[turned from the isotropic point]",
     "test_sampled_derivatives_agree_with_exact_ones[worldlines]",
+    "test_sampled_derivatives_in_groups_of_bonds",
     "test_notebook_runs[couplings_from_curves]",
     "test_notebook_runs[few_layers]",
     "test_notebook_runs[heisenberg_magnets]",

@@ -9,9 +9,10 @@ import pytest
 
 from thermodbm import InputError, SamplingOptions, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.evolve.deterministic import default_d_tau, slices
-from thermodbm.run.config import MAX_SITES, load_config, parse_config
+from thermodbm.run.config import load_config, parse_config
 from thermodbm.run.cost import check_machine, describe_cost, deterministic_cost
 from thermodbm.run.describe import describe
+from thermodbm.run.sections import MAX_SITES
 from thermodbm.sampling.loop_labels import plaquette_ring
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.toml"))
@@ -85,7 +86,7 @@ REFUSED = [  # what is changed, the key that is named, what the message holds
     ({"model": {"kind": "xy"}}, "model.kind", "'tfim'"),
     ({"model": {"kind": "tfim", "J": float("nan")}}, "model.J", "finite"),
     ({"model": {"kind": "tfim", "gamma": float("inf")}}, "model.gamma", "finite"),
-    ({"model": {"kind": "tfim", "J": "1"}}, "model.J", "a number or a list, found '1'"),
+    ({"model": {"kind": "tfim", "J": "1"}}, "model.J", "a number or a list or a table, found '1'"),
     ({"model": {"kind": "tfim", "J": True}}, "model.J", "found true"),
     ({"model": {"kind": "tfim", "J": [1.0, 2.0]}}, "model.J", "8 numbers"),
     ({"model": {"kind": "tfim", "J": [1.0] * 7 + ["x"]}}, "model.J[7]", "a number, found 'x'"),

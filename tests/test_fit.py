@@ -130,7 +130,7 @@ def test_bad_data_are_refused_with_line_and_remedy(tmp_path, text, message):
             {"parameters": {"J": {"start": 1.0}, "g": {"start": 2.0}, "chi_0": {"start": 0.0}}},
             "at least 3 points for 3 parameters, found 2",
         ),
-        ({"parameters": {"K": {"start": 1.0}}}, "parameters among J, h, g"),
+        ({"parameters": {"K": {"start": 1.0}}}, "parameters among J, h, J.leg, g"),
         ({"units": {"temperature": "C"}}, "fit.units.temperature"),
         ({"units": {"temperature": "J", "coupling": "meV"}}, "a unit that matches"),
         ({"parameters": {"J": {"start": 1.0, "bound": [0, 1]}}}, "Did you mean 'bounds'"),

@@ -19,6 +19,8 @@ VECTORS = {
     "honeycomb": [[1.5, ROOT3 / 2], [1.5, -ROOT3 / 2]],
     "kagome": [[2, 0], [1, ROOT3]],
     "cubic": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "ladder": [[1, 0], [0, 1]],
+    "dimer_chain": [[2]],
 }
 SHELLS = {
     "chain": [(2, 1), (2, 2)],
@@ -27,6 +29,8 @@ SHELLS = {
     "honeycomb": [(3, 1), (6, ROOT3)],
     "kagome": [(4, 1), (4, ROOT3)],
     "cubic": [(6, 1), (12, np.sqrt(2))],
+    "ladder": [(3, 1), (2, np.sqrt(2))],
+    "dimer_chain": [(2, 1), (2, 2)],
 }
 SMALL = [  # every kind with extents so small that images meet, open and mixed boundaries
     ("chain", 2, True),
@@ -45,8 +49,14 @@ SMALL = [  # every kind with extents so small that images meet, open and mixed b
     ("kagome", (2, 3), False),
     ("cubic", (2, 2, 3), True),
     ("cubic", (2, 3, 2), False),
+    ("ladder", 1, True),
+    ("ladder", 2, True),
+    ("ladder", 5, False),
+    ("dimer_chain", 1, True),
+    ("dimer_chain", 4, False),
 ]
-LARGE = [(kind, (6,) * len(vectors), True) for kind, vectors in VECTORS.items() if kind != "cubic"] + [("cubic", (5, 5, 5), True)]
+LARGE = [(kind, (6,) * len(vectors), True) for kind, vectors in VECTORS.items() if kind not in ("cubic", "ladder")]
+LARGE += [("cubic", (5, 5, 5), True), ("ladder", 6, True)]
 
 
 def shortest_images(lattice):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # drawing stands outside of the import order: models and netw
     from thermodbm.network.dbm import DBMParams
 
 _BLUE, _VERMILION, _GREEN, _PINK, _ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"  # Okabe and Ito: told apart by all eyes
+_GROUPS = (_BLUE, _ORANGE, _GREEN, _PINK, _VERMILION, "#56B4E9")
 _LARGEST_EXTENT = {1: 16, 2: 10, 3: 4}
 """Unit cells drawn along each axis, by dimension; the rest of a larger lattice is left out."""
 _MOST_ROWS, _MOST_COLUMNS = 6, 7
@@ -32,7 +33,7 @@ def svg(axes: "Axes") -> str:
 
 
 def draw_lattice(lattice: "Lattice", ax: "Axes | None" = None) -> "Axes":
-    """Sites and nearest-neighbour bonds; bonds across a periodic boundary end in the air, dashed.
+    """Sites and nearest-neighbour bonds, groups of bonds in colours; bonds across a periodic boundary end in the air, dashed.
 
     >>> from thermodbm import make_lattice
     >>> draw_lattice(make_lattice("kagome", (2, 2))).get_title()
@@ -40,14 +41,22 @@ def draw_lattice(lattice: "Lattice", ax: "Axes | None" = None) -> "Axes":
     """
     ax = _canvas(lattice, ax)
     bonds = lattice.bonds()
-    _draw_bonds(ax, lattice, bonds, np.full(len(bonds), "0.45"), np.full(len(bonds), 1.5))
+    colors = np.full(len(bonds), "0.45", dtype="<U7")
+    if len(lattice.groups) > 1:
+        for number, group in enumerate(lattice.groups):
+            color = _GROUPS[number % len(_GROUPS)]
+            colors[lattice.bond_groups == number] = color
+            ax.plot([], [], color=color, linewidth=2.0, label=group)
+    _draw_bonds(ax, lattice, bonds, colors, np.full(len(bonds), 1.5))
     _draw_sites(ax, lattice, np.zeros(lattice.n_sites))
     ax.set_title(_name(lattice), fontsize=10)
+    _legend(ax, 6)
     return ax
 
 
 def draw_hamiltonian(hamiltonian: "SpinHamiltonian", ax: "Axes | None" = None) -> "Axes":
-    """The lattice with its couplings: blue bonds are ferromagnetic, red ones antiferromagnetic, their width is their strength.
+    """The lattice with its couplings: blue bonds are ferromagnetic, red ones antiferromagnetic, their width is their strength. Couplings of
+    groups of bonds that differ are named.
 
     Colour and strength are those of the larger of the zz and the xy part. Sites are filled where there is a field along z, in the colour
     of its sign.
@@ -61,6 +70,10 @@ def draw_hamiltonian(hamiltonian: "SpinHamiltonian", ax: "Axes | None" = None) -
     _draw_sites(ax, lattice, np.asarray(hamiltonian.z_field, float))
     kinds = {"ferromagnetic": (couplings < 0, _BLUE), "antiferromagnetic": (couplings > 0, _VERMILION)}
     size = 4.0 if hamiltonian.conserves_sz else 1.0  # from Pauli matrices to the convention of the model
+    if groups := _distinct_groups(lattice, couplings):
+        kinds = {
+            f"{group}, {word}": (chosen & members, color) for group, members in groups.items() for word, (chosen, color) in kinds.items()
+        }
     for label, (chosen, color) in kinds.items():
         if chosen.any():
             ax.plot([], [], color=color, linewidth=2.5, label=f"{label}, |J| = {_span(size * np.abs(couplings[chosen]))}")
@@ -72,6 +85,16 @@ def draw_hamiltonian(hamiltonian: "SpinHamiltonian", ax: "Axes | None" = None) -
     ax.set_title(f"{hamiltonian.model}: {_name(lattice)}, {len(hamiltonian.bonds)} bonds{transverse}", fontsize=10)
     _legend(ax, 1)
     return ax
+
+
+def _distinct_groups(lattice: "Lattice", couplings: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks (n_bonds,) of the groups of bonds by their names, where each has one coupling of its own and not all are the same."""
+    found = {group: np.zeros(len(couplings), bool) for group in lattice.groups}
+    for number, group in enumerate(lattice.groups):
+        found[group][: len(lattice.bond_groups)] = lattice.bond_groups == number
+    values = [couplings[members] for members in found.values() if members.any()]
+    alike = all(np.ptp(part) == 0 for part in values)
+    return found if alike and len({part[0] for part in values}) > 1 else {}
 
 
 def draw_network(params: "DBMParams", ax: "Axes | None" = None) -> "Axes":
@@ -239,9 +262,9 @@ def _draw_sites(ax: "Axes", lattice: "Lattice", field: np.ndarray) -> None:
 
 def _name(lattice: "Lattice") -> str:
     """Such as "square 4 x 4, 16 sites"."""
-    size = " x ".join(map(str, lattice.extent))
+    size = " x ".join(map(str, lattice.size))
     partial = "" if _shown(lattice).all() else f" ({_shown(lattice).sum()} drawn)"
-    return f"{lattice.kind} {size}, {lattice.n_sites} sites{partial}"
+    return f"{lattice.kind.replace('_', ' ')} {size}, {lattice.n_sites} sites{partial}"
 
 
 def _span(values: np.ndarray) -> str:

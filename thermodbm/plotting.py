@@ -200,7 +200,9 @@ def _title(curve: "ThermalCurve") -> str:
     tables = tomllib.loads(curve.config)
     lattice, model = dict(tables.get("lattice", {})), dict(tables.get("model", {}))
     size = " x ".join(map(str, lattice.get("extent", [lattice.get("n_sites", "")])))
-    couplings = [f"{k} = {v:.6g}" if isinstance(v, float | int) else f"{k} by bond" for k, v in model.items() if k != "kind" and v]
+    named = {f"{k}.{g}": x for k, v in model.items() if isinstance(v, Mapping) for g, x in v.items()}
+    single = {k: v for k, v in model.items() if k != "kind" and not isinstance(v, Mapping)}
+    couplings = [f"{k} = {v:.6g}" if isinstance(v, float | int) else f"{k} by bond" for k, v in {**named, **single}.items() if v]
     return ", ".join([f"{model.get('kind', '')} on {lattice.get('kind', '')} {size}", *couplings])
 
 

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -17,11 +18,12 @@ _MODELS = {"heisenberg": heisenberg, "xxz": xxz, "tfim": transverse_field_ising}
 def magnet_from_graph(edges: nx.Graph, model: str = "heisenberg", **couplings: Coupling) -> SpinHamiltonian:
     """A magnet whose bonds are the edges of a graph, J being the attribute J of each edge (1 where there is none).
 
-    With the attribute Jz on edges the model is xxz with delta = Jz/J. Nodes are sites 0 to N - 1, in the order of the graph.
+    With the attribute Jz on edges the model is xxz with delta = Jz/J. Nodes are sites 0 to N - 1, in the order of the graph. The
+    attribute `group` names the group of a bond.
 
     Args:
         model: "heisenberg", "xxz" or "tfim".
-        couplings: further ones, as of the constructors: h, delta, gamma.
+        couplings: further ones, as of the constructors: h, delta, gamma; J, by groups for instance, where edges have none.
 
     Raises:
         InputError: for another model, and for a bond with Jz and no J.
@@ -38,11 +40,22 @@ def magnet_from_graph(edges: nx.Graph, model: str = "heisenberg", **couplings: C
         model, couplings = "xxz", {**couplings, "delta": [_delta(data, J) for (_, _, data), J in zip(bonds, exchange, strict=True)]}
     if model not in _MODELS:
         raise InputError("model", expected=" | ".join(_MODELS), found=model)
-    return _MODELS[model](graph(len(number), [(i, j) for i, j, _ in bonds]), exchange, **couplings)
+    grouped = [(i, j, data["group"]) if "group" in data else (i, j) for i, j, data in bonds]
+    if "J" in couplings and not any("J" in data for _, _, data in bonds):
+        exchange = couplings.pop("J")
+    return _MODELS[model](graph(len(number), grouped), exchange, **couplings)
 
 
-def magnet_from_csv(path: str | Path, model: str = "heisenberg", **couplings: Coupling) -> SpinHamiltonian:
-    """A magnet from a table of bonds: a header naming i, j, J and, if it is an xxz magnet, Jz; sites count from 0.
+class Bonds(NamedTuple):
+    """A table of bonds."""
+
+    n_sites: int  # up to the last that has a bond
+    edges: list[tuple[int, int] | tuple[int, int, str]]  # with groups, where there is such a column
+    couplings: dict[str, list[float]]  # J and delta = Jz/J of every bond, where there are such columns
+
+
+def read_bonds(path: str | Path) -> Bonds:
+    """A table of bonds: a header naming i, j and any of J, Jz (beside J) and group; sites count from 0.
 
     Raises:
         InputError: for a file that cannot be read, columns that are missing, and rows that are no bonds, naming the line.
@@ -51,28 +64,48 @@ def magnet_from_csv(path: str | Path, model: str = "heisenberg", **couplings: Co
         rows = list(csv.DictReader(Path(path).read_text().splitlines(), skipinitialspace=True))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), expected="a readable table of bonds", found=str(error)) from None
-    edges = nx.Graph()
-    ends = [_row(path, line, row) for line, row in enumerate(rows, start=2)]
-    edges.add_nodes_from(range(1 + max((max(i, j) for i, j, _ in ends), default=0)))
-    for line, (i, j, data) in enumerate(ends, start=2):
-        if edges.has_edge(i, j):
+    columns = set(rows[0]) - {None} if rows else {"i", "j", "J"}
+    alone = not columns & {"J", "group"} or ("Jz" in columns and "J" not in columns)
+    if alone or not {"i", "j"} <= columns <= {"i", "j", "J", "Jz", "group"}:
+        expected = "columns i, j, J or group, and perhaps Jz beside J"
+        raise InputError(f"{path}, line 1", expected=expected, found=", ".join(map(str, rows[0])))
+    found = [_row(f"{path}, line {line}", row, columns) for line, row in enumerate(rows, start=2)]
+    first: dict[frozenset[int], int] = {}
+    for line, (i, j, *_) in enumerate(found, start=2):
+        if first.setdefault(frozenset((i, j)), line) != line:
             raise InputError(f"{path}, line {line}", expected="each bond once", found=f"{i}, {j} again")
-        edges.add_edge(i, j, **data)
-    return magnet_from_graph(edges, model, **couplings)
+    edges = [(i, j, group) if "group" in columns else (i, j) for i, j, _, group in found]
+    couplings = {"J": [data["J"] for _, _, data, _ in found]} if "J" in columns else {}
+    if "Jz" in columns:
+        couplings["delta"] = [_delta(data, data["J"]) for _, _, data, _ in found]
+    return Bonds(1 + max((max(i, j) for i, j, *_ in found), default=0), edges, couplings)
 
 
-def _row(path: str | Path, line: int, row: Mapping[str, str]) -> tuple[int, int, dict[str, float]]:
-    where = f"{path}, line {line}"
-    if not {"i", "j", "J"} <= row.keys():
-        raise InputError(where, expected="columns i, j, J and perhaps Jz", found=", ".join(map(str, row)))
+def magnet_from_csv(path: str | Path, model: str = "heisenberg", **couplings: Coupling) -> SpinHamiltonian:
+    """A magnet from a table of bonds: a header naming i, j and any of J, Jz (then it is an xxz magnet) and group, by which couplings may be
+    given where there is no J; sites count from 0.
+
+    Raises:
+        InputError: as `read_bonds`, and for couplings that are given twice.
+    """
+    table = read_bonds(path)
+    if twice := sorted(set(table.couplings) & set(couplings)):
+        raise InputError(twice[0], expected=f"the column of {path} or an argument", found="both")
+    model = "xxz" if "delta" in table.couplings else model
+    if model not in _MODELS:
+        raise InputError("model", expected=" | ".join(_MODELS), found=model)
+    return _MODELS[model](graph(table.n_sites, table.edges), **table.couplings, **couplings)
+
+
+def _row(where: str, row: Mapping[str, str], columns: set[str]) -> tuple[int, int, dict[str, float], str]:
     try:
         i, j = int(row["i"]), int(row["j"])
-        data = {name: float(row[name]) for name in ("J", "Jz") if row.get(name) not in (None, "")}
+        data = {"J": 1.0} | {name: float(row[name]) for name in ("J", "Jz") if row.get(name) not in (None, "")}
     except (TypeError, ValueError):
         raise InputError(where, expected="two site numbers and exchange constants", found=dict(row)) from None
     if min(i, j) < 0 or not np.isfinite(list(data.values())).all():
         raise InputError(where, expected="two sites from 0 and finite exchange constants", found=dict(row))
-    return i, j, data
+    return i, j, data, (row.get("group") or "").strip()
 
 
 def _delta(data: Mapping[str, float], J: float) -> float:

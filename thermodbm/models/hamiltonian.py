@@ -127,9 +127,9 @@ def _of_bonds(name: str, value: Coupling, lattice: Lattice) -> jax.Array | np.nd
         raise InputError(f"model.{name}", expected="a number or one per bond: the edges have no groups", found=dict(value), hint=hint)
     if set(value) != set(groups):
         missing, unknown = [g for g in groups if g not in value], [str(g) for g in value if g not in groups]
-        found = " and ".join([*([f"no {', '.join(missing)}"] if missing else []), *([f"the unknown {', '.join(unknown)}"] if unknown else [])])
-        kind = lattice.kind.replace("_", " ")
-        raise InputError(f"model.{name}", expected=f"a number for each group of bonds of a {kind}: {', '.join(groups)}", found=found)
+        found = [f"{word} {', '.join(names)}" for word, names in (("no", missing), ("the unknown", unknown)) if names]
+        expected = f"a number for each group of bonds of a {lattice.kind.replace('_', ' ')}: {', '.join(groups)}"
+        raise InputError(f"model.{name}", expected=expected, found=" and ".join(found))
     parts = [_leaf(f"{name}.{group}", value[group], 1, "group") for group in groups]
     return (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)[lattice.bond_groups]
 

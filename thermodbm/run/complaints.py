@@ -14,6 +14,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "a string",
     "tuple_type": "a list",
+    "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
     "finite_number": "a finite number",

@@ -143,7 +143,7 @@ def is_ratio(name: str) -> bool:
 
 
 def flat(couplings: Mapping[str, Any], lattice: Lattice, names: Sequence[str]) -> Couplings:
-    """Those of [model] by the names of parameters: one for each group of bonds where they are given so, or some of `names` are of groups."""
+    """Those of [model] by the names of parameters: one for each group of bonds where they are given so, or `names` are of groups."""
     found: Couplings = {}
     for name, value in couplings.items():
         if not isinstance(value, Mapping) and np.ndim(value) == 0 and any(n.startswith(f"{name}.") for n in names):
