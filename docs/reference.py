@@ -20,11 +20,11 @@ def config_reference() -> str:
         "A run is a TOML file; unknown keys are errors. This page is made from the options of the program. "
         "`thermodbm validate CONFIG.toml` prints a config with every default filled in.",
         "## `[lattice]`",
-        "`kind` is `chain`, `dimer_chain`, `ladder`, `square`, `triangular`, `honeycomb`, `kagome`, `cubic`, with `extent` (unit cells "
-        "along each axis; rungs of a ladder, which has two legs) and `periodic` (one flag or one per axis, default `true`); or `graph`, with "
-        "`n_sites` and `edges`, a list of pairs of sites with or without the name of a group as a third entry. In place of edges "
-        '`bonds = "bonds.csv"`, counted from the folder of the config, is a table with columns `i`, `j` and any of `J`, `Jz` and `group`; a '
-        "result holds its content, not its name.",
+        "`kind` is `chain`, `dimer_chain`, `ladder`, `square`, `triangular`, `honeycomb`, `kagome`, `cubic`, with `extent` (unit "
+        "cells along each axis; rungs of a ladder, which has two legs) and `periodic` (one flag or one per axis, default `true`); or "
+        "`graph`, with `n_sites` and `edges`, a list of pairs of sites with or without the name of a group as a third entry. In place of edges "
+        '`bonds = "bonds.csv"`, counted from the folder of the config, is a table with columns `i`, `j` and any of `J`, `Jz`, `group`; '
+        "a result holds its content, not its name.",
         "Bonds between nearest neighbours have groups:",
         _groups(),
         "## `[model]`",
