@@ -22,9 +22,9 @@ def config_reference() -> str:
         "## `[lattice]`",
         "`kind` is `chain`, `dimer_chain`, `ladder`, `square`, `triangular`, `honeycomb`, `kagome`, `cubic`, with `extent` (unit "
         "cells along each axis; rungs of a ladder, which has two legs) and `periodic` (one flag or one per axis, default `true`); or "
-        "`graph`, with `n_sites` and `edges`, a list of pairs of sites with or without the name of a group as a third entry. In place of edges "
-        '`bonds = "bonds.csv"`, counted from the folder of the config, is a table with columns `i`, `j` and any of `J`, `Jz`, `group`; '
-        "a result holds its content, not its name.",
+        "`graph`, with `n_sites` and `edges`, a list of pairs of sites with or without the name of a group as a third entry. In place of "
+        'edges `bonds = "bonds.csv"`, counted from the folder of the config, is a table with columns `i`, `j` and any of `J`, '
+        "`Jz`, `group`; a result holds its content, not its name.",
         "Bonds between nearest neighbours have groups:",
         _groups(),
         "## `[model]`",
@@ -34,6 +34,9 @@ def config_reference() -> str:
         "## `[temperature]`",
         "Either `T` or `beta`: a list, or a table of `start`, `stop`, `num` and `spacing` (`log`, the default, or `linear`). `T = inf` and "
         "`beta = 0` are answered by what is known there.",
+        "## `[scan]`",
+        "One field or coupling with a list of values, or `start`, `stop` and `num`: `h = [0.0, 0.5]`, `J.rung = { start = 0.5, "
+        "stop = 1.5, num = 11 }`. All temperatures are visited at each of them; what is scanned does not stand in `[model]`.",
         "## `[sampling]`",
         *_options(SamplingOptions, written),
     ]

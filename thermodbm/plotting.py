@@ -36,7 +36,8 @@ def plot_curves(
     limits: bool = False,
     observables: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Lay curves over each other, one panel per scalar observable.
+    """Lay curves over each other, one panel per scalar observable: against the temperature, or against what is scanned, a colour for each
+    temperature.
 
     Temperatures and energies are in units of the exchange coupling where that is one number, the same for all bonds.
 
@@ -50,7 +51,7 @@ def plot_curves(
         The axes, one per observable; `axes[0].figure` is the figure.
 
     Raises:
-        InputError: if no curve has any of the observables, or one is not known here.
+        InputError: if no curve has any of the observables, or one is not known here; and for scans of several quantities.
     """
     labels = [curve.method for curve in curves] if labels is None else labels
     if unknown := set(observables or ()) - set(_SCALARS):
@@ -62,21 +63,29 @@ def plot_curves(
     figure, axes = _canvas(len(names))
     units = {_unit(curve)[1] for curve in curves}
     symbol = units.pop() if len(units) == 1 else ""
-    if exact:
+    scan = _scanned(curves)
+    if exact and not scan:
         _draw_exact(axes, names, curves)
-    if limits:
+    if limits and not scan:
         _draw_limits(axes, names, curves)
     for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-        _draw_points(axes, names, curve, label, number)
+        if scan:
+            _draw_scan(axes, names, curve, label, number, exact)
+        else:
+            _draw_points(axes, names, curve, label, number)
     temperatures = np.concatenate([_finite(curve.temperature) for curve in curves])
+    per = f"\\,/\\,{symbol}" if symbol else ""
     for ax, name in zip(axes, names, strict=True):
         known = _SCALARS[name]
-        unit = {1: f"\\,/\\,{symbol}", 0: "", -1: f"\\cdot {symbol}"}[known.unit] if symbol else ""
+        unit = {1: per, 0: "", -1: f"\\cdot {symbol}"}[known.unit] if symbol else ""
         ax.set_title(known.words, fontsize=10)
         ax.set_ylabel(f"${known.symbol}{unit}$")
-        ax.set_xlabel(f"$T\\,/\\,{symbol}$" if symbol else "$T$  ($k_B = 1$)")
-        if temperatures.max() > 8 * temperatures.min():
-            _logarithmic(ax)
+        if scan:
+            ax.set_xlabel(f"{scan}${per}$" if symbol and not scan.startswith("delta") else scan)
+        else:
+            ax.set_xlabel(f"$T{per}$" if symbol else "$T$  ($k_B = 1$)")
+            if temperatures.max() > 8 * temperatures.min():
+                _logarithmic(ax)
         ax.grid(alpha=0.25, linewidth=0.6)
     entries = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside upper right", ncols=_legend_columns(entries, len(axes)), frameon=False)
@@ -102,6 +111,39 @@ def _draw_points(axes: np.ndarray, names: Sequence[str], curve: "ThermalCurve", 
         ):
             if chosen.any():
                 ax.errorbar(T[chosen], mean[chosen], error[chosen], label=text, color=color, **style)
+
+
+def _scanned(curves: Sequence["ThermalCurve"]) -> str:
+    """What all curves scan, or nothing."""
+    names = {name for curve in curves for name in curve.scan or ("",)}
+    if len(names) > 1:
+        found = " and ".join(f"a scan of {name}" if name else "none" for name in sorted(names))
+        raise InputError("curves", expected="scans of one field or coupling, or none", found=found)
+    return names.pop()
+
+
+def _draw_scan(axes: np.ndarray, names: Sequence[str], curve: "ThermalCurve", label: str, number: int, exact: bool) -> None:
+    """Points against what is scanned, a colour for each temperature; exact values at the same points, joined by lines."""
+    ((scanned, values),), (scale, _) = curve.scan.items(), _unit(curve)
+    values = values if scanned.startswith("delta") else values / scale
+    temperatures = np.unique(_finite(curve.temperature))
+    known = [exact_curve(part.hamiltonian, 1 / temperatures) if exact and _solvable(part.hamiltonian) else {} for part in curve.sweeps]
+    style = {"marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": "none", "linestyle": "none", "markersize": 5, "capsize": 2}
+    for k, temperature in enumerate(temperatures):
+        here, color = curve.temperature == temperature, _COLORS[k % len(_COLORS)]
+        order = np.argsort(values[here], kind="stable")
+        text = label if len(temperatures) == 1 else f"{label}, T = {temperature / scale:.4g}"
+        for ax, name in zip(axes, names, strict=True):
+            if name not in curve.observables:
+                continue
+            factor, estimate = scale ** -_SCALARS[name].unit, curve.observables[name]
+            for chosen, shade, words in ((here & curve.trusted, color, text), (here & ~curve.trusted, _DOUBTFUL, f"{label}: do not trust")):
+                if chosen.any():
+                    mean, error = estimate.mean[chosen] * factor, estimate.error[chosen] * factor
+                    ax.errorbar(values[chosen], mean, error, label=words, color=shade, **style)
+            if all(name in of for of in known):
+                line = np.array([of[name][k] for of in known])[order] * factor
+                ax.plot(values[here][order], line, color="0.35", linewidth=1.0, zorder=1, label="exact solution")
 
 
 def _zero(name: str, curves: Sequence["ThermalCurve"]) -> bool:

@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from thermodbm.models import Lattice, SpinHamiltonian, graph, make_lattice
 from thermodbm.models.parameters import Parameter, parameters
 from thermodbm.run.bond_table import with_bonds
 from thermodbm.run.complaints import input_error
+from thermodbm.run.scan import scanned
 from thermodbm.run.sections import BY_NAME, MAX_SITES, METHODS, MODELS, Document, FitSection, Range, Temperature
 
 
@@ -34,6 +35,13 @@ class RunConfig:
     sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
     response: tuple[Parameter, ...] = ()  # in which all is differentiated
     fit: FitSection | None = None  # what `thermodbm fit` varies; runs look past it
+    scan: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> (n_T,) value at each of the temperatures
+    parts: tuple["RunConfig", ...] = ()  # of a scan, one for each value; all else above but temperatures and betas is of the first
+
+    @property
+    def sweeps(self) -> tuple["RunConfig", ...]:
+        """One config for each value of a scan, or this one; their temperatures follow each other."""
+        return self.parts or (self,)
 
     @property
     def method_kind(self) -> str:
@@ -138,6 +146,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         InputError: for anything wrong, naming the key.
     """
+    if data.get("scan") is not None:
+        return scanned(data, parse_config)
     data = dict(data)
     for optional in ("method", "sampling", "output"):
         data.setdefault(optional, {})
@@ -153,7 +163,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sections = document.model_dump()
     hamiltonian = _hamiltonian(sections)
     temperatures, betas = _temperatures(document.temperature)
-    del sections["fit"]
+    del sections["fit"], sections["scan"]
     response = _response(hamiltonian, document.method.kind, sections)
     kind = "beta" if document.temperature.T is None else "T"
     sections["temperature"] = {kind: tuple((betas if kind == "beta" else temperatures).tolist())}

@@ -65,6 +65,10 @@ def check_machine(config: RunConfig, available: float | None = None) -> None:
         InputError: naming the coldest temperature.
     """
     available = _physical_memory() if available is None else available
+    if config.scan:
+        for part in config.sweeps:
+            check_machine(part, available)
+        return
     if isinstance(config.method, TypicalOptions):
         size = _typical_size(config)
         if size.n_bytes > available:
@@ -89,6 +93,9 @@ def check_machine(config: RunConfig, available: float | None = None) -> None:
 
 def describe_cost(config: RunConfig) -> list[str]:
     """Lines of text: size of the problem, and what the method will set up."""
+    if config.scan:
+        head = f"{len(config.sweeps)} values of {', '.join(config.scan)}, {len(config.betas)} points in all; of the first value:"
+        return [head, *describe_cost(config.sweeps[0])]
     lines = [f"{config.hamiltonian.n_sites} sites, {len(config.hamiltonian.bonds)} bonds, {len(config.betas)} temperatures"]
     if isinstance(config.method, DeterministicOptions):
         return lines + _describe_deterministic(config)

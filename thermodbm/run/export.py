@@ -19,11 +19,11 @@ _QUALITY = ("tau_int", "r_hat", "n_eff")
 
 
 def scalar_columns(curve: "ThermalCurve") -> dict[str, np.ndarray]:
-    """temperature, beta, then every scalar observable and its error in the order of the registry and others behind, then diagnostics by
-    name: the same columns in the same order for all files of a method."""
+    """temperature, beta, what is scanned, then every scalar observable and its error in the order of the registry and others behind, then
+    diagnostics by name: the same columns in the same order for all files of a method."""
     order = {name: k for k, name in enumerate(OBSERVABLES)}
     names = sorted(curve.observables, key=lambda name: (order.get(name, len(order)), name if name not in order else ""))
-    columns = {"temperature": curve.temperature, "beta": curve.beta}
+    columns = {"temperature": curve.temperature, "beta": curve.beta, **curve.scan}
     for name in names:
         columns |= {name: curve.observables[name].mean, f"{name}_error": curve.observables[name].error}
     columns |= dict(sorted(curve.diagnostics.items()))
@@ -58,6 +58,7 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
         "temperature": ("temperature", curve.temperature, {"units": "J"}),
         "beta": ("temperature", curve.beta, {"units": "1/J"}),
         "distance": ("site", lattice.distances),
+        **{name: ("temperature", values, {"role": "scan"}) for name, values in curve.scan.items()},
     }
     if lattice.wavevectors is not None:
         coordinates["momentum"] = (("wavevector", "component"), lattice.wavevectors)
@@ -84,6 +85,7 @@ def from_xarray(dataset: "xarray.Dataset") -> dict[str, Any]:
             "seed": int(dataset.attrs["seed"]),
             "finished": bool(dataset.attrs["finished"]),
             "wall_time": float(dataset.attrs["wall_time_s"]),
+            "scan": {name: x.values for name, x in dataset.coords.items() if x.attrs.get("role") == "scan"},
         }
     except KeyError as error:
         raise InputError("dataset", expected="one that ThermalCurve.to_xarray made", found=f"none of {error}") from None

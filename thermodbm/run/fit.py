@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thermodbm.errors import InputError
+from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
-from thermodbm.run.fit_model import BACKGROUND, FitModel, flat, is_ratio, source_of
+from thermodbm.run.fit_model import BACKGROUND, FitModel, is_ratio, source_of
 from thermodbm.run.fit_units import resolved, scales
 from thermodbm.run.sections import MODELS, FitSection
 
@@ -104,10 +105,12 @@ def fit(data: str | Path | Sequence[str | Path], config: str | Path | Mapping[st
 
 def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSection]:
     section = config.fit
+    if config.scan:
+        raise InputError("scan", expected="no [scan] in a fit, which takes fields from the data", found="[scan]")
     if section is None:
         raise InputError("fit", expected="a section [fit.parameters] with a start for each parameter", found="none")
     given = {n: v for n, v in config.sections["model"].items() if n != "kind"}
-    couplings = flat(given, config.hamiltonian.lattice, list(section.parameters))
+    couplings = flat(given, config.hamiltonian.lattice.groups, list(section.parameters))
     named = (*parameter_names(config.hamiltonian), *group_names(config.hamiltonian))
     allowed = [*(n for n in named if n != BETA), *BACKGROUND]
     for where, names in (("parameters", section.parameters), ("fixed", section.fixed)):

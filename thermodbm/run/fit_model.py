@@ -11,6 +11,7 @@ from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodO
 from thermodbm.exact import exact_solver
 from thermodbm.exact.response import response_solver
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
+from thermodbm.models.names import nested
 from thermodbm.models.parameters import parameters
 from thermodbm.run.fit_data import Points
 from thermodbm.run.fit_units import Scales
@@ -140,32 +141,6 @@ class FitModel:
 def is_ratio(name: str) -> bool:
     """Whether a coupling has no unit: delta, or that of a group of bonds."""
     return name.partition(".")[0] == "delta"
-
-
-def flat(couplings: Mapping[str, Any], lattice: Lattice, names: Sequence[str]) -> Couplings:
-    """Those of [model] by the names of parameters: one for each group of bonds where they are given so, or `names` are of groups."""
-    found: Couplings = {}
-    for name, value in couplings.items():
-        if not isinstance(value, Mapping) and np.ndim(value) == 0 and any(n.startswith(f"{name}.") for n in names):
-            value = dict.fromkeys(lattice.groups, value)
-        found |= {f"{name}.{group}": v for group, v in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flat`.
-
-    >>> nested({"J.leg": 1.0, "J.rung": 0.5, "h": 0.0})
-    {'J': {'leg': 1.0, 'rung': 0.5}, 'h': 0.0}
-    """
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        base, dot, group = name.partition(".")
-        if dot:
-            found.setdefault(base, {})[group] = value
-        else:
-            found[base] = value
-    return found
 
 
 def _key(field: float) -> float | None:

@@ -19,8 +19,8 @@ with warnings.catch_warnings():
 class Progress:
     """What the runner tells: which temperature it starts, and how far it is after each chunk of work. This one keeps quiet."""
 
-    def start(self, temperature: float) -> None:
-        """A new temperature."""
+    def start(self, temperature: float, where: str = "") -> None:
+        """A new temperature; `where` tells the value of a scan, "h = 0.5, "."""
 
     def update(self, info: Info) -> None:
         """A chunk of work is done; `info.point` is there when the temperature is finished."""
@@ -48,10 +48,10 @@ class Reporter(Progress):
         if self.bar is not None:
             self.bar.close()
 
-    def start(self, temperature: float) -> None:
+    def start(self, temperature: float, where: str = "") -> None:
         self.n_started += 1
         self.since = self.spoke = time.monotonic()
-        self.heading = f"[{self.n_started}/{self.n_temperatures}] T = {temperature:.5g}"
+        self.heading = f"[{self.n_started}/{self.n_temperatures}] {where}T = {temperature:.5g}"
         self.info = Info(0.0, "starting", None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TqdmWarning)

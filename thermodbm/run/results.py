@@ -18,12 +18,12 @@ from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
 from thermodbm.models.observables import OBSERVABLES, Observable
 from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_fit, read_tree, write_file, write_fit, write_tree
+from thermodbm.run.sweeps import split
 
 if TYPE_CHECKING:
     import pandas
     import xarray
 
-    from thermodbm.evolve.method import Point
     from thermodbm.models import SpinHamiltonian
 
 FORMAT_VERSION = 1
@@ -55,15 +55,20 @@ class ThermalCurve:
     finished: bool = True
     wall_time: float = 0.0  # seconds
     response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
-
     fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
+    scan: Mapping[str, np.ndarray] = field(default_factory=dict)  # name of a field or coupling -> its value at each point (n_T,)
 
     @property
     def hamiltonian(self) -> "SpinHamiltonian":
-        """The Hamiltonian, rebuilt from `config`."""
+        """The Hamiltonian, rebuilt from `config`; of a scan that of its first value (`sweeps` has all)."""
         from thermodbm.run.config import parse_config  # imports JAX, which a table can do without
 
         return parse_config(tomllib.loads(self.config)).hamiltonian
+
+    @property
+    def sweeps(self) -> "list[ThermalCurve]":
+        """The curves of the values of a scan, each as if it had been run by itself; the curve alone where there is no scan."""
+        return split(self)
 
     @property
     def derivatives(self) -> dict[tuple[str, str], Estimate]:
@@ -101,10 +106,12 @@ class ThermalCurve:
     def warnings(self) -> list[str]:
         """A sentence for every reason not to trust some temperatures, which it names."""
         concerned: dict[str, list[str]] = {}
-        for T, doubt in zip(self.temperature, self.doubts, strict=True):
+        at = [" ".join(f"{name} = {values[t]:.4g}," for name, values in self.scan.items()) for t in range(len(self.beta))]
+        for where, T, doubt in zip(at, self.temperature, self.doubts, strict=True):
             for sentence in doubt.sentences():
-                concerned.setdefault(sentence, []).append(f"{T:.4g}")
-        return [f"T = {', '.join(temperatures)}: {sentence}" for sentence, temperatures in concerned.items()]
+                concerned.setdefault(sentence, []).append(f"({where} T = {T:.4g})" if where else f"{T:.4g}")
+        head = "At" if self.scan else "T ="
+        return [f"{head} {', '.join(points)}: {sentence}" for sentence, points in concerned.items()]
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write the curve to an HDF5 file, atomically: a reader, or a kill at any moment, finds the old file or the new one.
@@ -178,17 +185,27 @@ class ThermalCurve:
         }
         doubts = self.doubts
         doubtful = any(doubts)
-        rows = [["T", *scalars, *limits, *(["doubts"] if doubtful else [])]]
+        rows = [[*self.scan, "T", *scalars, *limits, *(["doubts"] if doubtful else [])]]
         for t, temperature in enumerate(self.temperature):
             estimates = [shorthand(e.mean[t], e.error[t]) for e in scalars.values()]
             words = ["+".join(doubt.name.lower() for doubt in doubts[t]) or "-"] if doubtful else []
-            rows.append([f"{temperature:.6g}", *estimates, *(f"{values[t]:.3g}" for values in limits.values()), *words])
+            rows.append(
+                [
+                    *(f"{x[t]:.6g}" for x in self.scan.values()),
+                    f"{temperature:.6g}",
+                    *estimates,
+                    *(f"{values[t]:.3g}" for values in limits.values()),
+                    *words,
+                ]
+            )
         return rows
 
     def __repr__(self) -> str:
         state = "" if self.finished else f", {self.done.sum()} of them finished"
         span = f"T = {self.temperature.min():.4g} to {self.temperature.max():.4g}"
-        return f"ThermalCurve({self.method}, {len(self.beta)} temperatures{state}, {span}: {', '.join(self.observables)})"
+        scan = "".join(f", {name} = {values.min():.4g} to {values.max():.4g}" for name, values in self.scan.items())
+        points = "points" if self.scan else "temperatures"
+        return f"ThermalCurve({self.method}, {len(self.beta)} {points}{state}, {span}{scan}: {', '.join(self.observables)})"
 
     def _repr_html_(self) -> str:
         head, *rows = [[html.escape(cell) for cell in row] for row in self.table()]
@@ -240,39 +257,6 @@ def shorthand(mean: float, error: float) -> str:
     return f"{ufloat(mean, error):.1uS}"
 
 
-def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
-    """The `observables`, `diagnostics` and `network` of a curve from its points, None where a temperature is not finished."""
-
-    def union(tables: list[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
-        names = dict.fromkeys(name for table in tables if table for name in table)
-        return {name: [(table or {}).get(name) for table in tables] for name in names}
-
-    def joined(tables: list[Mapping[str, Estimate] | None]) -> dict[str, Estimate]:
-        columns = union(tables)
-        return {n: Estimate(*(_stack([e and getattr(e, f) for e in column]) for f in Estimate._fields)) for n, column in columns.items()}
-
-    differentiated = dict.fromkeys(name for p in points if p for name in p.response)
-    return {
-        "observables": joined([p and p.observables for p in points]),
-        "response": {name: joined([p and p.response.get(name) for p in points]) for name in differentiated},
-        "diagnostics": {name: _stack(column) for name, column in union([p and p.diagnostics for p in points]).items()},
-        "network": tuple({n: np.asarray(w) for n, w in p.network.items()} if p else {} for p in points),
-    }
-
-
-def _stack(values: list[Any]) -> np.ndarray | None:
-    """Arrays of one rank as one array with a leading axis; NaN where one is missing (None) or shorter; None if all are missing."""
-    arrays = [None if v is None else np.asarray(v, float) for v in values]
-    shapes = [a.shape for a in arrays if a is not None]
-    if not shapes:
-        return None
-    full = np.full((len(arrays), *np.max(shapes, axis=0).astype(int)), np.nan)
-    for t, array in enumerate(arrays):
-        if array is not None:
-            full[(t, *(slice(n) for n in array.shape))] = array
-    return full
-
-
 def write_curve(curve: ThermalCurve, path: Path, checkpoint: Tree | None = None) -> None:
     """Write a curve over whatever stands there.
 
@@ -297,6 +281,8 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
         wall_time_s=float(curve.wall_time),
     )
     file["temperature"], file["beta"] = curve.temperature, curve.beta
+    for name, values in curve.scan.items():
+        file[f"scan/{name}"] = values
     for group in ("observables", "diagnostics", "network"):
         file.create_group(group, track_order=True)
     for name, estimate in curve.observables.items():
@@ -362,4 +348,5 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         wall_time=float(attributes["wall_time_s"]),
         response=response,
         fit=read_fit(file["fit"], size) if "fit" in file else None,
+        scan={name: array(values, n) for name, values in file.get("scan", {}).items()},
     )

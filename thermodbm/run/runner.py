@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
-from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.user import check_observables
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
-from thermodbm.evolve.method import Point, ThermalMethod
+from thermodbm.evolve.method import Info, State, ThermalMethod
 from thermodbm.evolve.options import (
     DeterministicOptions,
     ExactOptions,
@@ -28,11 +29,12 @@ from thermodbm.evolve.options import (
     TypicalOptions,
     VariationalOptions,
 )
-from thermodbm.exact.infinite_temperature import infinite_temperature
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
-from thermodbm.models.parameters import BETA, Parameter
+from thermodbm.models.names import flat, nested
+from thermodbm.models.parameters import Parameter
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
+from thermodbm.run.collect import Joined, curve_of, known_points, next_point
 from thermodbm.run.config import RunConfig, parse_config, plain_options, refuse_ignored
 from thermodbm.run.cost import check_machine
 from thermodbm.run.describe import describe
@@ -40,7 +42,7 @@ from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.output import reserve
 from thermodbm.run.progress import Progress, Reporter
-from thermodbm.run.results import ThermalCurve, collect, write_curve
+from thermodbm.run.results import ThermalCurve, write_curve
 from thermodbm.run.sections import METHODS
 
 if TYPE_CHECKING:
@@ -128,10 +130,14 @@ def run(
     """
     resumable = method is None
     progress = progress or Progress()
-    method = method or make_method(config.hamiltonian, config.method, config.sampling, comm, config.betas, None, config.response)
-    key = jax.random.key(config.sampling.seed)
-    at = begin or Checkpoint(_known(config), 0, method.init(jax.random.fold_in(key, 0)), 0.0, 0.0)
-    order = method.order(config.betas).tolist()
+
+    @lru_cache(maxsize=1)  # of the sweep at hand
+    def method_of(number: int) -> ThermalMethod:
+        part = config.sweeps[number]
+        return method or make_method(part.hamiltonian, part.method, part.sampling, comm, part.betas, None, part.response)
+
+    joined: Joined = {}
+    at = begin or first_checkpoint(config, method_of)
     began = time.monotonic() - at.seconds
     if config.output is not None and comm.rank == 0:
         remove_litter(config.output)
@@ -142,15 +148,15 @@ def run(
             if comm.rank == 0:
                 write_curve(replace(curve, wall_time=at.seconds), config.output, tree)
 
-    curve = _curve(config, method, at)
+    curve = curve_of(config, method_of, at, joined)
     record()
     recorded = time.monotonic()
     while not curve.finished:
-        index, visit = order[len(at.points)], jax.random.fold_in(key, len(at.points) + 1)
+        at, index, visit, advance = _begin(config, method_of, at)
         beta, since, point = float(config.betas[index]), time.monotonic() - at.seconds_here, None
-        progress.start(float(config.temperatures[index]))
+        progress.start(float(config.temperatures[index]), where(config, index))
         while point is None:
-            state, info = method.advance(jax.random.fold_in(visit, at.chunk), at.state, beta)
+            state, info = advance(jax.random.fold_in(visit, at.chunk), at.state, beta)
             progress.update(info)
             point, now = info.point, time.monotonic()
             if point is None:
@@ -158,10 +164,10 @@ def run(
             else:
                 trusted = point.diagnostics.get("trusted", 1.0)  # what is not may be lost altogether, and is marked
                 if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
-                    raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
+                    raise NumericsError(f"The estimates at {where(config, index)}T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
-                curve = _curve(config, method, at)
+                curve = curve_of(config, method_of, at, joined)
             due = now - recorded > config.sections["output"]["checkpoint_every"]
             stopping, due = _any(comm, stop(), due)
             if point is not None or stopping or due:
@@ -173,39 +179,33 @@ def run(
     return curve
 
 
+def first_checkpoint(config: RunConfig, method_of: Callable[[int], ThermalMethod]) -> Checkpoint:
+    """Where a run begins."""
+    key = jax.random.key(config.sampling.seed)
+    return Checkpoint(known_points(config), 0, method_of(0).init(jax.random.fold_in(key, 0)), 0.0, 0.0)
+
+
+def _begin(
+    config: RunConfig, method_of: Callable[[int], ThermalMethod], at: Checkpoint
+) -> tuple[Checkpoint, int, jax.Array, Callable[..., tuple[State, Info]]]:
+    """What comes next, with a fresh state where that is another value of a scan: the checkpoint, the number of the temperature, its key and
+    the function that advances there."""
+    key = jax.random.key(config.sampling.seed)
+    number, index, begins = next_point(config, method_of, at.points)
+    method = method_of(number)
+    if number > 0 and begins and at.chunk == 0:
+        at = at._replace(state=method.init(jax.random.fold_in(jax.random.fold_in(key, 0), number)))
+    return at, index, jax.random.fold_in(key, len(at.points) + 1), method.advance
+
+
+def where(config: RunConfig, index: int) -> str:
+    """The value of a scan at a temperature, such as "h = 0.5, "."""
+    return "".join(f"{name} = {values[index]:.5g}, " for name, values in config.scan.items())
+
+
 def _any(comm: Comm, *flags: bool) -> list[bool]:
     """For each flag whether some rank has raised it."""
     return list(flags) if comm.size == 1 else (np.asarray(comm.sum(jnp.asarray(flags, int))) > 0).tolist()
-
-
-def _known(config: RunConfig) -> dict[int, Point]:
-    """Infinite temperature, where it is asked for: no method need visit it."""
-    observables = {name: exact(values) for name, values in infinite_temperature(config.hamiltonian).items()}
-    return {int(index): Point(observables, {"wall_time_s": 0.0}, {}) for index in np.flatnonzero(config.betas == 0)}
-
-
-def _curve(config: RunConfig, method: ThermalMethod, at: Checkpoint) -> ThermalCurve:
-    """The curve so far, with the estimates that join several temperatures."""
-    visited = sorted((i for i in at.points if config.betas[i] > 0), key=lambda index: config.betas[index])
-    joined = method.summarize([at.points[i] for i in visited], config.betas[visited]) if visited else []
-    by_index = dict(zip(visited, joined, strict=True))
-    measured = {name for point in joined for name in point.observables}
-    slopes = {p.name: exact(np.zeros(p.shape)) for p in config.response if p.name != BETA}  # nothing depends on couplings there
-    differentiated = dict.fromkeys(name for point in joined for name in point.response)
-    for index, point in at.points.items():
-        if config.betas[index] == 0:  # known, but of what the method does not measure nothing is said
-            kept = {name: e for name, e in point.observables.items() if name in measured or not measured}
-            by_index[index] = point._replace(observables=kept, response=dict.fromkeys(differentiated, slopes))
-    return ThermalCurve(
-        temperature=config.temperatures,
-        beta=config.betas,
-        **collect([by_index.get(i) for i in range(len(config.betas))]),
-        method=config.method_kind,
-        config=config.text,
-        seed=config.sampling.seed,
-        finished=len(at.points) == len(config.betas),
-        wall_time=at.seconds,
-    )
 
 
 def thermal_curve(
@@ -219,6 +219,7 @@ def thermal_curve(
     params: Any = None,
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     response: Sequence[str] = (),
+    scan: Mapping[str, Any] | None = None,
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -240,6 +241,8 @@ def thermal_curve(
             of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
             run cannot be resumed.
         response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
+        scan: one field or coupling with several values, such as {"h": [0.0, 0.5]}, as in [scan]: all temperatures at each of them, in
+            one curve (`ThermalCurve.scan`, `sweeps`). Observables and modules of one's own do not go with it.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -260,6 +263,11 @@ def thermal_curve(
     data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
     if len(response):
         data["response"] = {"parameters": [response] if isinstance(response, str) else list(response)}
+    if scan is not None:
+        data["scan"] = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in scan.items()}
+        data["model"] = _without_scanned(data["model"], scan)
+        if module is not None or params is not None or observables:
+            raise InputError("scan", expected="no module and no observables of one's own", found="a scan with them")
     if output is not None:
         data["output"] = {"file": str(output)}
     config = refuse_ignored(parse_config(data), data)
@@ -278,6 +286,12 @@ def thermal_curve(
         Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,
     ):
         return run(config, progress=reporter, method=own)
+
+
+def _without_scanned(model: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """[model] without what a scan replaces: the Hamiltonian that is handed over has some value of it."""
+    given = {k: v for k, v in flat(model, (), ()).items() if k not in names}
+    return nested(given)
 
 
 def response(hamiltonian: SpinHamiltonian, *, parameters: Sequence[str], **options: Any) -> dict[str, dict[str, Estimate]]:

@@ -140,6 +140,7 @@ Document = create_model(
     output=(Output, ...),
     response=(Response | None, None),
     fit=(FitSection | None, None),
+    scan=(None, None),  # taken apart before: run/scan.py
 )
 
 BY_NAME = {

@@ -14,7 +14,9 @@ from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, shorthand
 
 def as_text(curve: ThermalCurve) -> str:
     """The table of a curve between a line of what it is and the reasons for doubt."""
-    state = "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} temperatures finished"
+    state = (
+        "finished" if curve.finished else f"{curve.done.sum()} of {len(curve.beta)} {'points' if curve.scan else 'temperatures'} finished"
+    )
     head = f"{curve.method} method, {state}, {curve.wall_time:.1f} s; per site, k_B = 1"
     fitted = [fit_text(curve.fit)] if curve.fit is not None else []
     return "\n\n".join([*fitted, head, columns(curve.table()), *(["\n".join(curve.warnings())] if curve.warnings() else [])])
@@ -30,6 +32,7 @@ def as_dict(curve: ThermalCurve) -> dict[str, Any]:
         "wall_time_s": curve.wall_time,
         "temperature": curve.temperature.tolist(),
         "beta": curve.beta.tolist(),
+        **({"scan": {name: values.tolist() for name, values in curve.scan.items()}} if curve.scan else {}),
         "observables": {
             name: {field: values.tolist() for field, values in estimate._asdict().items() if values is not None}
             for name, estimate in curve.observables.items()
@@ -70,15 +73,21 @@ def as_csv(curve: ThermalCurve) -> str:
 def comparison_dict(comparisons: dict[str, Comparison], alike: bool) -> dict[str, Any]:
     """What `compare --json` prints."""
     details = {name: {f: getattr(c, f).tolist() for f in ("temperature", "a", "b", "error", "pull")} for name, c in comparisons.items()}
+    for name, c in comparisons.items():
+        details[name] |= {"scan": {n: x.tolist() for n, x in c.scan.items()}} if c.scan else {}
     return {"same_model": alike, "summary": _summary(comparisons), "observables": details}
 
 
 def comparison_text(comparisons: dict[str, Comparison], alike: bool) -> str:
     """Pulls of scalar observables by temperature, and a summary of all."""
     scalars = {name: c for name, c in comparisons.items() if c.pull.ndim == 1}
-    temperatures = sorted({t for c in comparisons.values() for t in c.temperature.tolist()})
-    pulls = {name: dict(zip(c.temperature.tolist(), c.pull.tolist(), strict=True)) for name, c in scalars.items()}
-    rows = [["T", *scalars], *([f"{t:.6g}", *(_signed(p.get(t)) for p in pulls.values())] for t in temperatures)]
+    names = [n for c in comparisons.values() for n in c.scan]
+    points = sorted({point for c in comparisons.values() for point in c.points})
+    pulls = {name: dict(zip(c.points, c.pull.tolist(), strict=True)) for name, c in scalars.items()}
+    rows = [
+        [*dict.fromkeys(names), "T", *scalars],
+        *([*(f"{x:.6g}" for x in at), *(_signed(p.get(at)) for p in pulls.values())] for at in points),
+    ]
     totals = [["observable", "values", "largest pull", "chi^2/n", "largest difference"]]
     totals += [
         [n, str(s["n"]), _signed(s["max_pull"])[1:], _signed(s["chi2_per_n"])[1:], f"{s['max_difference']:.2e}"]
