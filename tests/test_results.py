@@ -16,7 +16,7 @@ from thermodbm.run import output
 from thermodbm.run.collect import collect
 from thermodbm.run.config import parse_config
 from thermodbm.run.output import check_output
-from thermodbm.run.results import shorthand
+from thermodbm.run.shorthand import shorthand
 from thermodbm.run.tables import as_text
 
 TEXT = parse_config({"lattice": {"kind": "chain", "extent": [4]}, "model": {"kind": "tfim"}, "temperature": {"T": [1.0, 0.5, 2.0]}}).text

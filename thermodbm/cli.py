@@ -1,4 +1,4 @@
-"""The command line: `thermodbm run | resume | show | plot | compare | fit | validate | doctor`.
+"""The command line: `thermodbm run | resume | extend | merge | show | plot | compare | fit | validate | doctor`.
 
 Commands import what they need when they are called: JAX takes seconds, and a table can do without it.
 """
@@ -6,17 +6,16 @@ Commands import what they need when they are called: JAX takes seconds, and a ta
 import json
 import os
 import re
-import shutil
 import sys
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError, ThermodbmError
-from thermodbm.run.launch import launched, leave
+from thermodbm.run.console import fail, paragraph, say
+from thermodbm.run.launch import launched
 
 if TYPE_CHECKING:
     from thermodbm.run.checkpoint import Checkpoint
@@ -55,25 +54,25 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="thermodbm")
     except Interrupted as error:  # all ranks know, and end by themselves
         if launched()[0] == 0:
-            print(_paragraph(str(error)), file=sys.stderr)
+            print(paragraph(str(error)), file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except ThermodbmError as error:
-        _fail(str(error), error.exit_status)
+        fail(str(error), error.exit_status)
     except MemoryError:
-        _fail("Out of memory. What was finished is in the file. Fewer chains, or larger d_tau, need less.", NumericsError.exit_status)
+        fail("Out of memory. What was finished is in the file. Fewer chains, or larger d_tau, need less.", NumericsError.exit_status)
     except RuntimeError as error:
         if type(error).__name__ != "JaxRuntimeError":
             raise
         first = str(error).splitlines()[0] if str(error) else "no reason given"
         reason = re.sub(r"(\b[^:]+: )\1+", r"\1", first)[:300]  # each layer that an error passes repeats itself
-        _fail(f"The device gave up: {reason.rstrip('. ')}. What was finished is in the file.", NumericsError.exit_status)
+        fail(f"The device gave up: {reason.rstrip('. ')}. What was finished is in the file.", NumericsError.exit_status)
 
 
 def _version(asked: bool) -> None:
     if asked:
         from thermodbm.run.results import program_version
 
-        _print(f"thermodbm {program_version()}")
+        say(f"thermodbm {program_version()}")
         raise typer.Exit
 
 
@@ -127,6 +126,43 @@ def resume(result: ResultFile, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def extend(
+    result: ResultFile,
+    T: Annotated[list[str] | None, typer.Option("--T", metavar="T1,T2,...", help="Temperatures to add; repeatable.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Samples to add at every temperature.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="NEW.h5", help="Leave OUT.h5 as it is.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add temperatures or samples to a finished result: if stopped, the same command goes on."""
+    from thermodbm.run.extend import extend_file, numbers
+
+    extend_file(result, numbers(T or []), samples, output or result, force, _comm(), lambda *run: _run(*run, quiet))
+    if not quiet and launched()[0] == 0:
+        print(f"Written to {output or result}", file=sys.stderr)
+
+
+@app.command()
+def merge(
+    results: Annotated[list[Path], typer.Argument(metavar="A.h5 B.h5 ...", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.h5", show_default=False)],
+    force: Force = False,
+) -> None:
+    """Average results that differ in their seeds, and say how well they agree."""
+    from thermodbm.run import combine, tables
+    from thermodbm.run.output import reserve
+    from thermodbm.run.results import ThermalCurve, write_curve
+    from thermodbm.run.runner import start_jax
+
+    start_jax()
+    merged, agreement = combine.merge([ThermalCurve.load(path) for path in results], [str(path) for path in results])
+    with reserve(output, force):
+        write_curve(merged, output)
+    say(tables.agreement_text(agreement))
+    print(f"Written to {output}", file=sys.stderr)
+
+
+@app.command()
 def validate(config: ConfigFile, output: OutputFile = None, settings: Settings = None, force: Force = False) -> None:
     """Check a config; print it with every default filled in, and what it will cost in time and memory. Runs nothing."""
     from thermodbm.run.cost import check_machine, describe_cost
@@ -144,7 +180,7 @@ def validate(config: ConfigFile, output: OutputFile = None, settings: Settings =
     except InputError as error:
         notes.append(f"{error.found}: `run` will refuse it. {error.hint}")
     comments = "\n".join(f"# {line}" for line in [*notes, "", *describe_cost(resolved)])
-    _print(f"{resolved.text.rstrip()}\n{comments}".replace("# \n", "\n"))
+    say(f"{resolved.text.rstrip()}\n{comments}".replace("# \n", "\n"))
 
 
 @app.command()
@@ -159,9 +195,9 @@ def show(
         raise InputError("show", expected="--json or --csv", found="both")
     curve = ThermalCurve.load(result)
     if as_json:
-        _print(json.dumps(tables.nulls(tables.as_dict(curve)), indent=1, allow_nan=False))
+        say(json.dumps(tables.nulls(tables.as_dict(curve)), indent=1, allow_nan=False))
     else:
-        _print(tables.as_csv(curve) if as_csv else tables.as_text(curve))
+        say(tables.as_csv(curve) if as_csv else tables.as_text(curve))
 
 
 @app.command()
@@ -207,9 +243,9 @@ def compare(
     a, b = ThermalCurve.load(first), ThermalCurve.load(second)
     found, alike = comparison.compare(a, b), comparison.same_model(a, b)
     if as_json:
-        _print(json.dumps(tables.nulls(tables.comparison_dict(found, alike)), indent=1, allow_nan=False))
+        say(json.dumps(tables.nulls(tables.comparison_dict(found, alike)), indent=1, allow_nan=False))
     else:
-        _print(tables.comparison_text(found, alike))
+        say(tables.comparison_text(found, alike))
 
 
 @app.command()
@@ -244,7 +280,7 @@ def fit(
             result.plot().savefig(plot, dpi=150)
         except (OSError, ValueError) as error:
             raise InputError("--plot", expected="a figure that can be written", found=f"{plot} ({error})") from None
-    _print(tables.fit_text(fit_tree(result)))
+    say(tables.fit_text(fit_tree(result)))
     print(f"Written to {target}", file=sys.stderr)
     if not result.converged:
         raise NumericsError(f"The fit did not converge. {target} holds where it ended: begin closer, bound or fix parameters.")
@@ -256,7 +292,7 @@ def doctor() -> None:
     from thermodbm.run.doctor import examine
 
     if (report := examine(_comm())) is not None:
-        _print(report)
+        say(report)
 
 
 def _comm() -> Comm:
@@ -302,22 +338,3 @@ def _run(config: "RunConfig", comm: Comm, begin: "Checkpoint | None", quiet: boo
         runner.run(config, comm, progress, begin=begin, stop=stop)
     if not quiet:
         print(f"Written to {config.output}", file=sys.stderr)
-
-
-def _print(text: str) -> None:
-    """Write to standard output; a reader that closes it early (`| head`) has seen enough."""
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes at exit
-
-
-def _paragraph(message: str) -> str:
-    width = min(100, shutil.get_terminal_size().columns)
-    return textwrap.fill(f"thermodbm: {message}", width, break_long_words=False, break_on_hyphens=False)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    """One paragraph on standard error, and out; under MPI with all ranks."""
-    leave(_paragraph(message), status)

@@ -69,7 +69,7 @@ class FitResult:
         return plot_fit(fit_tree(self))
 
     def __repr__(self) -> str:
-        from thermodbm.run.results import shorthand
+        from thermodbm.run.shorthand import shorthand
 
         values = ", ".join(f"{n} = {shorthand(v, e)}" for n, (v, e) in self.parameters.items())
         return f"FitResult({values}; reduced chi^2 {self.chi2_reduced:.3g} of {self.n_points} points; {self.message})"

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import TqdmWarning
 
 from thermodbm.evolve.method import Info
-from thermodbm.run.results import shorthand
+from thermodbm.run.shorthand import shorthand
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets gets the text bar

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from uncertainties import ufloat
 
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
 from thermodbm.models.observables import OBSERVABLES, Observable
 from thermodbm.run.hdf5 import Tree, flatten, read_array, read_file, read_fit, read_tree, write_file, write_fit, write_tree
+from thermodbm.run.shorthand import shorthand
 from thermodbm.run.sweeps import split
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class ThermalCurve:
     wall_time: float = 0.0  # seconds
     response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
     fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
+    more_seeds: tuple[int, ...] = ()  # of what was added to the curve later
     scan: Mapping[str, np.ndarray] = field(default_factory=dict)  # name of a field or coupling -> its value at each point (n_T,)
 
     @property
@@ -64,6 +65,11 @@ class ThermalCurve:
         from thermodbm.run.config import parse_config  # imports JAX, which a table can do without
 
         return parse_config(tomllib.loads(self.config)).hamiltonian
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds that its samples have come from."""
+        return (self.seed, *self.more_seeds)
 
     @property
     def sweeps(self) -> "list[ThermalCurve]":
@@ -228,35 +234,6 @@ for _observable in OBSERVABLES.values():
     setattr(ThermalCurve, _observable.name, _attribute(_observable))
 
 
-VANISHING, ROUNDING = 1e-10, 1e-14
-"""What is smaller is zero by symmetry: as a sampled value with its error, and as an exact value."""
-
-
-def vanishes(estimate: Estimate) -> bool:
-    """Whether an observable is zero by symmetry at all finished temperatures."""
-    sizes = np.abs(estimate.mean[np.isfinite(estimate.mean)]), estimate.error[np.isfinite(estimate.error)]
-    return all(np.max(x, initial=0.0) < VANISHING for x in sizes)
-
-
-def shorthand(mean: float, error: float) -> str:
-    """A number with its error in the last digit.
-
-    >>> shorthand(-1.271441, 0.00023), shorthand(0.5, 0.0), shorthand(float("nan"), float("nan"))
-    ('-1.2714(2)', '0.5', '-')
-    """
-    if np.isinf(mean):
-        return f"{mean}"
-    if np.isnan(mean):
-        return "-"
-    if max(abs(mean), error) < (VANISHING if error else ROUNDING):
-        return "0"
-    if not 0 <= error < np.inf:
-        return f"{mean:.4g}(?)"
-    if error <= max(1e-12 * abs(mean), 1e-280):  # as good as exact, and beyond what can be written with all its digits
-        return f"{mean:.10g}"
-    return f"{ufloat(mean, error):.1uS}"
-
-
 def write_curve(curve: ThermalCurve, path: Path, checkpoint: Tree | None = None) -> None:
     """Write a curve over whatever stands there.
 
@@ -280,6 +257,8 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
         error_includes_systematic=1,
         wall_time_s=float(curve.wall_time),
     )
+    if curve.more_seeds:
+        file.attrs["seeds"] = np.array(curve.seeds, np.int64)
     file["temperature"], file["beta"] = curve.temperature, curve.beta
     for name, values in curve.scan.items():
         file[f"scan/{name}"] = values
@@ -344,6 +323,7 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         method=str(attributes["method"]),
         config=config,
         seed=int(attributes["seed"]),
+        more_seeds=tuple(map(int, attributes.get("seeds", ())))[1:],
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
         response=response,

@@ -9,7 +9,8 @@ import numpy as np
 
 from thermodbm.run.compare import Comparison
 from thermodbm.run.export import scalar_columns
-from thermodbm.run.results import FORMAT_VERSION, ThermalCurve, shorthand
+from thermodbm.run.results import FORMAT_VERSION, ThermalCurve
+from thermodbm.run.shorthand import shorthand
 
 
 def as_text(curve: ThermalCurve) -> str:
@@ -28,6 +29,7 @@ def as_dict(curve: ThermalCurve) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "method": curve.method,
         "seed": curve.seed,
+        **({"seeds": list(curve.seeds)} if curve.more_seeds else {}),
         "finished": int(curve.finished),
         "wall_time_s": curve.wall_time,
         "temperature": curve.temperature.tolist(),
@@ -95,6 +97,13 @@ def comparison_text(comparisons: dict[str, Comparison], alike: bool) -> str:
     ]
     note = "" if alike else "Note: the two files hold different lattices or models.\n\n"
     return f"{note}(A - B) / combined error\n\n{columns(rows)}\n\n{columns(totals)}"
+
+
+def agreement_text(agreement: Mapping[str, Any]) -> str:
+    """How far merged files scatter about their average."""
+    rows = [["observable", "chi^2", "degrees of freedom", "probability"]]
+    rows += [[name, f"{a.chi2:.1f}", str(a.n), f"{a.p:.2g}"] for name, a in agreement.items()]
+    return columns(rows)
 
 
 def nulls(value: Any) -> Any:
