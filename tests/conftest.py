@@ -98,6 +98,7 @@ SLOW = {
     "test_sampled_derivatives_agree_with_exact_ones[turned from the isotropic point]",
     "test_sampled_derivatives_agree_with_exact_ones[worldlines]",
     "test_sampled_derivatives_in_groups_of_bonds",
+    "test_a_page_does_what_it_says[fits]",
     "test_scans_are_merged_value_by_value",
     "test_temperatures_are_added_in_place[scan]",
     "test_sampled_magnetisation_curves[xxz]",

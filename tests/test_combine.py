@@ -101,7 +101,7 @@ def test_agreement_follows_chi_squared():
 
 def test_files_that_disagree_are_marked():
     a, b = made(1), made(2)
-    wrong = b.observables["energy"]._replace(mean=b.energy.mean + [0.0, 0.3, 0.0])
+    wrong = b.observables["energy"]._replace(mean=b.energy.mean + np.array([0.0, 0.3, 0.0]))
     found, agreement = merge([a, tb.ThermalCurve(**{**vars(b), "observables": {**b.observables, "energy": wrong}})])
     assert agreement["energy"].p < 1e-6 and found.trusted.tolist() == [True, False, True]
 
@@ -170,7 +170,7 @@ def test_temperatures_are_added_in_place(tmp_path, scan):
         truth = exact_curve(part.hamiltonian, 1 / part.temperature[:5])
         assert np.all(np.abs(part.entropy.mean[:5] - truth["entropy"]) < 5 * part.entropy.error[:5])
         assert part.entropy.error[0] < before.entropy.error[0]
-    with pytest.raises(InputError, match="does not have, found 0.7"):
+    with pytest.raises(InputError, match=r"does not have, found 0\.7"):
         combine.part_config(new, [0.7], None, "x.h5")
 
 
