@@ -69,6 +69,7 @@ def test_merged_curves_are_averages_by_samples():
     np.testing.assert_array_equal(found.energy.n_eff, 100)
     np.testing.assert_array_equal(found.diagnostics["n_samples"], 4000)
     assert found.entropy.error[0] < few.entropy.error[0]
+    np.testing.assert_allclose(np.diag(found.covariance["entropy"]["entropy"]), found.entropy.error**2)
     again = made(1, 4000)  # the same error bars: what joins temperatures is made anew
     np.testing.assert_allclose(found.entropy.error, again.entropy.error, rtol=0.3)
     assert set(agreement) == {"energy", "susceptibility", "specific_heat_direct"}
@@ -166,7 +167,10 @@ def test_temperatures_are_added_in_place(tmp_path, scan):
     assert new.finished and len(new.seeds) == 2 and new.done.all()
     hottest = new.temperature == np.inf
     np.testing.assert_allclose(new.entropy.mean[hottest], np.log(2))
+    assert new.covariance["energy"]["entropy"].shape == (6 * n, 6)
     for part, before in zip(new.sweeps, old.sweeps, strict=True):  # and what joins temperatures knows of all
+        np.testing.assert_allclose(np.diag(part.covariance["entropy"]["entropy"]), part.entropy.error**2, atol=1e-12)
+        assert np.all(part.covariance["specific_heat"]["specific_heat"][:, 5] == 0)  # infinite temperature
         truth = exact_curve(part.hamiltonian, 1 / part.temperature[:5])
         assert np.all(np.abs(part.entropy.mean[:5] - truth["entropy"]) < 5 * part.entropy.error[:5])
         assert part.entropy.error[0] < before.entropy.error[0]

@@ -162,3 +162,38 @@ def test_the_command_line_writes_a_file_that_shows_the_fit(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--force"])
     assert end.value.code == 2 and "heat.csv" in capsys.readouterr().err
+
+
+def test_chi_squared_follows_its_distribution_where_errors_of_the_model_are_correlated(tmp_path):
+    """Residuals at the true couplings, of data with noise and of curves whose errors are those of a random covariance between temperatures
+    and two observables: chi^2 of 300 of them has its mean and its variance; with errors alone it has not."""
+    from scipy.stats import kstest
+
+    from thermodbm.run.config import parse_config
+    from thermodbm.run.fit import _model, _Residuals
+    from thermodbm.run.fit_model import Curve
+
+    rng, T = np.random.default_rng(8), np.array([2.0, 3.0, 5.0, 8.0])
+    names, root = ("specific_heat", "entropy"), rng.normal(size=(8, 3)) * 0.02  # of rank three: strongly correlated
+    whole = root @ root.T + 1e-6 * np.eye(8)
+    blocks = {a: {b: whole[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for j, b in enumerate(names)} for i, a in enumerate(names)}
+    exact = exact_curve(tb.heisenberg(RING, J=4.0), 1 / T)
+    data = {"temperature": T}
+    for name in names:
+        data |= {name: exact[name], f"{name}_error": np.full(4, 0.01)}
+    tables = config(units={"specific_heat": "R"}, parameters={"J": {"start": 4.0}})
+    model, section = _model(parse_config(tables | {"temperature": {"T": [1.0]}}), read_points([write(tmp_path / "a.csv", data)]))
+    (chi2, naive), exact_points = ([], []), model.points
+    for _ in range(300):
+        noise = np.linalg.cholesky(whole) @ rng.normal(size=8)
+        values = {name: exact[name] + noise[4 * i : 4 * i + 4] for i, name in enumerate(names)}
+        errors = {name: np.sqrt(np.diag(blocks[name][name])) for name in names}
+        slopes = {name: {"J": np.zeros(4)} for name in names}
+        measured = [p._replace(value=p.value + 0.01 * rng.normal(size=4)) for p in exact_points]
+        for found, covariance in ((chi2, blocks), (naive, {})):
+            curve = Curve(values, errors, slopes, covariance)
+            object.__setattr__(model, "source", lambda *arguments, curve=curve: curve)
+            object.__setattr__(model, "points", measured)
+            found.append(np.sum(_Residuals(model, section).evaluate(np.array([4.0]))[0] ** 2))
+    assert kstest(chi2, "chi2", args=(8,)).pvalue > 1e-3
+    assert kstest(naive, "chi2", args=(8,)).pvalue < 1e-6

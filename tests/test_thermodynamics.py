@@ -5,7 +5,13 @@ import pytest
 from scipy.stats import chi2
 
 from thermodbm.estimate.statistics import Estimate, exact
-from thermodbm.estimate.thermodynamics import _positive, high_temperature_moments, integrate_thermodynamics, lowest_energy
+from thermodbm.estimate.thermodynamics import (
+    _positive,
+    high_temperature_moments,
+    integrate_thermodynamics,
+    join_thermodynamics,
+    lowest_energy,
+)
 from thermodbm.exact import dense_hamiltonian, exact_curve
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 
@@ -210,3 +216,36 @@ def test_one_temperature_and_free_spins():
     free = transverse_field_ising(make_lattice("chain", 4), 0.0, 0.0)
     found = integrate_thermodynamics(free, betas, exact(np.zeros(1)), exact(np.zeros(1)))
     np.testing.assert_allclose(found["entropy"].mean, np.log(2), atol=1e-6)
+
+
+def test_covariances_of_joint_estimates():
+    """Their diagonals are the errors; with energies they are how the estimates follow these; all blocks together are a covariance; and
+    deviations from the exact curve over many draws of the noise are not larger than they say, in no combination of temperatures."""
+    magnet = heisenberg(make_lattice("chain", 8))
+    betas = 1 / np.array([2.0, 0.3, 0.5, 1.0, 0.7])
+    truth, rng, n = exact_curve(magnet, betas), np.random.default_rng(5), len(betas)
+    names = ("energy", "specific_heat", "entropy")
+
+    def drawn():
+        e, c = (truth[name] + sigma * rng.normal(size=n) for name, sigma in (("energy", 3e-3), ("specific_heat", 2e-2)))
+        return Estimate(e, np.full(n, 3e-3)), Estimate(c, np.full(n, 2e-2))
+
+    squares = []
+    for _ in range(40):
+        e, c = drawn()
+        joint = join_thermodynamics(magnet, betas, e, c)
+        block = {**joint.covariance, "energy/energy": np.diag(e.error**2)}
+        whole = np.block([[block[f"{a}/{b}"] if f"{a}/{b}" in block else block[f"{b}/{a}"].T for b in names] for a in names])
+        for name in ("specific_heat", "entropy", "free_energy"):
+            np.testing.assert_allclose(np.sqrt(np.diag(block[f"{name}/{name}"])), joint.estimates[name].error, rtol=1e-9)
+        assert np.linalg.eigvalsh(whole).min() > -1e-3 * np.linalg.eigvalsh(whole).max()
+        found = {"energy": e.mean, **{name: joint.estimates[name].mean for name in names[1:]}}
+        off = np.concatenate([found[name] - truth[name] for name in names])[n:]
+        values, ways = np.linalg.eigh(whole[n:, n:])
+        squares.append((ways.T @ off) ** 2 / values)
+    assert np.mean(squares) < 1 + 5 * np.sqrt(2 / 400)
+    assert np.mean(squares, 0).max() < 1 + 5 * np.sqrt(2 / 40)
+    assert np.mean(squares) > 0.2  # and not much smaller
+    up, down = (join_thermodynamics(magnet, betas, e._replace(mean=e.mean + s * 1e-5 * (np.arange(n) == 1)), c) for s in (1, -1))
+    follows = (up.estimates["entropy"].mean - down.estimates["entropy"].mean) / 2e-5 * e.error[1] ** 2
+    np.testing.assert_allclose(joint.covariance["energy/entropy"][1], follows, atol=0.15 * np.abs(follows).max())

@@ -47,9 +47,21 @@ _MAX_CHECKED = 40  # temperatures at which c >= 0
 _SWEEPS = 5  # of expectation propagation
 
 
+class Joint(NamedTuple):
+    """What all temperatures say together."""
+
+    estimates: dict[str, Estimate]  # entropy, free_energy, specific_heat, (n_T,) each
+    covariance: dict[str, np.ndarray]  # "a/b" of these, and of "energy/a": of the errors of a at each and b at each temperature, (n_T, n_T)
+
+
 def integrate_thermodynamics(
     hamiltonian: SpinHamiltonian, betas: np.ndarray, energy: Estimate, specific_heat: Estimate
 ) -> dict[str, Estimate]:
+    """The estimates of `join_thermodynamics`."""
+    return join_thermodynamics(hamiltonian, betas, energy, specific_heat).estimates
+
+
+def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy: Estimate, specific_heat: Estimate) -> Joint:
     """Entropy, free energy and specific heat per site at every temperature, from all energies and specific heats together.
 
     The specific heat serves as the slope of the energy, c = -beta^2 de/dbeta, wherever it is finite and has an error (zero for exact
@@ -63,7 +75,8 @@ def integrate_thermodynamics(
             a temperature is not finished or not to be trusted. What is wanted there is predicted from the other temperatures.
 
     Returns:
-        entropy, free_energy, specific_heat, (n_T,) each; the same bits for the same arguments.
+        entropy, free_energy, specific_heat, and the covariance of their errors; the same bits for the same arguments. Energies themselves
+        stay as they are: their errors go into the others as far as these follow them, the inequalities being held fixed.
     """
     betas, order = np.sort(np.asarray(betas, float)), np.argsort(betas, kind="stable")
     energy, specific_heat = (Estimate(each.mean[order], each.error[order]) for each in (energy, specific_heat))
@@ -74,7 +87,8 @@ def integrate_thermodynamics(
     e, c = ((each.mean[used] / unit, each.error[used] / unit) for each, used, unit in ((energy, known, w), (specific_heat, slopes, 1.0)))
     data = _Data(known, slopes, *np.concatenate([e, c], axis=1))
     with one_thread():
-        means, errors = _regress(betas * w, third / (2 * w**3) - 1, lowest_energy(hamiltonian) / w, data)
+        means, covariance, gain = _regress(betas * w, third / (2 * w**3) - 1, lowest_energy(hamiltonian) / w, data)
+    n, errors = len(betas), np.sqrt(np.diag(covariance)).reshape(3, -1)
     (s, integral, c), (s_error, integral_error, c_error) = means, errors
     with np.errstate(divide="ignore"):
         f, f_error = (integral - np.log(2)) / betas, np.divide(integral_error, betas, out=np.zeros(len(betas)), where=betas > 0)
@@ -84,7 +98,14 @@ def integrate_thermodynamics(
         "free_energy": (f, f_error),
         "specific_heat": (np.maximum(c, 0), c_error),
     }
-    return {name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}
+    with np.errstate(divide="ignore"):
+        unit = np.concatenate([np.ones(n), np.where(betas > 0, 1 / betas, 0.0), np.ones(n)])
+    blocks = (covariance * unit * unit[:, None]).reshape(3, n, 3, n)
+    with_energy = np.zeros((n, 3 * n))  # of the errors of energies, which are in units of w here, with what follows from them
+    with_energy[known] = w * (gain[:, : known.sum()] * data.errors[: known.sum()] ** 2 * unit[:, None]).T
+    parts = {f"{a}/{b}": blocks[i, :, j][np.ix_(place, place)] for i, a in enumerate(results) for j, b in enumerate(results) if i <= j}
+    parts |= {f"energy/{b}": with_energy.reshape(n, 3, n)[:, j][np.ix_(place, place)] for j, b in enumerate(results)}
+    return Joint({name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}, parts)
 
 
 def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float]:
@@ -138,12 +159,13 @@ class _Normal(NamedTuple):
 
     log_likelihood: np.ndarray  # (K,)
     mean: np.ndarray  # (K, n_u + n_w)
-    variance: np.ndarray  # (K, n_u + n_w)
-    rows: np.ndarray  # (K, n_u, n_u + n_w), covariances of u with everything
+    covariance: np.ndarray  # (K, n_u + n_w, n_u + n_w)
+    gain: np.ndarray  # (K, n_u + n_w, n_data), derivatives of the mean in the data
 
 
-def _regress(x: np.ndarray, a: float, e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray]:
-    """Means and errors, (3, n) each, of s, int_0^x (e / w) dx' and c at ascending x, with e / w not below e_min."""
+def _regress(x: np.ndarray, a: float, e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (3, n) of s, int_0^x (e / w) dx' and c at ascending x, with e / w not below e_min; their covariance (3 n, 3 n) and derivatives
+    in the data (3 n, n_data)."""
     n, z = len(x), _grid(x / (1 + x))
     m, last = len(z), n - 1
     checked = np.unique(np.r_[np.linspace(0, last, min(n, _MAX_CHECKED)).astype(int), n:m])
@@ -165,11 +187,12 @@ def _regress(x: np.ndarray, a: float, e_min: float, data: _Data) -> tuple[np.nda
         asked,
         n_u,
     )
-    mean, variance, log_probability = _cut_off(h.mean + known, h.variance, h.rows, n_u)
+    mean, covariance, gain, log_probability = _cut_off(h.mean + known, h.covariance, h.gain, n_u)
     weight = softmax(_LIKELIHOOD_POWER * (h.log_likelihood + log_probability))
     average = weight @ mean
-    error = np.sqrt(weight @ (variance + (mean - average) ** 2))
-    return average.reshape(3, n), error.reshape(3, n)
+    apart = mean - average
+    total = np.tensordot(weight, covariance, 1) + (apart.T * weight) @ apart
+    return average.reshape(3, n), total, np.tensordot(weight, gain, 1)
 
 
 def _grid(z: np.ndarray) -> np.ndarray:
@@ -237,21 +260,25 @@ def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np
         ):
             left = asked @ one - power * (shrink * u) @ gain  # of the constant, after what the data say about it
             mean = power * (shrink * (y - u * constant)) @ gain + asked @ one * constant
-            rows = power * prior[:n_u] - power**2 * (gain[:, :n_u].T * shrink) @ gain + np.outer(left[:n_u], left) / precision
-            variance = power * np.diag(prior) - power**2 * shrink @ gain**2 + left**2 / precision
-            rows[np.diag_indices(n_u)] = np.maximum(np.diag(rows), 0) + 1e-10 * power * np.diag(prior)[:n_u] + 1e-14  # rounding
-            results.append((likelihood, mean, np.maximum(variance, 0), rows))
+            posterior = power * prior - power**2 * (gain.T * shrink) @ gain + np.outer(left, left) / precision
+            variance = np.maximum(np.diag(posterior), 0)
+            variance[:n_u] += 1e-10 * power * np.diag(prior)[:n_u] + 1e-14  # rounding
+            np.fill_diagonal(posterior, variance)
+            follows = power * (gain.T * shrink) @ white + np.outer(left, (shrink * u) @ white) / precision
+            results.append((likelihood, mean, posterior, follows))
     return _Normal(*map(np.array, zip(*results, strict=True)))
 
 
-def _cut_off(mean: np.ndarray, variance: np.ndarray, rows: np.ndarray, n_u: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means and variances (K, n_w) of what is wanted and log-probability (K,), where u > -slack: expectation propagation.
+def _cut_off(mean: np.ndarray, whole: np.ndarray, follows: np.ndarray, n_u: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means (K, n_w) and covariances (K, n_w, n_w) of what is wanted, derivatives in the data (K, n_w, n_data) and log-probability (K,),
+    where u > -slack: expectation propagation.
 
     Each inequality is replaced by a factor exp(nu u - tau u^2 / 2) that gives u the moments it has with the inequality itself and all
     other factors; one after the other, some times over.
     """
-    covariance = rows[:, :, :n_u]
-    mean_u = mean[:, :n_u] + np.minimum(2 * np.sqrt(variance[:, :n_u]), np.repeat(_SLACK, (n_u - 3, 3)))
+    rows, covariance = whole[:, :n_u], whole[:, :n_u, :n_u]
+    spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    mean_u = mean[:, :n_u] + np.minimum(2 * spread, np.repeat(_SLACK, (n_u - 3, 3)))
     least = 1e-12 * np.diagonal(covariance, axis1=1, axis2=2)
     nu, tau = np.zeros((2, *mean_u.shape))
     now, now_mean = covariance.copy(), mean_u.copy()
@@ -280,7 +307,11 @@ def _cut_off(mean: np.ndarray, variance: np.ndarray, rows: np.ndarray, n_u: int)
     log_probability = factors.sum(1) - np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(1) - (pull**2).sum((1, 2)) / 2
     log_probability = np.where(log_probability < 0.1, log_probability, -1e6)  # above 0 only where rounding has won: leave it out
     gain = gain[:, n_u:]
-    return mean[:, n_u:] + (gain @ pull)[..., 0], np.maximum(variance[:, n_u:] - (gain**2).sum(2), 0), log_probability
+    left = whole[:, n_u:, n_u:] - gain @ gain.swapaxes(1, 2)
+    index = np.arange(left.shape[1])
+    left[:, index, index] = np.maximum(left[:, index, index], 0)
+    moved = follows[:, n_u:] - gain @ np.linalg.solve(lower, root[:, :, None] * follows[:, :n_u])
+    return mean[:, n_u:] + (gain @ pull)[..., 0], left, moved, log_probability
 
 
 def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

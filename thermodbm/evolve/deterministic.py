@@ -12,7 +12,7 @@ from thermodbm.errors import NumericsError
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.response import derivatives_of, response_by_scaling
 from thermodbm.estimate.statistics import Estimate
-from thermodbm.estimate.thermodynamics import integrate_thermodynamics
+from thermodbm.estimate.thermodynamics import join_thermodynamics
 from thermodbm.estimate.trust import Doubt
 from thermodbm.estimate.user import Functions
 from thermodbm.evolve.ahead import Ahead
@@ -137,7 +137,8 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
     """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together. Temperatures
     whose sign is lost or whose chains disagree do not enter, but are predicted from the others.
 
-    The specific heat of each temperature alone is kept as specific_heat_direct.
+    The specific heat of each temperature alone is kept as specific_heat_direct. The covariance of what is joined, between temperatures and
+    with the energies, goes with it.
     """
     wrong = Doubt.SIGN | Doubt.MIXING
     honest = np.array([not Doubt(int(p.diagnostics["doubts"])) & wrong for p in points])
@@ -147,10 +148,11 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
         mean, error = np.array([e.mean for e in estimates], float), np.array([e.error for e in estimates], float)
         return Estimate(np.where(honest, mean, np.nan), np.where(honest, error, np.nan))
 
-    joint = integrate_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"))
+    joint = join_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"))
     joined = []
     for k, point in enumerate(points):
-        estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.items()}
+        estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.estimates.items()}
         kept = {**point.observables, "specific_heat_direct": point.observables["specific_heat"], **estimates}
-        joined.append(point._replace(observables=kept, response=response_by_scaling(hamiltonian, point.response, kept, float(betas[k]))))
+        response = response_by_scaling(hamiltonian, point.response, kept, float(betas[k]))
+        joined.append(point._replace(observables=kept, response=response, covariance={n: x[k] for n, x in joint.covariance.items()}))
     return joined

@@ -20,6 +20,7 @@ class Point(NamedTuple):
     diagnostics: Mapping[str, float | np.ndarray]  # names as in the contract: average_sign, acceptance, n_slices, ...
     network: Mapping[str, np.ndarray]  # the weights, enough to rebuild the state
     response: Mapping[str, Mapping[str, Estimate]] = MappingProxyType({})  # observable -> parameter -> derivative
+    covariance: Mapping[str, np.ndarray] = MappingProxyType({})  # "a/b" -> of a here with b at all temperatures that were joined
 
 
 class Info(NamedTuple):

@@ -63,7 +63,9 @@ def _joined(config: RunConfig, method_of: Callable[[int], ThermalMethod], number
     """The points of one sweep as its method has them, all temperatures together."""
     visited = sorted((i for i in points if config.betas[i] > 0), key=lambda index: config.betas[index])
     joined = method_of(number).summarize([points[i] for i in visited], config.betas[visited]) if visited else []
-    by_index = dict(zip(visited, joined, strict=True))
+    by_index = {
+        index: point._replace(covariance=_placed(config, visited, point.covariance)) for index, point in zip(visited, joined, strict=True)
+    }
     measured = {name for point in joined for name in point.observables}
     slopes = {p.name: exact(np.zeros(p.shape)) for p in config.response if p.name != BETA}  # nothing depends on couplings there
     differentiated = dict.fromkeys(name for point in joined for name in point.response)
@@ -72,6 +74,14 @@ def _joined(config: RunConfig, method_of: Callable[[int], ThermalMethod], number
             kept = {name: e for name, e in point.observables.items() if name in measured or not measured}
             by_index[index] = point._replace(observables=kept, response=dict.fromkeys(differentiated, slopes))
     return by_index
+
+
+def _placed(config: RunConfig, visited: Sequence[int], rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rows of covariances with all temperatures of a sweep, (n,): 0 at infinite temperature, NaN where one is not finished."""
+    found = {name: np.where(config.betas == 0, 0.0, np.nan) for name in rows}
+    for name, row in rows.items():
+        found[name][list(visited)] = row
+    return found
 
 
 def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
@@ -90,8 +100,18 @@ def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
         "observables": joined([p and p.observables for p in points]),
         "response": {name: joined([p and p.response.get(name) for p in points]) for name in differentiated},
         "diagnostics": {name: _stack(column) for name, column in union([p and p.diagnostics for p in points]).items()},
+        "covariance": _tree({name: _stack(column) for name, column in union([p and p.covariance for p in points]).items()}),
         "network": tuple({n: np.asarray(w) for n, w in p.network.items()} if p else {} for p in points),
     }
+
+
+def _tree(blocks: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """ "a/b" as a -> b."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, block in blocks.items():
+        a, b = name.split("/")
+        found.setdefault(a, {})[b] = block
+    return found
 
 
 def _stack(values: list[Any]) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
+from thermodbm.run.fit_errors import parameter_errors, whitened
 from thermodbm.run.fit_model import BACKGROUND, FitModel, is_ratio, source_of
 from thermodbm.run.fit_units import resolved, scales
 from thermodbm.run.sections import MODELS, FitSection
@@ -25,8 +26,6 @@ SCAN = np.geomspace(0.15, 7.0, 17)
 RATIOS = (1.0, 0.35, 2.8)
 """Factors by which each further coupling is moved beside the first."""
 N_STARTS = 2
-UNDETERMINED = 1.0
-"""Relative error of a combination of parameters beyond which it is named instead of given."""
 MAX_EVALUATIONS = 60
 BAD_FIT = 9.0
 """Reduced chi^2 beyond which the model is said not to describe the data."""
@@ -191,9 +190,8 @@ class _Residuals:
         """Residuals (n,), Jacobian (n, n_parameters), model values (n_points,); the last point is kept."""
         if self.at is not None and np.array_equal(self.at[0], theta):
             return self.at[1]
-        values, errors, slopes = self.model.predict(theta, self.model.curves(theta))
-        width = np.hypot(self.error, errors)
-        rows, jacobian = (values - self.value) / width, slopes / width[:, None]
+        values, covariance, slopes = self.model.predict(theta, self.model.curves(theta))
+        rows, jacobian = whitened(covariance + np.diag(self.error**2), values - self.value, slopes)
         if self.priors is not None:
             index, mean, sigma = self.priors
             rows = np.concatenate([rows, (theta[index.astype(int)] - mean) / sigma])
@@ -278,7 +276,7 @@ def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult
     rows, jacobian, values = residuals.evaluate(theta)
     n_free = max(len(rows) - len(theta), 1)
     chi2 = float(np.sum(rows**2)) / n_free
-    covariance, degenerate = _covariance(jacobian, theta, model.names, scale, chi2 if not residuals.weighted else 1.0)
+    covariance, degenerate = parameter_errors(jacobian, theta, model.names, scale.log, chi2 if not residuals.weighted else 1.0)
     converged = end.status > 0
     at_bound = [n for n, side in zip(model.names, end.active_mask, strict=True) if side]
     remarks = [f"converged in {end.nfev} evaluations" if converged else f"did not converge in {end.nfev} evaluations"]
@@ -295,24 +293,6 @@ def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult
         tuple(degenerate), _data(model, residuals, values), resolved(section.units.model_dump()), _curve(config, model, theta),
     )  # fmt: skip
     return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
-
-
-def _covariance(
-    jacobian: np.ndarray, theta: np.ndarray, names: Sequence[str], scale: _Scale, factor: float
-) -> tuple[np.ndarray, list[str]]:
-    """Inverse of J^T J (times a factor), and combinations whose relative error is beyond `UNDETERMINED`, told by their parameters."""
-    size = np.where(theta != 0, np.abs(theta), 1 / np.maximum(np.sqrt(np.sum(jacobian**2, 0)), 1e-300))
-    relative = jacobian * size
-    _, singular, ways = np.linalg.svd(relative, full_matrices=False)
-    width = np.sqrt(factor) / np.maximum(singular, 1e-12 * max(singular.max(initial=0.0), 1e-300))
-    covariance = (ways.T * width**2) @ ways * np.outer(size, size)
-    couplings = np.array([bool(log) for log in scale.log])
-    vague = []
-    for w, way in zip(width, ways, strict=True):
-        if w > UNDETERMINED and np.abs(way[couplings]).max(initial=0.0) > 0.3:
-            parts = [f"{names[j]} {way[j]:+.2f}" for j in np.argsort(-np.abs(way)) if abs(way[j]) > 0.1]
-            vague.append(f"{', '.join(parts)} (relative error {w:.2g})")
-    return covariance, vague
 
 
 def _data(model: FitModel, residuals: _Residuals, values: np.ndarray) -> tuple[Mapping[str, Any], ...]:

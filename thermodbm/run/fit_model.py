@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,15 @@ class Curve(NamedTuple):
     values: Mapping[str, np.ndarray]  # observable -> (n_T,)
     errors: Mapping[str, np.ndarray]  # (n_T,)
     slopes: Mapping[str, Mapping[str, np.ndarray]]  # observable -> coupling -> (n_T,)
+    covariance: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})  # of observables and temperatures, (n_T, n_T), as of a curve
+
+    def of(self, a: str, b: str) -> np.ndarray:
+        """Covariance of the errors of two observables between all temperatures, (n_T, n_T); where nothing is known they are independent."""
+        if b in self.covariance.get(a, {}):
+            return self.covariance[a][b]
+        if a in self.covariance.get(b, {}):
+            return self.covariance[b][a].T
+        return np.diag(self.errors[a] ** 2) if a == b else np.zeros((len(self.errors[a]),) * 2)
 
 
 Source = Callable[[SpinHamiltonian, np.ndarray, Sequence[str], Sequence[str]], Curve]
@@ -83,10 +94,25 @@ class FitModel:
     def predict(
         self, theta: np.ndarray, curves: Mapping[float | None, tuple[np.ndarray, Curve]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values and errors (n_points,) in the units of the data, and derivatives (n_points, n_parameters) where curves have slopes."""
+        """Values (n_points,) in the units of the data, the covariance of their errors (n_points, n_points), and derivatives
+        (n_points, n_parameters) where curves have slopes."""
         rows = [self._point(theta, p, k, *curves[_key(p.field[k])]) for p in self.points for k in range(len(p.value))]
-        values, errors, slopes = zip(*rows, strict=True)
-        return np.array(values), np.array(errors), np.array(slopes)
+        values, factors, slopes = zip(*rows, strict=True)
+        return np.array(values), self._covariance(np.array(factors), curves), np.array(slopes)
+
+    def _covariance(self, factors: np.ndarray, curves: Mapping[float | None, tuple[np.ndarray, Curve]]) -> np.ndarray:
+        """Of all points, from that of the curve of each field: curves of different fields are independent."""
+        fields = [_key(f) for p in self.points for f in p.field]
+        names = np.array([OBSERVABLE.get(p.quantity, p.quantity) for p in self.points for _ in p.field])
+        temperatures = np.concatenate([p.temperature for p in self.points])
+        whole = np.zeros((len(names), len(names)))
+        for field, (T, curve) in curves.items():
+            here = np.array([f == field for f in fields])
+            at = np.argmin(np.abs(temperatures[:, None] - T), axis=1)
+            for a, b in product(set(names[here]), repeat=2):
+                rows, columns = np.flatnonzero(here & (names == a)), np.flatnonzero(here & (names == b))
+                whole[np.ix_(rows, columns)] = curve.of(a, b)[np.ix_(at[rows], at[columns])]
+        return whole * factors * factors[:, None]
 
     def _point(self, theta: np.ndarray, p: Points, k: int, T: np.ndarray, curve: Curve) -> tuple[float, float, np.ndarray]:
         b, s, t = self.background(theta), self.scales, float(p.temperature[k])
@@ -117,7 +143,7 @@ class FitModel:
             else:
                 slopes[j] = extra.get(n, 0.0)
         value = factor * x + sum(b[n] * slope for n, slope in extra.items())
-        return value, abs(factor) * float(curve.errors[name][at]), slopes
+        return value, factor, slopes
 
     def stand_in(self) -> "FitModel | None":
         """The same on a lattice small enough to be diagonalised at once, with exact curves; None where there is no such."""
@@ -182,7 +208,8 @@ def sampled_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
         _check_known(found.observables, observables, found.method)
         values = {n: found.observables[n].mean for n in observables}
         errors = {n: found.observables[n].error for n in observables}
-        return Curve(values, errors, {n: {p: e.mean for p, e in found.response.get(n, {}).items()} for n in observables})
+        slopes = {n: {p: e.mean for p, e in found.response.get(n, {}).items()} for n in observables}
+        return Curve(values, errors, slopes, found.covariance)
 
     return curve
 

@@ -56,6 +56,8 @@ class ThermalCurve:
     wall_time: float = 0.0  # seconds
     response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
     fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
+    # of what is joined from all temperatures: a -> b -> (n_T, n), a at each point with b at all temperatures of the same value of a scan
+    covariance: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     more_seeds: tuple[int, ...] = ()  # of what was added to the curve later
     scan: Mapping[str, np.ndarray] = field(default_factory=dict)  # name of a field or coupling -> its value at each point (n_T,)
 
@@ -270,6 +272,9 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
                 file[f"observables/{name}/{part}"] = values
     for (name, parameter), estimate in curve.derivatives.items():
         file[f"response/{name}/{parameter}/mean"], file[f"response/{name}/{parameter}/error"] = estimate.mean, estimate.error
+    for name, blocks in curve.covariance.items():
+        for other, values in blocks.items():
+            file[f"covariance/{name}/{other}"] = values
     for name, values in curve.diagnostics.items():
         file[f"diagnostics/{name}"] = values
     for t, weights in enumerate(curve.network):
@@ -327,6 +332,7 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         finished=bool(attributes["finished"]),
         wall_time=float(attributes["wall_time_s"]),
         response=response,
+        covariance={name: {b: array(block, n) for b, block in of.items()} for name, of in file.get("covariance", {}).items()},
         fit=read_fit(file["fit"], size) if "fit" in file else None,
         scan={name: array(values, n) for name, values in file.get("scan", {}).items()},
     )

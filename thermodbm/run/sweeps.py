@@ -38,6 +38,7 @@ def points_of(curve: "ThermalCurve", here: np.ndarray) -> "ThermalCurve":
         observables={name: at(estimate) for name, estimate in curve.observables.items()},
         response={name: {p: at(estimate) for p, estimate in of.items()} for name, of in curve.response.items()},
         diagnostics={name: values[here] for name, values in curve.diagnostics.items()},
+        covariance={name: {b: block[here] for b, block in of.items()} for name, of in curve.covariance.items()},
         network=tuple(curve.network[k] for k in here),
         scan={name: values[here] for name, values in curve.scan.items()},
     )
