@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = hand_on(
         "models.bonds": ("magnet_from_csv", "magnet_from_graph"),
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
+        "run.combine": ("merge",),
         "run.fit": ("FitResult", "fit"),
         "run.results": ("ThermalCurve",),
         "run.runner": ("response", "thermal_curve"),

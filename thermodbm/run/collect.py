@@ -72,7 +72,8 @@ def _joined(config: RunConfig, method_of: Callable[[int], ThermalMethod], number
     for index, point in points.items():
         if config.betas[index] == 0:  # known, but of what the method does not measure nothing is said
             kept = {name: e for name, e in point.observables.items() if name in measured or not measured}
-            by_index[index] = point._replace(observables=kept, response=dict.fromkeys(differentiated, slopes))
+            nothing = {name: np.zeros(len(config.betas)) for point in joined for name in point.covariance}
+            by_index[index] = point._replace(observables=kept, response=dict.fromkeys(differentiated, slopes), covariance=nothing)
     return by_index
 
 
