@@ -18,6 +18,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_sampled_rings_agree_with_matrices[pair product]",
+    "test_sampled_rings_agree_with_matrices[heisenberg]",
     "test_a_closed_pipe_gives_no_traceback",
     "test_target_error_is_reached",
     "test_amplitudes_and_derivatives[product of sums]",
