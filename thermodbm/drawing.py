@@ -216,6 +216,8 @@ def _canvas(lattice: "Lattice", ax: "Axes | None") -> "Axes":
     ax.margins(0.08, 0.12)
     if len(lattice.extent) == 1 and lattice.kind != "graph":
         ax.set_ylim(-0.6, 0.6)
+    if lattice.kind == "ladder":
+        ax.set_ylim(-0.4, 1.4)
     return ax
 
 
