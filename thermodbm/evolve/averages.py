@@ -15,7 +15,14 @@ from thermodbm.evolve.step import Cloud, devices_share, from_first_rank, local_e
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
-from thermodbm.sampling.metropolis import antiparallel_flips, local_ratios, metropolis, metropolis_moves
+from thermodbm.sampling.metropolis import (
+    antiparallel_flips,
+    hamiltonian_patterns,
+    local_ratios,
+    metropolis,
+    metropolis_moves,
+    random_neighbours,
+)
 
 MIN_POWER, MIN_COUNT = 1.0, 0.5
 """The evolution draws from |Psi|^power and reweights, so that rare configurations, by which parameters move at high temperature, are
@@ -76,7 +83,7 @@ def sampled(
     controls, pair_flips = measure.heat_bath_controls(hamiltonian), antiparallel_flips(n)
     moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz, largest=trial.largest_move)
     n_rounds = -(-sampling.n_samples // (n_walkers * comm.size))
-    ones = jnp.ones(n_walkers)
+    ones, patterns = jnp.ones(n_walkers), hamiltonian_patterns(hamiltonian)[0]
 
     n_moves = options.n_sweeps * 2 * n
     walk = jax.jit(
@@ -104,8 +111,10 @@ def sampled(
         return Walkers(settle(key_settle, theta, visible, MIN_POWER), MIN_POWER, 1.0)
 
     def draw(key: jax.Array, theta: jax.Array, walkers: Walkers) -> tuple[Walkers, Cloud]:
-        visible, accepted = move(key, theta, walkers.visible, walkers.power)
-        return Walkers(visible, walkers.power, _mean(accepted, comm)), Cloud(visible, ones, walkers.power)
+        key_move, key_near = jax.random.split(key)
+        visible, accepted = move(key_move, theta, walkers.visible, walkers.power)
+        near = random_neighbours(jax.random.fold_in(key_near, comm.rank), visible, patterns)
+        return Walkers(visible, walkers.power, _mean(accepted, comm)), Cloud(near, ones, walkers.power, visible)
 
     def adapt(walkers: Walkers, count: float) -> Walkers:
         change = -0.05 if count / (n_walkers * comm.size) > MIN_COUNT else 0.1

@@ -11,7 +11,7 @@ from thermodbm.comm import SERIAL, Comm
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import bond_matrix
-from thermodbm.sampling.metropolis import hamiltonian_patterns
+from thermodbm.sampling.metropolis import hamiltonian_patterns, neighbour_weights, random_neighbours
 
 Values = Mapping[str, jax.Array]
 """Observable -> value for each configuration, (n, ...)."""
@@ -73,27 +73,18 @@ def variance_observables(
 ) -> Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
     """Parts of Var(H) = sum_v |Psi(v)|^2 |e_loc(v) - E|^2 that are bounded, however small the amplitude.
 
-    Where Psi(v) is small |e_loc|^2 is large, and samples of |Psi|^2 never see it. So each sample makes one of the K moves of H, or
-    none, with equal chances. What it comes to, v, has the weight w(v) = (K + 1) / (1 + void + sum_k |r_k|^2) against that law, with
-    r_k = Psi(v_k)/Psi(v) of the moves from v that are not void, and w |sum_k H_k r_k|^2 <= (K + 1) sum_k H_k^2.
+    Where Psi(v) is small |e_loc|^2 is large, and samples of |Psi|^2 never see it. So half of the samples make a move of H, and
+    all count with the weight w of `sampling.metropolis.neighbour_weights`.
 
     Returns:
         A function (key, theta, samples (n, V)) -> w, w Re e_loc / N and w |e_loc|^2 / N, (n,) each, of the configurations come to.
     """
-    n = hamiltonian.n_sites
-    patterns = np.asarray(hamiltonian_patterns(hamiltonian)[0], np.int8)
-    k, stay = len(patterns), np.zeros((1, 2 * n), np.int8)
-    choices, support = jnp.asarray(np.concatenate([stay, patterns])), jnp.asarray(np.abs(patterns).sum(-1))
+    n, patterns = hamiltonian.n_sites, hamiltonian_patterns(hamiltonian)[0]
 
     def values(key: jax.Array, theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
-        pattern = choices[jax.random.randint(key, (len(visible),), 0, k + 1)]
-        overlap = (pattern * visible).sum(-1, dtype=jnp.int8)
-        valid = jnp.abs(overlap) == jnp.abs(pattern).sum(-1)
-        sign = jnp.where(valid, jnp.where(overlap < 0, -1, 1), 0).astype(jnp.int8)
-        moved = visible - 2 * pattern * sign[:, None]
+        moved = random_neighbours(key, visible, patterns)
         energies, ratios = e_loc(theta, moved)
-        void = (jnp.abs(moved.astype(jnp.int32) @ patterns.T.astype(np.int32)) != support).sum(-1)
-        weight = (k + 1) / (1 + void + (jnp.abs(ratios) ** 2).sum(-1))
+        weight = neighbour_weights(patterns, moved, ratios)
         return {"moved": weight, "moved_energy": weight * energies.real / n, "moved_square": weight * jnp.abs(energies) ** 2 / n}
 
     return values

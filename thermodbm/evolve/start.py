@@ -7,7 +7,7 @@ import numpy as np
 from thermodbm.comm import Comm
 from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import Doubt
-from thermodbm.evolve.step import Cloud, local_energy, reweight
+from thermodbm.evolve.step import Cloud, cloud_weights, local_energy, reweight
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import bond_matrix
 from thermodbm.network.ansatz import PurifiedDBM
@@ -167,7 +167,7 @@ def distance_from_thermal_state(
         D, at most the root of two; and `Doubt.STATE` where a deviation is above `MAX_DEVIATION`.
     """
     n, (second, third) = hamiltonian.n_sites, high_temperature_moments(hamiltonian)
-    weights = reweight(trial, theta, cloud, comm)
+    weights = reweight(cloud_weights(hamiltonian, trial, comm)(theta, cloud), comm)
     energies = local_energy(hamiltonian, trial)(theta, cloud.visible)[0]
     spins = cloud.visible[:, :n].astype(float)
     sums = comm.sum((weights.sum(), (weights**2).sum(), weights @ energies, (spins.T * weights) @ spins))

@@ -12,7 +12,7 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.trial import TrialState
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios, neighbour_weights
 
 
 class Cloud(NamedTuple):
@@ -21,6 +21,7 @@ class Cloud(NamedTuple):
     visible: jax.Array  # (n, V), of this rank
     multiplicity: jax.Array  # (n,)
     power: float
+    drawn: jax.Array | None = None  # (n, V) samples of |Psi|^power, if `visible` are random neighbours of these by moves of H, or they
 
 
 class Step(NamedTuple):
@@ -76,14 +77,15 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
     """
     n, spins = hamiltonian.n_sites, slice(hamiltonian.n_sites)
     e_loc, (patterns, elements) = local_energy(hamiltonian, trial, comm), hamiltonian_patterns(hamiltonian)
+    log_weight = cloud_weights(hamiltonian, trial, comm)
 
     def step(theta: jax.Array, cloud: Cloud, h: jax.Array, previous: jax.Array) -> Step:
-        visible, multiplicity, power = cloud
+        visible = cloud.visible
 
         def log_modulus(theta: jax.Array) -> jax.Array:
             return trial.log_amplitude(theta, visible).real
 
-        log_density = power * log_modulus(theta) - jnp.log(multiplicity)
+        log_density = 2 * log_modulus(theta) - log_weight(theta, cloud)
         log_density += common_maximum(2 * log_modulus(theta) - log_density, comm)
 
         def rate(theta: jax.Array) -> tuple[jax.Array, _Stage]:
@@ -101,8 +103,8 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
 
         new, error, stages = runge_kutta_step(TABLEAUS[options.integrator], rate, theta, h)
         first, last = (jax.tree.map(lambda x, k=k: x[k], stages) for k in (0, -1))
-        moved = tangent(lambda t: trial.log_amplitude(t, visible), theta, first.weights, comm)
         known = jnp.where(jnp.isfinite(previous).all(), previous, first.rate)
+        moved = tangent(lambda t: trial.log_amplitude(t, visible), theta, first.weights, comm)
         done = Step(
             theta=new,
             error=_apart(trial.log_amplitude(new, visible), trial.log_amplitude(new - error, visible), log_density, comm),
@@ -175,11 +177,11 @@ def rate_error(
 
     A state that is off by a small x changes <O> by 2 |x| cos(x, O Psi) sqrt(<O^2> - <O>^2).
     """
-    e_loc = local_energy(hamiltonian, trial, comm)
+    e_loc, log_weight = local_energy(hamiltonian, trial, comm), cloud_weights(hamiltonian, trial, comm)
 
     @jax.jit
     def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> tuple[jax.Array, jax.Array]:
-        weights = reweight(trial, theta, cloud, comm)
+        weights = reweight(log_weight(theta, cloud), comm)
         p = weights / comm.sum(weights.sum())
         off = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)(rate)
 
@@ -198,7 +200,24 @@ def rate_error(
     return error
 
 
-def reweight(trial: TrialState, theta: jax.Array, cloud: Cloud, comm: Comm) -> jax.Array:
-    """Weights (n,), of any norm, by which averages over a cloud are averages in |Psi|^2."""
-    log_weight = (2 - cloud.power) * trial.log_amplitude(theta, cloud.visible).real + jnp.log(cloud.multiplicity)
+def cloud_weights(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[[jax.Array, Cloud], jax.Array]:
+    """A function (theta, cloud) -> ln of weights (n,), of any norm, by which averages over the cloud are averages in |Psi|^2.
+
+    Samples of |Psi|^2 alone do not see what happens next to a node, where Psi is small but (H - E) Psi is not: half of them are moved by H.
+    """
+    patterns = hamiltonian_patterns(hamiltonian)[0]
+
+    def log_weight(theta: jax.Array, cloud: Cloud) -> jax.Array:
+        drawn = cloud.visible if cloud.drawn is None else cloud.drawn
+        found = (2 - cloud.power) * trial.log_amplitude(theta, drawn).real + jnp.log(cloud.multiplicity)
+        if cloud.drawn is None:
+            return found
+        ratios = local_ratios(trial, theta, cloud.visible, patterns, share=devices_share(comm))
+        return found + jnp.log(neighbour_weights(patterns, cloud.visible, ratios))
+
+    return log_weight
+
+
+def reweight(log_weight: jax.Array, comm: Comm) -> jax.Array:
+    """Weights of no overflow."""
     return jnp.exp(log_weight - common_maximum(log_weight, comm))

@@ -62,6 +62,35 @@ def antiparallel_flips(n_sites: int) -> np.ndarray:
     return _patterns([{i: 1, n_sites + i: -1} for i in range(n_sites)], 2 * n_sites)
 
 
+def random_neighbours(key: jax.Array, visible: jax.Array, patterns: np.ndarray) -> jax.Array:
+    """Configurations (n, V), each with an even chance changed by one of the moves `patterns` (K, V), all equally likely, unless it is
+    void."""
+    key_which, key_stay = jax.random.split(key)
+    choices = jnp.asarray(np.asarray(patterns, np.int8))
+    pattern = choices[jax.random.randint(key_which, (len(visible),), 0, len(choices))]
+    overlap = (pattern * visible).sum(-1, dtype=jnp.int8)
+    valid = (jnp.abs(overlap) == jnp.abs(pattern).sum(-1)) & jax.random.bernoulli(key_stay, 0.5, (len(visible),))
+    sign = jnp.where(valid, jnp.where(overlap < 0, -1, 1), 0).astype(jnp.int8)
+    return visible - 2 * pattern * sign[:, None]
+
+
+def neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Array) -> jax.Array:
+    """Weight, against the law of `random_neighbours` of samples of |Psi|^2, by which they are averages in |Psi|^2, (n,):
+
+        w(v) = 2 K / (K + void + sum_k |r_k|^2)
+
+    with r_k = Psi(v_k)/Psi(v) of the moves from v that are not void: w <= 2, and w |sum_k H_k r_k|^2 <= 2 K sum_k H_k^2 however small
+    Psi(v) is.
+
+    Args:
+        ratios: (n, K) as of `local_ratios`, zero where a move is void.
+    """
+    patterns = np.asarray(patterns, np.int8)
+    support = np.abs(patterns).sum(-1, dtype=np.int32)
+    void = (jnp.abs(visible.astype(jnp.int32) @ patterns.T.astype(np.int32)) != support).sum(-1)
+    return 2 * len(patterns) / (len(patterns) + void + (jnp.abs(ratios) ** 2).sum(-1))
+
+
 def metropolis(
     key: jax.Array,
     trial: TrialState,
