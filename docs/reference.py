@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thermodbm.evolve import options
 from thermodbm.evolve.options import SamplingOptions
-from thermodbm.run.config import METHODS, MODELS
+from thermodbm.run.sections import METHODS, MODELS
 
 
 def config_reference() -> str:

@@ -5,9 +5,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
+from thermodbm.models.operators import spin_flip_symmetric
 from thermodbm.network.ansatz import PurifiedDBM, deep_configurations
 from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import pair_orbits, spin_flip_symmetric, symmetry_group
+from thermodbm.network.symmetry import pair_orbits, symmetry_group
 from thermodbm.network.trial import trial_state
 
 

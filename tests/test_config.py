@@ -9,9 +9,10 @@ import pytest
 
 from thermodbm import InputError, SamplingOptions, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.evolve.deterministic import default_d_tau, slices
-from thermodbm.run.config import MAX_SITES, load_config, parse_config
+from thermodbm.run.config import load_config, parse_config
 from thermodbm.run.cost import check_machine, describe_cost, deterministic_cost
 from thermodbm.run.describe import describe
+from thermodbm.run.sections import MAX_SITES
 from thermodbm.sampling.loop_labels import plaquette_ring
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.toml"))

@@ -13,7 +13,7 @@ import pytest
 
 from thermodbm import cli
 from thermodbm.evolve.options import SamplingOptions
-from thermodbm.run.config import METHODS
+from thermodbm.run.sections import METHODS
 
 matplotlib.use("agg")
 ROOT = Path(__file__).parent.parent

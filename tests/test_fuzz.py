@@ -18,7 +18,7 @@ from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, ThermalMethod
 from thermodbm.models.lattice import KINDS
 from thermodbm.run import runner
-from thermodbm.run.config import METHODS, MODELS
+from thermodbm.run.sections import METHODS, MODELS
 
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),

@@ -11,6 +11,7 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.start import high_temperature_couplings, start_params
 from thermodbm.evolve.step import local_energy
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
+from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations
 from thermodbm.sampling.metropolis import antiparallel_flips, local_ratios
@@ -58,7 +59,7 @@ def test_estimates_scatter_as_their_errors_say():
     weights, visible, energies, ratios, controls, trial, theta = everything(hamiltonian)
     values = {
         **measure.energy_observables(hamiltonian, energies, ratios),
-        **measure.diagonal_observables(hamiltonian)(jnp.asarray(visible[:, :4])),
+        **diagonal_observables(hamiltonian)(jnp.asarray(visible[:, :4])),
     }
     values = jax.tree.map(np.asarray, values)
     exact, exact_spread = measure.exact_estimates(hamiltonian, 0.6, weights, energies, values)

@@ -15,10 +15,11 @@ from thermodbm.exact import exact_curve, typicality
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
 from thermodbm.exact.lanczos import Rows, States, lanczos, lowest_states
 from thermodbm.exact.orbit_space import OrbitSpace, sector_matrix
-from thermodbm.exact.sectors import Couplings, spins_of
+from thermodbm.exact.sectors import spins_of
 from thermodbm.exact.typical_averages import typical_averages
 from thermodbm.exact.typicality import Typicality
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.models.operators import Couplings
 from thermodbm.run.config import parse_config
 from thermodbm.run.cost import check_machine, describe_cost
 from thermodbm.run.hdf5 import read_tree, write_tree

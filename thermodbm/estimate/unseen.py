@@ -8,6 +8,7 @@ far below their gap, Ising magnets in a weak field.
 import numpy as np
 
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.operators import spin_flip_symmetric
 
 
 def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]:
@@ -40,7 +41,7 @@ def known_values(hamiltonian: SpinHamiltonian) -> dict[str, tuple[np.ndarray, fl
     """Entries that identities and symmetries fix: name -> (which, value)."""
     n, moment = hamiltonian.n_sites, hamiltonian.moment
     known = {"correlation_zz": (np.arange(n) == 0, moment**2)}
-    if not np.any(np.asarray(hamiltonian.z_field)):
+    if spin_flip_symmetric(hamiltonian):
         known["magnetization_z"] = (np.True_, 0.0)
     if not np.any(np.asarray(hamiltonian.x_field)):
         known["magnetization_x"] = (np.True_, 0.0)

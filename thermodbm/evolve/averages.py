@@ -12,6 +12,7 @@ from thermodbm.evolve.ansatz import Ansatz
 from thermodbm.evolve.enumeration import ExactSum
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.step import Cloud, devices_share, from_first_rank, local_energy
+from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import antiparallel_flips, local_ratios, metropolis, metropolis_moves
@@ -46,7 +47,7 @@ class Averager(NamedTuple):
 def enumerated(ansatz: Ansatz, trial: TrialState, configurations: ExactSum) -> Averager:
     """Sums over all configurations."""
     hamiltonian = ansatz.hamiltonian
-    e_loc, diagonal = local_energy(hamiltonian, trial), measure.diagonal_observables(hamiltonian)
+    e_loc, diagonal = local_energy(hamiltonian, trial), diagonal_observables(hamiltonian)
     cloud = Cloud(configurations.visible, configurations.multiplicity, 0.0)
 
     @jax.jit
@@ -70,7 +71,7 @@ def sampled(
 ) -> Averager:
     """Averages over `n_walkers` walkers of this rank, which follow the state from step to step."""
     hamiltonian, n = ansatz.hamiltonian, ansatz.hamiltonian.n_sites
-    e_loc, diagonal = local_energy(hamiltonian, trial, comm), measure.diagonal_observables(hamiltonian)
+    e_loc, diagonal = local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
     variance = measure.variance_observables(hamiltonian, e_loc)
     controls, pair_flips = measure.heat_bath_controls(hamiltonian), antiparallel_flips(n)
     moves = metropolis_moves(hamiltonian, conserve_sz=ansatz.conserves_sz, largest=trial.largest_move)

@@ -9,7 +9,7 @@ import numpy as np
 
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.symmetry import spin_flip_symmetric
+from thermodbm.models.operators import spin_flip_symmetric
 from thermodbm.network.trial import BLOCK
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations
 

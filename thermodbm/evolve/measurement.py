@@ -10,7 +10,7 @@ import numpy as np
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.lattice import two_coloring
+from thermodbm.models.operators import bond_matrix
 from thermodbm.sampling.metropolis import hamiltonian_patterns
 
 Values = Mapping[str, jax.Array]
@@ -30,28 +30,6 @@ class Tally(NamedTuple):
     count: jax.Array  # samples of each walker so far
     sums: dict[str, jax.Array]  # (n_walkers, ...)
     squares: dict[str, jax.Array]  # (...)
-
-
-def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Observables diagonal in sz as a function of spins (n, n_sites), names and units of the contract."""
-    lattice, n = hamiltonian.lattice, hamiltonian.n_sites
-    translations = jnp.asarray(lattice.translations)
-    signs = two_coloring(n, lattice.bonds())
-    waves = None if lattice.wavevectors is None else np.exp(-1j * lattice.positions @ lattice.wavevectors.T)
-
-    def values(spins: jax.Array) -> dict[str, jax.Array]:
-        s = hamiltonian.moment * spins.astype(float)
-        m = s.mean(-1)
-        pairs, _ = jax.lax.scan(lambda total, t: (total + s[:, t[:1]] * s[:, t], None), jnp.zeros_like(s), translations)
-        found = {"correlation_zz": pairs / len(translations), "magnetization_z": m}
-        found["total_m_squared" if hamiltonian.conserves_sz else "order_parameter_squared"] = m**2
-        if waves is not None:
-            found["structure_factor_zz"] = ((s @ waves.real) ** 2 + (s @ waves.imag) ** 2) / n
-        if signs is not None:
-            found["staggered_structure_factor"] = (s @ signs) ** 2 / n
-        return found
-
-    return values
 
 
 def energy_observables(hamiltonian: SpinHamiltonian, e_loc: jax.Array, ratios: jax.Array) -> dict[str, jax.Array]:
@@ -74,10 +52,8 @@ def heat_bath_controls(hamiltonian: SpinHamiltonian) -> Callable[..., jax.Array]
         to controls (n, 5), per site. Source: Assaraf and Caffarel, PRL 83, 4682 (1999).
     """
     n = hamiltonian.n_sites
-    elements = np.asarray(2 * hamiltonian.xy if hamiltonian.conserves_sz else -hamiltonian.x_field)
-    i, j = hamiltonian.bonds.T
-    bonds = np.zeros((n, n))
-    bonds[i, j] = bonds[j, i] = np.asarray(hamiltonian.zz)
+    elements = np.asarray(hamiltonian.off_diagonal[1])
+    bonds = bond_matrix(hamiltonian, hamiltonian.zz)
     powers = [np.linalg.matrix_power(bonds, k) for k in range(1, 5)]
     reach = jnp.asarray(np.stack([(p - np.diag(np.diag(p))) / (np.abs(p).max() or 1.0) for p in powers]))
 
@@ -199,13 +175,13 @@ def exact_estimates(hamiltonian: SpinHamiltonian, beta: float, weights: jax.Arra
     return Averages(found, {**spread, "specific_heat": np.sqrt(2) * found["specific_heat"].mean})
 
 
-_PARTS = {"total_m_squared", "moved", "moved_energy", "moved_square"}
+_PARTS = {"magnetization_z_squared", "moved", "moved_energy", "moved_square"}
 """Averages that are no observables themselves."""
 
 
 def _fluctuation(hamiltonian: SpinHamiltonian, beta: float, mean: Values) -> jax.Array:
     """The susceptibility beta N (<m^2> - <m>^2) of the conserved magnetisation per site."""
-    return beta * hamiltonian.n_sites * (mean["total_m_squared"] - mean["magnetization_z"] ** 2)
+    return beta * hamiltonian.n_sites * (mean["magnetization_z_squared"] - mean["magnetization_z"] ** 2)
 
 
 def _susceptibility(hamiltonian: SpinHamiltonian, beta: float, mean: Values, samples: Values) -> dict[str, tuple]:
@@ -213,7 +189,7 @@ def _susceptibility(hamiltonian: SpinHamiltonian, beta: float, mean: Values, sam
     if not hamiltonian.conserves_sz:
         return {}
     n, m = hamiltonian.n_sites, mean["magnetization_z"]
-    linear = [beta * n * (x["total_m_squared"] - 2 * m * x["magnetization_z"]) for x in (samples, mean)]
+    linear = [beta * n * (x["magnetization_z_squared"] - 2 * m * x["magnetization_z"]) for x in (samples, mean)]
     return {"susceptibility": tuple(linear)}
 
 

@@ -9,6 +9,7 @@ from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.step import Cloud, local_energy, reweight
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.operators import bond_matrix
 from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.composition import Product, Superposition
 from thermodbm.network.pair_product import pair_terms
@@ -30,8 +31,7 @@ def pair_amplitudes(hamiltonian: SpinHamiltonian, beta: float) -> np.ndarray:
 
     A defect is a site whose spin and ancilla, opposite at infinite temperature, are both up or both down: exchange makes one of each.
     """
-    exchange, (i, j) = np.zeros((hamiltonian.n_sites,) * 2), hamiltonian.bonds.T
-    exchange[i, j] = exchange[j, i] = -beta * np.asarray(hamiltonian.xy)
+    exchange = bond_matrix(hamiltonian, -beta * np.asarray(hamiltonian.xy))
     amplitude = np.where(exchange != 0, exchange, exchange @ exchange / 2)
     np.fill_diagonal(amplitude, 0)
     return amplitude
@@ -54,9 +54,7 @@ def high_temperature_couplings(hamiltonian: SpinHamiltonian, beta: float, *, def
     """
     tau, n = beta / 2, hamiltonian.n_sites
     zz, xy, x_field, z_field = (np.asarray(x, float) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
-    layer, across = np.zeros((n, n), complex), np.zeros((n, n), complex)
-    for (i, j), z, x in zip(hamiltonian.bonds.tolist(), zz, xy, strict=True):
-        layer[i, j] = layer[j, i] = -(tau * z + tau**2 * x**2) / 2
+    layer, across = bond_matrix(hamiltonian, -(tau * zz + tau**2 * xy**2) / 2).astype(complex), np.zeros((n, n), complex)
     if hamiltonian.conserves_sz and defects:
         amplitude, floor = raise_to_floor(pair_amplitudes(hamiltonian, beta), 0.2)
         factors = -np.log(amplitude / floor + 0j) / 4  # of m_i m_j with m = (sigma + sigma')/2
@@ -124,8 +122,7 @@ def pair_product_start(key: jax.Array, module: Product, hamiltonian: SpinHamilto
         size = PAIR_NOISE * np.sqrt(2 * tau * np.abs(xy).max(initial=0.0) * 2)
         shape = (2, len(representative))
         F.append(table.reshape(-1)[representative] + size * (random.normal(size=shape).T @ [1, 1j]))
-    layer = np.zeros((n, n), complex)
-    layer[i, j] = layer[j, i] = -tau * (zz - xy) / 2
+    layer = bond_matrix(hamiltonian, -tau * (zz - xy) / 2).astype(complex)
     a, zero = tau / 2 * np.concatenate([z_field, -z_field]), np.zeros((n, n))
     couplings = a.astype(complex), np.block([[layer, zero], [zero, layer]])
     return {"factors_0": {"F": np.array(F)}, "factors_1": start_params(key, network, couplings, noise, positive=False)}

@@ -18,13 +18,14 @@ from thermodbm.evolve.ansatz import Ansatz, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
-from thermodbm.evolve.measurement import Averages, diagonal_observables, with_systematic
+from thermodbm.evolve.measurement import Averages, with_systematic
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.path import Path, extend, infinite_temperature, unexplained
 from thermodbm.evolve.start import distance_from_thermal_state
 from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_error
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import TrialState, trial_state
 
 MIN_OVERLAP = 0.3

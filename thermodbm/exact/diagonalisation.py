@@ -8,7 +8,6 @@ from scipy.special import logsumexp
 
 from thermodbm.errors import InputError
 from thermodbm.exact.sectors import (
-    Couplings,
     Orbits,
     characters,
     inversion_of,
@@ -19,7 +18,7 @@ from thermodbm.exact.sectors import (
     transitions,
 )
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.lattice import two_coloring
+from thermodbm.models.operators import Couplings, diagonal_observables, spin_flip_symmetric
 
 MAX_SITES = 18
 """More configurations than 2^18 are not enumerated."""
@@ -78,7 +77,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     Raises:
         InputError: if the system is too large.
     """
-    n, flip = hamiltonian.n_sites, not np.any(hamiltonian.z_field)
+    n, flip = hamiltonian.n_sites, spin_flip_symmetric(hamiltonian)
     orbits, inversion, sectors, cost = sectors_of(hamiltonian, flip)
     if cost > MAX_COST:
         raise too_large(n)
@@ -86,7 +85,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     spins = spins_of(orbits.representatives, n)
     table = conserved_values(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
-        table |= diagonal_observables(hamiltonian, spins, flip)
+        table |= diagonal_values(hamiltonian, spins, flip)
     operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
 
     energies, degeneracy, response = [], [], []
@@ -215,21 +214,14 @@ def _kubo(response: list[tuple[np.ndarray, np.ndarray, np.ndarray]], beta: float
     return total
 
 
-def diagonal_observables(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
-    """Observables diagonal in sz for configurations (n, n_sites), averaged over translations (and flips): arrays (n, ...)."""
-    lattice, n = hamiltonian.lattice, hamiltonian.n_sites
-    s = hamiltonian.moment * spins.astype(float)
-    pairs = sum(s[:, t[:1]] * s[:, t] for t in lattice.translations) / len(lattice.translations)
-    observables = {"correlation_zz": pairs}
-    if lattice.wavevectors is not None:
-        waves = s @ np.exp(-1j * lattice.positions @ lattice.wavevectors.T)
-        observables["structure_factor_zz"] = np.abs(waves) ** 2 / n
-    if (signs := two_coloring(n, lattice.bonds())) is not None:
-        observables["staggered_structure_factor"] = (s @ signs) ** 2 / n
-    if not hamiltonian.conserves_sz:
-        m = s.mean(-1)
-        observables |= {"order_parameter_squared": m**2, "magnetization_z": np.zeros_like(m) if flip else m}
-    return observables
+def diagonal_values(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
+    """Observables diagonal in sz that are not conserved, of configurations (n, n_sites), averaged over flips if asked: arrays (n, ...)."""
+    values = diagonal_observables(hamiltonian)(spins)
+    if hamiltonian.conserves_sz:
+        del values["magnetization_z"], values["magnetization_z_squared"]
+    elif flip:
+        values["magnetization_z"] = np.zeros(len(spins))
+    return values
 
 
 def conserved_values(spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:

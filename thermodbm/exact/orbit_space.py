@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 
-from thermodbm.exact.sectors import Couplings
+from thermodbm.models.operators import Couplings
 
 MAX_SITES = 30
 """Configurations are numbers of 32 bits."""

@@ -24,13 +24,14 @@ from thermodbm.exact.diagonalisation import (
     MAX_COST_VECTORS,
     Sectors,
     conserved_values,
-    diagonal_observables,
+    diagonal_values,
     is_real,
     sectors_of,
     too_large,
 )
-from thermodbm.exact.sectors import Couplings, Transitions, real_basis, sector_matrix, spins_of, transitions
+from thermodbm.exact.sectors import Transitions, real_basis, sector_matrix, spins_of, transitions
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.models.operators import Couplings
 from thermodbm.models.parameters import Directions, Parameter, stacked, unstacked
 
 Derivatives = dict[str, dict[str, np.ndarray]]
@@ -151,7 +152,7 @@ def _block(
     conserved = {}
     if hamiltonian.conserves_sz:  # the same for all states of a sector
         conserved = {name: np.full(len(e), x[0] if len(x) else 0.0) for name, x in conserved_values(spins, flip).items()}
-    scalars = {name: x for name, x in diagonal_observables(hamiltonian, spins, flip).items() if x.ndim == 1}
+    scalars = {name: x for name, x in diagonal_values(hamiltonian, spins, flip).items() if x.ndim == 1}
     observables = {name: states.conj().T @ (x[:, None] * states) for name, x in scalars.items()}
     if not hamiltonian.conserves_sz:
         observables["magnetization_x"] = v.conj().T @ (transverse @ v) / n

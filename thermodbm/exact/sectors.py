@@ -16,37 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
-
-
-class Couplings(NamedTuple):
-    """H as dense float64 arrays, in the form of `SpinHamiltonian`."""
-
-    zz: np.ndarray  # (N, N), upper triangle
-    xy: np.ndarray  # (N, N), upper triangle
-    x: np.ndarray  # (N,)
-    z: np.ndarray  # (N,)
-
-    @classmethod
-    def of(cls, hamiltonian: SpinHamiltonian) -> "Couplings":
-        n = hamiltonian.n_sites
-        zz, xy = np.zeros((2, n, n))
-        low, high = np.sort(hamiltonian.bonds, axis=1).T
-        np.add.at(zz, (low, high), np.asarray(hamiltonian.zz, float))
-        np.add.at(xy, (low, high), np.asarray(hamiltonian.xy, float))
-        return cls(zz, xy, np.asarray(hamiltonian.x_field, float), np.asarray(hamiltonian.z_field, float))
-
-    @classmethod
-    def transverse(cls, n: int) -> "Couplings":
-        """sum_i sx_i."""
-        return cls(np.zeros((n, n)), np.zeros((n, n)), -np.ones(n), np.zeros(n))
-
-    def invariant(self, permutation: np.ndarray) -> bool:
-        """Whether relabelling the sites leaves every coupling as it is."""
-        whole = [self.zz + self.zz.T, self.xy + self.xy.T]
-        moved = [m[np.ix_(permutation, permutation)] for m in whole]
-        return all(map(np.array_equal, [*whole, self.x, self.z], [*moved, self.x[permutation], self.z[permutation]]))
+from thermodbm.models.operators import Couplings
 
 
 class Orbits(NamedTuple):

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thermodbm.exact.diagonalisation import diagonal_observables
+from thermodbm.exact.diagonalisation import diagonal_values
 from thermodbm.exact.kubo import kubo_response
 from thermodbm.exact.lanczos import Krylov, Rows, States, all_states, lanczos, lowest_states
 from thermodbm.exact.orbit_space import OrbitSpace, sector_matrix
-from thermodbm.exact.sectors import Couplings, characters, spins_of
+from thermodbm.exact.sectors import characters, spins_of
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.models.operators import Couplings
 from thermodbm.threads import one_thread
 
 SMALL = 256
@@ -199,13 +200,13 @@ class Typicality:
     def layout(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the observables that `table` holds one after the other, for each copy."""
         spins = np.ones((1, self.hamiltonian.n_sites), np.int8)
-        own = {name: values.shape[1:] for name, values in diagonal_observables(self.hamiltonian, spins, True).items()}
+        own = {name: values.shape[1:] for name, values in diagonal_values(self.hamiltonian, spins, True).items()}
         return own | {name: np.shape(function(spins))[1:] for name, function in self.observables.items()}
 
     def table(self, space: OrbitSpace, sector: Sector, orbits: np.ndarray) -> np.ndarray:
         """Observables diagonal in sz, averaged over each orbit (n_orbits, n_copies * n_observables)."""
         representatives, flips = space.representatives[orbits], not np.any(self.couplings.z)
-        own = diagonal_observables(self.hamiltonian, spins_of(representatives, space.n_sites), flips)
+        own = diagonal_values(self.hamiltonian, spins_of(representatives, space.n_sites), flips)
         tables = [dict(own) for _ in self.magnetisations(sector)]
         if self.observables:
             images = [spins_of(space.image(representatives, g), space.n_sites) for g in range(len(space.shifts))]

@@ -59,6 +59,14 @@ class SpinHamiltonian:
         i, j = self.bonds.T
         return (s[..., i] * s[..., j]) @ self.zz - s @ self.z_field
 
+    @property
+    def off_diagonal(self) -> tuple[np.ndarray, jax.Array]:
+        """Terms of H off the diagonal: the sites whose spins one turns over, (K, 1), or exchanges, (K, 2), and their elements (K,).
+
+        Elements are -x_field of a flip, and 2 xy of the exchange of an antiparallel pair.
+        """
+        return (self.bonds, 2 * self.xy) if self.conserves_sz else (np.arange(self.n_sites)[:, None], -self.x_field)
+
     def connected(self, spins: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Configurations that H joins off-diagonally to `spins`, and the matrix elements.
 
@@ -70,16 +78,12 @@ class SpinHamiltonian:
             fields, one exchange per bond where it has spin exchange (element zero for a parallel pair).
         """
         spins = jnp.asarray(spins)
-        if not self.conserves_sz:
-            flips = 1 - 2 * jnp.eye(self.n_sites, dtype=spins.dtype)
-            elements = jnp.broadcast_to(-self.x_field, (*spins.shape[:-1], self.n_sites))
-            return spins[..., None, :] * flips, elements
-        i, j = self.bonds.T
-        b = np.arange(len(i))
-        swapped = jnp.broadcast_to(spins[..., None, :], (*spins.shape[:-1], len(i), self.n_sites))
-        swapped = swapped.at[..., b, i].set(spins[..., j]).at[..., b, j].set(spins[..., i])
-        antiparallel = spins[..., i] != spins[..., j]
-        return swapped, jnp.where(antiparallel, 2 * self.xy, 0.0)
+        sites, elements = self.off_diagonal
+        turned = np.zeros((len(sites), self.n_sites), bool)
+        turned[np.arange(len(sites))[:, None], sites] = True
+        allowed = spins[..., sites[:, 0]] != spins[..., sites[:, -1]] if self.conserves_sz else True
+        signs = jnp.where(turned & jnp.expand_dims(allowed, -1), -1, 1).astype(spins.dtype)
+        return spins[..., None, :] * signs, jnp.broadcast_to(jnp.where(allowed, elements, 0.0), (*spins.shape[:-1], len(sites)))
 
     def _repr_svg_(self) -> str:
         from thermodbm.drawing import draw_hamiltonian, svg

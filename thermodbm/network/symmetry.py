@@ -8,6 +8,7 @@ import networkx as nx
 import numpy as np
 
 from thermodbm.models import Lattice, SpinHamiltonian
+from thermodbm.models.operators import Couplings, bond_matrix
 
 
 class SymmetryGroup(NamedTuple):
@@ -60,9 +61,7 @@ def automorphisms(hamiltonian: SpinHamiltonian) -> np.ndarray:
     """All permutations of sites that leave bonds and fields unchanged, (n, n_sites), those that move every site and
     of them those of the highest order first; the identity alone where there are more than `MAX_AUTOMORPHISMS`."""
     n = hamiltonian.n_sites
-    i, j = hamiltonian.bonds.T
-    couplings = np.zeros((2, n, n))
-    couplings[:, i, j] = couplings[:, j, i] = np.stack([hamiltonian.zz, hamiltonian.xy])
+    couplings = np.stack([bond_matrix(hamiltonian, leaf) for leaf in (hamiltonian.zz, hamiltonian.xy)])
     couplings[:, range(n), range(n)] = np.stack([hamiltonian.x_field, hamiltonian.z_field])
     label = np.unique(couplings.reshape(2, -1), axis=1, return_inverse=True)[1].reshape(n, n)
     order = _connected_order(n, hamiltonian.bonds)
@@ -137,11 +136,6 @@ def _generated(elements: dict, one: tuple, most: int) -> dict | None:
     return elements
 
 
-def spin_flip_symmetric(hamiltonian: SpinHamiltonian) -> bool:
-    """Whether reversing all spins leaves H unchanged: there is no field along z."""
-    return not np.any(np.asarray(hamiltonian.z_field))
-
-
 def site_orbits(group: SymmetryGroup) -> tuple[np.ndarray, np.ndarray]:
     """Class of each visible unit, (V,) from 0, and the sign that joins it to the first unit of its class."""
     image = group.perm.min(0)
@@ -167,7 +161,8 @@ def _space_operations(hamiltonian: SpinHamiltonian, translations: bool, point_gr
     lattice = hamiltonian.lattice
     shifts = lattice.translations if translations else np.arange(lattice.n_sites)[None]
     points = list(_point_operations(lattice)) if point_group else [np.arange(lattice.n_sites)]
-    found = {tuple(p[t].tolist()): None for p in points for t in shifts if _leaves_unchanged(hamiltonian, p[t])}
+    unchanged = Couplings.of(hamiltonian).invariant
+    found = {tuple(p[t].tolist()): None for p in points for t in shifts if unchanged(p[t])}
     return np.array(list(found))
 
 
@@ -187,14 +182,3 @@ def _point_operations(lattice: Lattice) -> Iterator[np.ndarray]:
         sites = lattice.site(image)
         if (sites >= 0).all() and len(set(sites.tolist())) == lattice.n_sites:
             yield sites
-
-
-def _leaves_unchanged(hamiltonian: SpinHamiltonian, sites: np.ndarray) -> bool:
-    fields = np.stack([hamiltonian.x_field, hamiltonian.z_field])
-    if not np.array_equal(fields[:, sites], fields):
-        return False
-    n = hamiltonian.n_sites
-    couplings = np.zeros((2, n, n))
-    i, j = hamiltonian.bonds.T
-    couplings[:, i, j] = couplings[:, j, i] = np.stack([hamiltonian.zz, hamiltonian.xy])
-    return np.array_equal(couplings[:, sites][:, :, sites], couplings)

@@ -10,10 +10,11 @@ import numpy as np
 
 from thermodbm.errors import InputError
 from thermodbm.models.parameters import BETA, parameter_names
-from thermodbm.run.config import MODELS, FitSection, RunConfig, parse_config, read_tables
+from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
 from thermodbm.run.fit_model import BACKGROUND, FitModel, source_of
 from thermodbm.run.fit_units import resolved, scales
+from thermodbm.run.sections import MODELS, FitSection
 
 if TYPE_CHECKING:
     from thermodbm.run.results import ThermalCurve

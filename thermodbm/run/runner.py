@@ -33,7 +33,7 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.models.hamiltonian import check_hamiltonian
 from thermodbm.models.parameters import BETA, Parameter
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
-from thermodbm.run.config import METHODS, RunConfig, parse_config, plain_options, refuse_ignored
+from thermodbm.run.config import RunConfig, parse_config, plain_options, refuse_ignored
 from thermodbm.run.cost import check_machine
 from thermodbm.run.describe import describe
 from thermodbm.run.hdf5 import remove_litter
@@ -41,6 +41,7 @@ from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.output import reserve
 from thermodbm.run.progress import Progress, Reporter
 from thermodbm.run.results import ThermalCurve, collect, write_curve
+from thermodbm.run.sections import METHODS
 
 if TYPE_CHECKING:
     from flax import linen as nn

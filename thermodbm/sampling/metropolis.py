@@ -53,10 +53,8 @@ def metropolis_moves(hamiltonian: SpinHamiltonian, *, conserve_sz: bool, largest
 
 def hamiltonian_patterns(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, jax.Array]:
     """Off-diagonal part of H (x) 1 as patterns (K, V) and matrix elements (K,): spin flips with -x_field, exchanges with 2 xy."""
-    n = hamiltonian.n_sites
-    if hamiltonian.conserves_sz:
-        return _patterns([{i: 1, j: -1} for i, j in hamiltonian.bonds.tolist()], 2 * n), 2 * hamiltonian.xy
-    return _patterns([{i: 1} for i in range(n)], 2 * n), -hamiltonian.x_field
+    sites, elements = hamiltonian.off_diagonal
+    return _patterns([dict(zip(move, (1, -1), strict=False)) for move in sites.tolist()], 2 * hamiltonian.n_sites), elements
 
 
 def antiparallel_flips(n_sites: int) -> np.ndarray:
