@@ -18,6 +18,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_a_run_from_its_file_to_a_state",
+    "test_a_lost_sign_is_told",
+    "test_stored_layers_are_sampled_as_the_thermal_state[exchange]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[frustrated]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[learned ising]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[learned exchange]",
+    "test_stored_neural_states_have_amplitudes_and_samples[ising]",
     "test_a_closed_pipe_gives_no_traceback",
     "test_target_error_is_reached",
     "test_amplitudes_and_derivatives[product of sums]",

@@ -20,5 +20,6 @@ __getattr__, __dir__, __all__ = hand_on(
         "run.fit": ("FitResult", "fit"),
         "run.results": ("ThermalCurve",),
         "run.runner": ("response", "thermal_curve"),
+        "run.stored": ("load_state",),
     },
 )

@@ -6,7 +6,7 @@ RBM with complex Gaussian weights of width 0.1, 1024 samples of 16 chains, one s
 import time
 from collections.abc import Callable
 
-ALPHA, N, CHAINS, SAMPLES, STEPS, WIDTH = 4, 16, 16, 1024, 5, 0.1
+ALPHA, N, CHAINS, SAMPLES, STEPS, WIDTH = 4, 16, 16, 1024, 3, 0.1
 
 
 def seconds_per_step(step: Callable[[int], None]) -> float:
