@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = hand_on(
             "TypicalOptions",
             "VariationalOptions",
         ),
-        "models.bonds": ("magnet_from_csv", "magnet_from_graph"),
+        "models.bonds": ("magnet_from_csv", "magnet_from_graph", "magnet_from_netket"),
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
         "run.fit": ("FitResult", "fit"),

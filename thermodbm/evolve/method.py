@@ -20,6 +20,7 @@ class Point(NamedTuple):
     diagnostics: Mapping[str, float | np.ndarray]  # names as in the contract: average_sign, acceptance, n_slices, ...
     network: Mapping[str, np.ndarray]  # the weights, enough to rebuild the state
     response: Mapping[str, Mapping[str, Estimate]] = MappingProxyType({})  # observable -> parameter -> derivative
+    series: Mapping[str, np.ndarray] = MappingProxyType({})  # of chains, where they are kept, see `chains.kept_series`
 
 
 class Info(NamedTuple):

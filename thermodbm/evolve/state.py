@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate, append, from_blocks, from_chains, no_blocks
@@ -16,6 +17,7 @@ from thermodbm.evolve.averages import N_SETTLE
 from thermodbm.evolve.chains import Facts, ensemble_at
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotation_sign
+from thermodbm.network.external import Amplitude, PurifiedState
 from thermodbm.network.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import Moves, metropolis
@@ -42,7 +44,7 @@ class ThermalState:
     hamiltonian: SpinHamiltonian
     beta: float
     draw: Callable[[int, int], Draws]  # (how many, at least; seed)
-    amplitude: Callable[[Any], jax.Array] | None = None  # visible (n, 2 n_sites) -> ln Psi (n,)
+    amplitude: Amplitude | None = None
 
     def sample(self, n: int, seed: int = 1) -> np.ndarray:
         """Spins (n, n_sites) int8 of +-1, by their thermal weight. At most 128 chains take turns: more samples than that are correlated.
@@ -83,12 +85,25 @@ class ThermalState:
         Raises:
             InputError: for a network of layers, whose amplitude is a sum over all its deep units, and for another shape.
         """
-        if self.amplitude is None:
-            raise InputError("state", expected="a variational network", found="layers of deep units, which are sampled")
-        visible = jnp.asarray(visible)
+        amplitude, visible = self._amplitude(), jnp.asarray(visible, jnp.int8)
         if visible.ndim != 2 or visible.shape[1] != 2 * self.hamiltonian.n_sites:
             raise InputError("visible", expected=f"spins and ancillas (n, {2 * self.hamiltonian.n_sites})", found=f"shape {visible.shape}")
-        return self.amplitude(visible)
+        return amplitude.function(amplitude.params, visible)
+
+    def to_flax(self) -> tuple[PurifiedState, dict[str, Any]]:
+        """A Flax module that gives `log_amplitude`, and its variables: what NetKet's `MCState(..., model=, variables=)` takes, on
+        `Spin(1/2, 2 n_sites)`, with total_sz = 0 where the magnetisation is conserved.
+
+        Raises:
+            InputError: for a network of layers.
+        """
+        amplitude = self._amplitude()
+        return PurifiedState(amplitude), {"params": {"state": amplitude.params}}
+
+    def _amplitude(self) -> Amplitude:
+        if self.amplitude is None:
+            raise InputError("state", expected="a variational network", found="layers of deep units, which are sampled")
+        return self.amplitude
 
     def _draws(self, n: int, seed: int) -> Draws:
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
@@ -172,11 +187,12 @@ def neural_state(
                 found.append(np.asarray(visible[:, : hamiltonian.n_sites]))
         return Draws(np.stack(found))
 
-    def amplitude(visible: jax.Array) -> jax.Array:
-        log_psi = trial.log_amplitude(theta, visible) + jnp.log(rotation_sign(visible, eta).astype(complex))
+    @jax.jit
+    def log_amplitude(params: Any, visible: jax.Array) -> jax.Array:
+        log_psi = trial.log_amplitude(ravel_pytree(params)[0], visible) + jnp.log(rotation_sign(visible, eta).astype(complex))
         return jnp.where(conserves_sz & (visible.sum(-1, dtype=int) != 0), -jnp.inf, log_psi)
 
-    return ThermalState(hamiltonian, beta, draw, amplitude)
+    return ThermalState(hamiltonian, beta, draw, Amplitude(log_amplitude, trial.unravel(theta)))
 
 
 def _walk(trial: TrialState, moves: Moves, n_moves: int, key: jax.Array, theta: jax.Array, visible: jax.Array) -> jax.Array:

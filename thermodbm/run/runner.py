@@ -16,6 +16,7 @@ from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.estimate.user import check_observables
+from thermodbm.evolve.chains import kept_series
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Point, ThermalMethod
@@ -160,6 +161,8 @@ def run(
                 if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
                     raise NumericsError(f"The estimates at T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
+                if config.sections["output"].get("series"):
+                    point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
                 curve = _curve(config, method, at)
             due = now - recorded > config.sections["output"]["checkpoint_every"]
@@ -171,6 +174,12 @@ def run(
                 _any(comm, True)  # all wait until rank 0 has written
                 raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
     return curve
+
+
+def _joined_series(ranks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Chains of all ranks side by side."""
+    first = ranks[0]
+    return {name: x if name == "length" else np.concatenate([of[name] for of in ranks], axis=1) for name, x in first.items()}
 
 
 def _any(comm: Comm, *flags: bool) -> list[bool]:
@@ -219,6 +228,7 @@ def thermal_curve(
     params: Any = None,
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     response: Sequence[str] = (),
+    series: bool = False,
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -240,6 +250,7 @@ def thermal_curve(
             of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
             run cannot be resumed.
         response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
+        series: whether to keep the series of the chains (deterministic, learned), as [output] series does: `ThermalCurve.to_arviz`.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -260,8 +271,7 @@ def thermal_curve(
     data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
     if len(response):
         data["response"] = {"parameters": [response] if isinstance(response, str) else list(response)}
-    if output is not None:
-        data["output"] = {"file": str(output)}
+    data["output"] = ({"file": str(output)} if output is not None else {}) | ({"series": True} if series else {})
     config = refuse_ignored(parse_config(data), data)
     check_machine(config)
     own = None

@@ -40,17 +40,15 @@ def load_state(file: str | Path | ThermalCurve, T: float, *, module: "nn.Module 
     start_jax()
     curve = file if isinstance(file, ThermalCurve) else ThermalCurve.load(file)
     where = "curve" if isinstance(file, ThermalCurve) else str(file)
-    same = np.flatnonzero(np.isclose(curve.temperature, T, rtol=1e-9, atol=0.0)) if np.isscalar(T) else []
-    if len(same) != 1:
-        raise InputError("T", expected=f"one of {', '.join(f'{x:g}' for x in curve.temperature)}", found=T)
+    t = curve.index_of(T)
     if curve.method not in ("deterministic", "learned", "variational"):
         expected = "a result of the method deterministic, learned or variational"
         raise InputError(where, expected=expected, found=f"{curve.method}, which has no networks")
-    network = curve.network[int(same[0])]
+    network = curve.network[t]
     if not network:
         raise InputError(where, expected=f"a network at T = {T:g}", found="none: it is not finished, or infinite")
     config = parse_config(tomllib.loads(curve.config))
-    beta = float(curve.beta[int(same[0])])
+    beta = float(curve.beta[t])
     try:
         if curve.method == "deterministic":
             return _written_down(config, beta, network)
