@@ -1,6 +1,6 @@
 """thermodbm beside ALPS, NetKet, QuSpin and TeNPy, in one run on one machine: a table, JSON and a figure.
 
-    python benchmarks/peers.py [--rows NAME ...] [--json peers.json] [--figure peers.png] [--environments FOLDER] [--core 0]
+    python benchmarks/peers.py [--rows NAME ...] [--programs NAME ...] [--json FILE] [--figure FILE] [--environments FOLDER] [--core 0]
 
 Peers are installed into environments of their own, with the versions below, in --environments (by default thermodbm-peers in the
 user's cache folder). Every program runs as a process of its own on one core; its CPU seconds, user and system, are those that the
@@ -99,7 +99,7 @@ ROWS: dict[str, dict] = {
     },
     "Heisenberg chain 64, T = 1/8": {
         "problem": {"magnet": heisenberg(64), "T": 0.125},
-        "programs": [sampled("deterministic", 80_000), alps("loop", 60_000), alps("dirloop_sse", 5_000), tenpy(32)],
+        "programs": [sampled("deterministic", 80_000), alps("loop", 60_000), alps("dirloop_sse", 5_000), tenpy(40)],
         "not run": {"QuSpin": TOO_LARGE, "NetKet": NO_THERMAL},
     },
     "Heisenberg 8x8, T = 1/4": {
@@ -223,9 +223,14 @@ def machine() -> dict[str, object]:
     return {"cpu": model, "cores": os.cpu_count(), "load": [round(x, 1) for x in os.getloadavg()]}
 
 
-def measure(name: str, interpreters: dict, core: int) -> dict:
-    """All programs of a row, one after the other."""
-    row: dict = {"machine": machine(), "programs": {}}
+def measure(name: str, interpreters: dict, core: int, wanted: list[str], before: dict) -> dict:
+    """The wanted programs of a row, one after the other; of others what was found before is kept."""
+    row: dict = {"machine": machine()}
+
+    def one_of(kept: dict, program: tuple, task: dict) -> dict:
+        label = program[0]
+        asked = label not in kept or any(label.startswith(beginning) for beginning in wanted)
+        return one(program, task) if asked else kept[label]
 
     def one(program: tuple, task: dict) -> dict:
         label, environment, script, settings = program
@@ -235,15 +240,22 @@ def measure(name: str, interpreters: dict, core: int) -> dict:
 
     if name in SIZES:
         for each in SIZES[name]:
-            found = [one(each["program"], task) for task in each["tasks"]]
-            row["ladders"] = {**row.get("ladders", {}), each["program"][0]: {"law": each["law"], "found": found}}
+            label, kept = each["program"][0], before.get("ladders", {})
+            if label in kept and not any(label.startswith(beginning) for beginning in wanted):
+                found = kept[label]["found"]
+            else:
+                found = [one(each["program"], task) for task in each["tasks"]]
+            row["ladders"] = {**row.get("ladders", {}), label: {"law": each["law"], "found": found}}
         return row
     definition = {**ROWS, **STEPS}[name]
     row |= {"problem": definition["problem"], "not run": definition.get("not run", {})}
-    row["programs"] = {program[0]: one(program, definition["problem"]) for program in definition["programs"]}
+    kept = before.get("programs", {})
+    row["programs"] = {program[0]: one_of(kept, program, definition["problem"]) for program in definition["programs"]}
     if "reference" in definition:
-        label = definition["reference"][0]
-        row["reference"] = (row["programs"].get(label) or one(definition["reference"], definition["problem"])).get("values")
+        found = row["programs"].get(definition["reference"][0])
+        row["reference"] = (
+            found["values"] if found else before.get("reference") or one(definition["reference"], definition["problem"])["values"]
+        )
     return row
 
 
@@ -251,6 +263,9 @@ def main() -> None:
     every = [*ROWS, *STEPS, *SIZES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=every, help="beginnings of names, as they are in the table")
+    parser.add_argument(
+        "--programs", nargs="+", default=[""], help="beginnings of names; of others in these rows what was found before is kept"
+    )
     parser.add_argument("--json", type=Path, default=Path("peers.json"))
     parser.add_argument("--figure", type=Path)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thermodbm-peers"
@@ -264,7 +279,8 @@ def main() -> None:
     interpreters = {name: install(arguments.environments, name) for name in ("thermodbm", *PEERS)}
     record["versions"] = {name: versions(python, name) for name, python in interpreters.items()}
     for name in chosen:
-        record["rows"][name] = measure(name, interpreters, arguments.core)
+        before = record["rows"].get(name, {})
+        record["rows"][name] = measure(name, interpreters, arguments.core, arguments.programs, before)
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     print(tables(record))
     if arguments.figure:
