@@ -27,6 +27,8 @@ SLOW = {
     "test_stored_layers_are_sampled_as_the_thermal_state[learned ising]",
     "test_stored_layers_are_sampled_as_the_thermal_state[learned exchange]",
     "test_stored_neural_states_have_amplitudes_and_samples[ising]",
+    "test_sampled_rings_agree_with_matrices[pair product]",
+    "test_sampled_rings_agree_with_matrices[heisenberg]",
     "test_a_closed_pipe_gives_no_traceback",
     "test_target_error_is_reached",
     "test_amplitudes_and_derivatives[product of sums]",

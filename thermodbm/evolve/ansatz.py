@@ -97,6 +97,20 @@ def make_ansatz(
     )
 
 
+def composes(ansatz: Ansatz, options: VariationalOptions, hamiltonian: SpinHamiltonian) -> bool:
+    """Whether networks are joined: where asked for, and by itself for exchange that is frustrated.
+
+    Raises:
+        InputError: where it is asked for, and the trial state is no matrix between opposite spins and ancillas.
+    """
+    matrix = ansatz.origin == "analytic"
+    if options.compose is True and not matrix:
+        found = "start = rotated" if ansatz.origin == "infinite" else "a module of a user"
+        raise InputError("method.compose", expected="false, or start = trotter with a trial state of our own", found=found)
+    frustrated = hamiltonian.conserves_sz and sublattice_rotation(hamiltonian) is None
+    return matrix and (frustrated if options.compose == "auto" else options.compose)
+
+
 def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
     """The module that `options` ask for, with the symmetries of the couplings.
 

@@ -89,6 +89,11 @@ class VariationalOptions:
     takes 57 steps to T = .25 with 1e-4, and 87 with 1e-6, and ends at r^2 = .40 to .46 and .34 to .58."""
     cutoff: PositiveFloat = 1e-10
     """Eigenvalues of S below this times the largest are left out by pinv."""
+    compose: Literal["auto"] | bool = "auto"
+    """Measure at each temperature also two networks of twice that temperature joined by a layer of deep units, and take of each observable
+    the estimate of the smaller error; both stand in the diagnostics. auto: for frustrated exchange, where the error of the state is
+    expected to be smaller; true: at all temperatures that are low enough; false: never. The joined state has a sign, which is mild up to
+    some 20 sites."""
     enumerate: bool | None = None
     """Sum over all configurations instead of sampling them; None: where there are at most 2^13 up to symmetry."""
     n_walkers: Annotated[int, Field(ge=1, le=10**7)] | None = None

@@ -1,6 +1,6 @@
 """The variational method: the parameters of a purified neural state follow imaginary time, tau = beta/2, by stochastic reconfiguration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,8 +14,21 @@ from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
-from thermodbm.evolve.ansatz import Ansatz, largest_coupling, make_ansatz
+from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
+from thermodbm.evolve.doubling import (
+    COPIES,
+    MAX_DENSE,
+    MAX_RINGS,
+    Halves,
+    Rings,
+    begin_rings,
+    combined,
+    dense_averages,
+    halves,
+    measure_rings,
+    ring_averages,
+)
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, with_systematic
@@ -27,6 +40,7 @@ from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_er
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import TrialState, trial_state
+from thermodbm.sampling.composed import ring_moves
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
@@ -55,6 +69,8 @@ class Evolution(NamedTuple):
     n_steps: int
     n_rejected: int
     walkers: Walkers | None
+    halves: Halves  # networks to be joined
+    rings: Rings | None  # of joined networks, where they are sampled
 
 
 class Parts(NamedTuple):
@@ -68,6 +84,10 @@ class Parts(NamedTuple):
     start_rate_error: Callable[..., jax.Array]
     comm: Comm
     beta_0: float
+    betas: tuple[float, ...]  # of joined networks
+    join: Callable[..., Rings] | None  # a round of sampling them; None: they are summed as matrices
+    n_rings: int
+    n_rounds: int
 
 
 def variational_method(
@@ -77,6 +97,7 @@ def variational_method(
     comm: Comm = SERIAL,
     module: nn.Module | None = None,
     params: dict | None = None,
+    betas: Sequence[float] = (),
 ) -> ThermalMethod:
     """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
 
@@ -93,7 +114,10 @@ def variational_method(
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.
 
+    Joined networks (`evolve.doubling`, method.compose) are measured besides; each copy brings the error that the state at beta/2 has.
+
     Args:
+        betas: the inverse temperatures that will be asked for, whose halves are kept for joining.
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
             all real, or all complex and holomorphic. It starts at `params`, which describe the state of the Hamiltonian as it is given,
             without a sublattice rotation, at beta_0 over the largest coupling. By default `default_module`, at the analytic state.
@@ -103,7 +127,7 @@ def variational_method(
 
     Source: Nomura, Yoshioka, Nori, PRL 127, 060601 (2021), Method II.
     """
-    parts = _make_parts(hamiltonian, options, sampling, comm, make_ansatz(hamiltonian, options, module, params))
+    parts = _make_parts(hamiltonian, options, sampling, comm, make_ansatz(hamiltonian, options, module, params), betas)
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         key_start, key_work = jax.random.split(key)
@@ -118,7 +142,14 @@ def variational_method(
     return ThermalMethod(init=lambda key: _pack(_start(parts, key, parts.beta_0)), advance=advance)
 
 
-def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampling: SamplingOptions, comm: Comm, ansatz: Ansatz) -> Parts:
+def _make_parts(
+    hamiltonian: SpinHamiltonian,
+    options: VariationalOptions,
+    sampling: SamplingOptions,
+    comm: Comm,
+    ansatz: Ansatz,
+    betas: Sequence[float],
+) -> Parts:
     beta_0 = (options.beta_0 or ansatz.beta_0) / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)
@@ -130,13 +161,17 @@ def _make_parts(hamiltonian: SpinHamiltonian, options: VariationalOptions, sampl
         diag_shift=shift if options.diag_shift is None else options.diag_shift,
         tolerance=options.tolerance or tolerance,
     )
+    n_rings, join, n = 0, None, simple.n_sites
+    composed = tuple(betas) if composes(ansatz, options, hamiltonian) and (everything is None or n <= MAX_DENSE) else ()
     if everything is None:
         n_walkers = walkers_per_rank(options, ravel_pytree(example)[0].size, comm)
         averager = sampled(ansatz, trial, options, sampling, n_walkers, comm)
+        n_rings, join = min(n_walkers, MAX_RINGS), measure_rings(simple, trial, ring_moves(simple), options.n_sweeps * 2 * n, comm)
     else:
         averager = enumerated(ansatz, trial, everything)
+    n_rounds = -(-sampling.n_samples // (max(n_rings, 1) * comm.size))
     step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, diagonal_observables(simple), comm)
-    return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0)
+    return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, composed, join, n_rings, n_rounds)
 
 
 def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
@@ -159,6 +194,8 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
         n_steps=0,
         n_rejected=0,
         walkers=walkers,
+        halves=halves(parts.betas, beta, theta),
+        rings=begin_rings(jax.random.fold_in(key_walkers, parts.comm.rank), parts.n_rings, hamiltonian.n_sites) if parts.join else None,
     )
 
 
@@ -187,7 +224,8 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     options, n = parts.options, parts.ansatz.hamiltonian.n_sites
     limit = options.max_distance / np.sqrt(max(n * at.path.variance, 1e-12))
     h = min(at.step, limit, np.inf if parts.ansatz.origin == "infinite" else 0.35 * at.beta / 2)
-    left = (beta - at.beta) / 2
+    target = at.halves.next_stop(at.beta, beta)
+    left = (target - at.beta) / 2
     h = left if left <= h else min(h, left / 2) if left < 2 * h else h
     if h < MIN_STEP * beta and left > MIN_STEP * beta:
         raise NumericsError(f"The evolution is stuck at beta = {at.beta:.6g}: steps have shrunk to {h:.1e}.")
@@ -204,7 +242,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
     at = at._replace(
         theta=done.theta,
-        beta=float(beta) if h == left else at.beta + 2 * float(h),
+        beta=target if h == left else at.beta + 2 * float(h),
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
         path=extend(
@@ -216,23 +254,51 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         n_steps=at.n_steps + 1,
         walkers=parts.averager.adapt(walkers, done.count),
     )
-    return at, Info(0.9 * at.beta / beta, _message(at), None)
+    return _note(at), Info(0.9 * at.beta / beta, _message(at), None)
+
+
+def _note(at: Evolution) -> Evolution:
+    """With the network kept, if it is one that will be joined."""
+    facts = at.path.systematic, 2 * at.distance + at.path.share, at.residual
+    return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
+
+
+def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The network to be joined at beta and what is known of it, where that is asked for."""
+    half = at.halves.of(beta)
+    if half is None or (parts.options.compose == "auto" and COPIES * half[1][0] > at.path.systematic):
+        return None
+    return half
 
 
 def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
     """A share of the measurement; the point, when it is complete."""
+    half = _joined(parts, at, beta)
+    if half and parts.join and at.rings.count < parts.n_rounds:
+        at = at._replace(rings=parts.join(key, half[0], at.rings))
+        return at, Info(0.9 + 0.05 * at.rings.count / parts.n_rounds, "two networks joined", None)
     walkers, averages, share = parts.averager.observe(key, at.theta, at.walkers, beta)
     at = at._replace(walkers=walkers)
     if share < 1:
-        return at, Info(0.9 + 0.1 * share, f"error {float(averages.estimates['energy'].error):.1e}", None)
+        return at, Info(0.95 + 0.05 * share, f"error {float(averages.estimates['energy'].error):.1e}", None)
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
     at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, 2 * at.distance, np.sqrt(8) * at.start))
-    gap = unexplained(at.path)
+    at, gap = _note(at), unexplained(at.path)
+    observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
+    if half:
+        simple, (theta, facts) = parts.ansatz.hamiltonian, half
+        if parts.join:
+            doubled = ring_averages(simple, beta, at.rings, parts.comm)
+            at = at._replace(rings=at.rings._replace(count=0, sums={}))
+        else:
+            doubled = dense_averages(simple, parts.trial, theta, beta)
+        observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
-    if at.residual > MAX_RESIDUAL and at.residual * c.mean > FROZEN:
+    if residual > MAX_RESIDUAL and residual * c.mean > FROZEN:
         doubts |= Doubt.STATE
     diagnostics = {
+        **joined,
         "residual": at.residual,
         "systematic_error": float(np.hypot(at.path.systematic, gap)),
         "acceptance": walkers.acceptance if walkers else 1.0,
@@ -245,7 +311,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     }
     leaves = jax.tree_util.tree_leaves_with_path(parts.trial.unravel(at.theta))
     network = {"/".join(k.key for k in keys): np.asarray(x) for keys, x in leaves} | {"basis_signs": parts.ansatz.eta}
-    return at, Info(1.0, _message(at), Point(_observables(averages, at, beta, gap), diagnostics, network))
+    return at, Info(1.0, _message(at), Point(observables, diagnostics, network))
 
 
 def _observables(averages: Averages, at: Evolution, beta: float, gap: float) -> dict[str, Estimate]:
@@ -278,8 +344,11 @@ def _message(at: Evolution) -> str:
 
 
 def _pack(at: Evolution) -> State:
-    return {**at._asdict(), "path": at.path._asdict(), "walkers": pack(at.walkers)}
+    rings = {} if at.rings is None else at.rings._asdict()
+    return {**at._asdict(), "path": at.path._asdict(), "walkers": pack(at.walkers), "halves": at.halves._asdict(), "rings": rings}
 
 
 def _unpack(state: State) -> Evolution:
-    return Evolution(**{**state, "path": Path(**state["path"]), "walkers": unpack(state["walkers"])})
+    parts = {"path": Path(**state["path"]), "walkers": unpack(state["walkers"]), "halves": Halves(**state["halves"])}
+    rings = {"sums": {}, **state["rings"]} if state["rings"] else None  # a checkpoint leaves empty tables out
+    return Evolution(**{**state, **parts, "rings": rings and Rings(**rings)})

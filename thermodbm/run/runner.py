@@ -93,7 +93,7 @@ def make_method(
         case VariationalOptions():
             from thermodbm.evolve.variational import variational_method
 
-            return variational_method(hamiltonian, options, sampling, comm)
+            return variational_method(hamiltonian, options, sampling, comm, betas=betas)
         case ExactOptions():
             return exact_method(hamiltonian, options, comm, observables, response)
         case TypicalOptions():

@@ -1,0 +1,121 @@
+"""Two joined trial states: the ring against matrices, and the joined state against diagonalisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from thermodbm import thermal_curve
+from thermodbm.comm import SERIAL
+from thermodbm.errors import InputError
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.evolve.ansatz import make_ansatz
+from thermodbm.evolve.doubling import begin_rings, better, dense_averages, measure_rings, ring_averages
+from thermodbm.evolve.options import VariationalOptions
+from thermodbm.exact import exact_curve
+from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
+from thermodbm.network.trial import trial_state
+from thermodbm.sampling.composed import ring_moves
+
+TRIANGLE = [(0, 1), (1, 2), (0, 2), (2, 3)]
+MAGNETS = {
+    "pair product": (heisenberg(graph(4, TRIANGLE), J=[1.0, -0.6, 0.8, 1.2]), "pair_product"),
+    "heisenberg": (heisenberg(graph(4, TRIANGLE), J=[1.0, -0.6, 0.8, 1.2]), "rbm"),
+    "field": (xxz(graph(4, TRIANGLE), J=[1.0, -0.6, 0.8, 1.2], delta=0.7, h=0.5), "rbm"),
+    "tfim": (transverse_field_ising(graph(3, [(0, 1), (1, 2), (0, 2)]), J=[1.0, -0.7, 0.5], gamma=[0.8, 1.1, -0.6], h=0.3), "rbm"),
+}
+
+
+def state(hamiltonian, ansatz, beta=0.4, noise=0.05):
+    """A trial state near the thermal one, but for random changes of all parameters."""
+    options = VariationalOptions(ansatz=ansatz, alpha=1, determinants=2)
+    own = make_ansatz(hamiltonian, options)
+    params = own.start(jax.random.key(3), beta)
+    theta = ravel_pytree(params)[0]
+    change = jax.random.normal(jax.random.key(4), (2, theta.size)) * noise
+    return own.hamiltonian, trial_state(own.module, params), theta + change[0] + 1j * change[1]
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_sampled_rings_agree_with_matrices(name):
+    hamiltonian, trial, theta = state(*MAGNETS[name])
+    expected = dense_averages(hamiltonian, trial, theta, 0.8)
+    moves = ring_moves(hamiltonian)
+    advance = measure_rings(hamiltonian, trial, moves, 12 * hamiltonian.n_sites, SERIAL)
+    rings = begin_rings(jax.random.key(0), 512, hamiltonian.n_sites)
+    for k in range(10):
+        rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
+    found = ring_averages(hamiltonian, 0.8, rings, SERIAL)
+    assert set(found.estimates) == set(expected.estimates)
+    assert abs(found.sign.mean - expected.sign.mean) < 4 * found.sign.error
+    for observable, estimate in found.estimates.items():
+        exact = expected.estimates[observable].mean
+        pulls = np.abs(estimate.mean - exact) / np.maximum(estimate.error, 1e-9)
+        assert pulls.max() < 4.5, (observable, estimate, exact)
+        assert np.max(estimate.error) < 0.15 * max(1.0, np.abs(exact).max())
+
+
+def test_the_join_of_an_exact_state_is_exact():
+    """A matrix K = exp(-beta H/4) handed on as a trial state gives thermal averages at beta."""
+    import scipy.linalg
+
+    from thermodbm.exact.diagonalisation import dense_hamiltonian
+
+    hamiltonian, beta = MAGNETS["tfim"][0], 1.3
+    K = scipy.linalg.expm(-beta / 4 * dense_hamiltonian(hamiltonian))
+    bits = 1 << np.arange(3)[::-1]
+
+    def log_amplitude(theta, v):
+        rows, columns = ((x < 0) @ bits for x in (v[:, :3], -v[:, 3:]))
+        return jnp.log(jnp.asarray(K, complex)[rows, columns])
+
+    trial = trial_state(make_ansatz(hamiltonian, VariationalOptions()).module, {"a": jnp.zeros(1)})._replace(log_amplitude=log_amplitude)
+    found = dense_averages(hamiltonian, trial, jnp.zeros(1), beta)
+    exact = exact_curve(hamiltonian, np.array([beta]))
+    for name, estimate in found.estimates.items():
+        np.testing.assert_allclose(estimate.mean, exact[name][0], atol=1e-10, err_msg=name)
+    assert 0 < found.sign.mean <= 1
+
+
+def test_the_better_estimate_is_taken_and_disagreement_widens_it():
+    plain = {"energy": Estimate(np.array(1.0), np.array(0.1)), "specific_heat": Estimate(np.array(2.0), np.array(0.1))}
+    doubled = {"energy": Estimate(np.array(1.5), np.array(0.01)), "specific_heat": Estimate(np.array(2.0), np.array(0.2))}
+    found, share = better(plain, doubled)
+    assert share == 0.5 and found["energy"].mean == 1.5 and found["specific_heat"] == plain["specific_heat"]
+    np.testing.assert_allclose(found["energy"].error, np.hypot(0.01, np.sqrt(0.25 - 0.01 - 0.0001)))
+
+
+STRIP = heisenberg(graph(5, [(0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (3, 4), (2, 4)]))
+
+
+def curve(**method):
+    options = {"kind": "variational", "ansatz": "jastrow", **method}
+    return thermal_curve(STRIP, T=[2.0, 1.0, 0.5], method=options, sampling={"n_samples": 512, "seed": 3}, progress=False)
+
+
+def test_joined_networks_are_nearer_to_the_exact_state():
+    """A poor trial state, summed over its configurations."""
+    exact = exact_curve(STRIP, np.array([0.5, 1.0, 2.0]))
+    found = curve(compose=True)
+    known, cold = found.diagnostics, 2
+    plain, doubled = (known[f"{kind}_energy"][cold] for kind in ("plain", "doubled"))
+    assert abs(doubled[0] - exact["energy"][cold]) < 0.7 * abs(plain[0] - exact["energy"][cold])
+    assert found.energy.mean[cold] == doubled[0] and known["composed"][cold] > 0 and 0 < known["doubled_sign"][cold] < 1
+    for name in ("energy", "specific_heat", "susceptibility", "correlation_zz"):
+        estimate = found.observables[name]
+        assert (np.abs(estimate.mean - exact[name]) < 3 * estimate.error + 1e-9).all(), name
+    assert "plain_energy" not in curve(compose=False).diagnostics
+
+
+def test_joined_networks_are_sampled():
+    """On the way that samples take, with few of them."""
+    found, exact = curve(enumerate=False, n_walkers=128, compose=True), exact_curve(STRIP, np.array([0.5, 1.0, 2.0]))
+    doubled = found.diagnostics["doubled_energy"]
+    assert np.isfinite(doubled).all() and (np.abs(doubled[:, 0] - exact["energy"]) < 4 * doubled[:, 1]).all()
+    assert (found.diagnostics["doubled_sign"] > 0.5).all()
+
+
+def test_networks_that_cannot_be_joined_are_refused():
+    with pytest.raises(InputError, match="compose"):
+        curve(start="rotated", compose=True)

@@ -1,0 +1,228 @@
+"""Doubling: exp(-beta H/2) = exp(-beta H/4) exp(-beta H/4), so that two copies of the network at beta/2, joined by a layer of N deep units,
+hold the state at beta.
+
+    Psi_beta(sigma, sigma') = sum_d Psi_{beta/2}(sigma, -d) Psi_{beta/2}(d, sigma')
+
+What is wrong with one copy the other filters, and the evolution need not go lower than beta/2. The joined state is no positive function:
+averages are over the ring of `sampling.composed`, reweighted by its phase.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.comm import Comm
+from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.evolve.measurement import Averages, with_systematic
+from thermodbm.evolve.step import local_energy
+from thermodbm.exact.diagonalisation import all_configurations, sparse_hamiltonian
+from thermodbm.models import SpinHamiltonian
+from thermodbm.models.operators import diagonal_observables
+from thermodbm.network.trial import TrialState
+from thermodbm.sampling.composed import RingMoves, log_ring, sweep_ring, visible_of
+
+MAX_DENSE = 10
+"""Sites up to which an enumerated state is joined as a matrix."""
+MAX_RINGS = 1024
+"""Rings that are sampled side by side."""
+COPIES = 3.0
+"""A joined state is off by at most so many times what the network at half of beta is off by: it is made of two (measured: 0.2 to 2.5)."""
+SETTLE = 10
+"""Rounds before rings count, at every temperature; they begin where those of the last one ended."""
+MIN_SIGN = 3.0
+"""Errors by which the average sign must differ from zero."""
+
+
+class Rings(NamedTuple):
+    """Sampled rings, and what they gave so far."""
+
+    layers: jax.Array  # (n, 4, N) int8
+    count: int  # rounds measured
+    acceptance: float
+    sums: dict[str, jax.Array]  # (n, ...) sums over rounds
+
+
+class Halves(NamedTuple):
+    """The networks on the way that are to be joined: those at half of each inverse temperature that is asked for."""
+
+    betas: np.ndarray  # (K,), ascending
+    thetas: np.ndarray  # (K, P); NaN where the evolution has not been
+    facts: np.ndarray  # (K, 3): `Path.systematic`, the share of their spread by which averages are off, r^2
+
+    def next_stop(self, low: float, high: float) -> float:
+        """The first of these, or else `high`, that is above `low`."""
+        ahead = self.betas[self.betas > low * (1 + 1e-12)]
+        return float(min(ahead.min(initial=np.inf), high))
+
+    def noted(self, at: float, theta: jax.Array, known: float, facts: tuple[float, float, float]) -> "Halves":
+        """With the parameters at the inverse temperature `at`, and what is known of the state at `known`, if they are among these."""
+        here, there = (np.isclose(self.betas, beta, rtol=1e-12, atol=0)[:, None] for beta in (at, known))
+        return self._replace(thetas=np.where(here, theta, self.thetas), facts=np.where(there, facts, self.facts))
+
+    def of(self, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Parameters and facts of the network that, joined to itself, holds the state at `beta`; None where there is none."""
+        found = np.flatnonzero(np.isclose(2 * self.betas, beta, rtol=1e-12, atol=0) & np.isfinite(self.facts).all(1))
+        return (self.thetas[found[0]], self.facts[found[0]]) if found.size else None
+
+
+def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
+    """Of all inverse temperatures whose half is above `lowest`, where the evolution starts."""
+    stops = np.unique([beta / 2 for beta in betas if beta / 2 > lowest])
+    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
+
+
+class Doubled(NamedTuple):
+    """Averages over the joined state."""
+
+    estimates: dict[str, Estimate]
+    sign: Estimate
+
+
+def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, beta: float) -> Doubled:
+    """Averages over the joined state of a few sites by its matrix, without chance."""
+    n = hamiltonian.n_sites
+    spins = all_configurations(n)
+    matrix = _matrix(hamiltonian, trial, theta, spins)
+    joined, modulus = matrix @ matrix, np.abs(matrix) @ np.abs(matrix)
+    sign = float((np.abs(joined) ** 2).sum() / (modulus**2).sum())
+    joined /= np.linalg.norm(joined)
+    square = np.abs(joined) ** 2
+    weights = (square.sum(1) + square.sum(0)) / 2  # as `measure_rings`, which takes the spins of both ends
+    moved = sparse_hamiltonian(hamiltonian) @ joined
+    energy = np.vdot(joined, moved).real
+    values = {name: weights @ x for name, x in diagonal_observables(hamiltonian)(spins).items()}
+    values |= {"energy": energy / n, "energy_squared": np.vdot(moved, moved).real / n}
+    if not hamiltonian.conserves_sz:
+        flipped = sum(joined[np.arange(2**n) ^ (1 << i)] for i in range(n))
+        values["magnetization_x"] = np.vdot(joined, flipped).real / n
+    found = {name: exact(x) for name, x in _derived(hamiltonian, beta, values, values).items()}
+    return Doubled(found, exact(sign))
+
+
+def _matrix(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, spins: np.ndarray) -> np.ndarray:
+    """K(x, y) = Psi(x, -y) on all configurations, in units of its largest element."""
+    rows, columns = np.nonzero(spins.sum(1)[:, None] == spins.sum(1)) if hamiltonian.conserves_sz else np.indices((len(spins),) * 2)
+    visible = np.concatenate([spins[rows.ravel()], -spins[columns.ravel()]], axis=1).astype(np.int8)
+    log_psi = np.concatenate([trial.log_amplitude(theta, jnp.asarray(part)) for part in np.array_split(visible, -(-len(visible) // 8192))])
+    matrix = np.zeros((len(spins),) * 2, complex)
+    matrix[rows.ravel(), columns.ravel()] = np.exp(log_psi - log_psi.real.max())
+    return matrix
+
+
+def begin_rings(key: jax.Array, n_rings: int, n_sites: int) -> Rings:
+    """Rings of infinite temperature: all layers alike, all spins free."""
+    spins = jax.random.rademacher(key, (n_rings, 1, n_sites), jnp.int8)
+    return Rings(jnp.repeat(spins, 4, axis=1), 0, 1.0, {})
+
+
+def measure_rings(hamiltonian: SpinHamiltonian, trial: TrialState, moves: RingMoves, n_steps: int, comm: Comm) -> Any:
+    """A function (key, theta, rings) -> rings after one round of `n_steps` moves, measured; the first round at a temperature settles.
+
+    Measured are the energy of the first layer by both amplitudes that it has, E = Re (e_1 + conj(e_3))/2, E^2 = e_1 conj(e_3), and
+    observables diagonal in sz of the first and third layer, all times the phase of the ring.
+    """
+    n, e_loc, diagonal = hamiltonian.n_sites, local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
+
+    @jax.jit
+    def move(key: jax.Array, theta: jax.Array, layers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return sweep_ring(jax.random.fold_in(key, comm.rank), trial, theta, layers, moves, n_steps)
+
+    @jax.jit
+    def values(theta: jax.Array, layers: jax.Array) -> dict[str, jax.Array]:
+        phase = jnp.exp(1j * log_ring(trial, theta, layers).imag)
+        energies, ratios = zip(*(e_loc(theta, visible_of(layers, (0, y))) for y in (1, 3)), strict=True)
+        found = {name: phase.real.reshape(-1, *[1] * (x.ndim - 1)) * x for name, x in _mean(diagonal, layers).items()}
+        found["sign"] = phase.real
+        found["energy"] = (phase * (energies[0] + energies[1].conj())).real / (2 * n)
+        found["energy_squared"] = (phase * energies[0] * energies[1].conj()).real / n
+        if not hamiltonian.conserves_sz:
+            found["magnetization_x"] = (phase * (ratios[0] + ratios[1].conj()).mean(-1)).real / 2
+        return found
+
+    def _mean(diagonal: Any, layers: jax.Array) -> dict[str, jax.Array]:
+        first, third = diagonal(layers[:, 0]), diagonal(layers[:, 2])
+        return {name: (x + third[name]) / 2 for name, x in first.items()}
+
+    def advance(key: jax.Array, theta: jax.Array, rings: Rings) -> Rings:
+        layers = rings.layers
+        for k in range(1 if rings.count else SETTLE):
+            layers, accepted = move(jax.random.fold_in(key, k), theta, layers)
+        found = values(theta, layers)
+        sums = {name: x + rings.sums[name] for name, x in found.items()} if rings.count else found
+        return Rings(layers, rings.count + 1, float(accepted), sums)
+
+    return advance
+
+
+def ring_averages(hamiltonian: SpinHamiltonian, beta: float, rings: Rings, comm: Comm) -> Doubled:
+    """Ratios to the sign, with errors from the scatter among rings, which are independent."""
+    samples = {name: np.asarray(x) / rings.count for name, x in rings.sums.items()}
+    n = len(samples["sign"]) * comm.size
+    mean = {name: np.asarray(x) / n for name, x in comm.sum({name: x.sum(0) for name, x in samples.items()}).items()}
+
+    def error(x: np.ndarray) -> np.ndarray:
+        """Of a mean of x (n, ...), which is about zero."""
+        return np.sqrt(np.asarray(comm.sum((x**2).sum(0))) / (max(n - 1, 1) * n))
+
+    sign, signs = float(mean.pop("sign")), samples.pop("sign")
+    sign_error = float(error(signs - sign))
+    if not np.isfinite(sign) or abs(sign) < MIN_SIGN * sign_error:
+        return Doubled({}, Estimate(np.asarray(sign), np.asarray(sign_error)))
+    ratio = {name: x / sign for name, x in mean.items()}
+    linear = {name: (x - signs.reshape(-1, *[1] * (x.ndim - 1)) * ratio[name]) / sign for name, x in samples.items()}
+    values, changes = _derived(hamiltonian, beta, ratio, ratio), _derived(hamiltonian, beta, ratio, linear, linear=True)
+    found = {name: Estimate(np.asarray(x), error(changes[name])) for name, x in values.items()}
+    return Doubled(found, Estimate(np.asarray(sign), np.asarray(sign_error)))
+
+
+def _derived(hamiltonian: SpinHamiltonian, beta: float, mean: dict, values: dict, *, linear: bool = False) -> dict[str, np.ndarray]:
+    """The observables of the contract; or what small changes of all averages about their mean come to."""
+    n, e, m = hamiltonian.n_sites, mean["energy"], mean["magnetization_z"]
+    found = {name: x for name, x in values.items() if name not in ("energy_squared", "magnetization_z_squared")}
+    found["specific_heat"] = beta**2 * (values["energy_squared"] - (2 if linear else 1) * n * e * values["energy"])
+    if hamiltonian.conserves_sz:
+        drift = (2 if linear else 1) * m * values["magnetization_z"]
+        found["susceptibility"] = beta * n * (values["magnetization_z_squared"] - drift)
+    return found
+
+
+def better(plain: dict[str, Estimate], doubled: dict[str, Estimate]) -> tuple[dict[str, Estimate], float]:
+    """Of each observable the estimate of the smaller error, and the share that are doubled.
+
+    Where the two differ by more than both errors explain, the error of the one that is taken is raised by as much.
+    """
+    found, taken = dict(plain), 0
+    for name, b in doubled.items():
+        a = plain[name]
+        apart = np.sqrt(np.maximum((a.mean - b.mean) ** 2 - a.error**2 - b.error**2, 0))
+        doubling = bool(np.max(b.error) < np.max(a.error))
+        best = Estimate(b.mean, b.error) if doubling else a
+        found[name], taken = best._replace(error=np.hypot(best.error, apart)), taken + doubling
+    return found, taken / max(len(doubled), 1)
+
+
+def combined(
+    plain: Averages, residual: float, doubled: Doubled, facts: np.ndarray
+) -> tuple[dict[str, Estimate], float, dict[str, float | np.ndarray]]:
+    """The better of plain and joined estimates, r^2 of the state that gave the energy, and diagnostics.
+
+    Diagnostics are both estimates of scalars as (mean, error), the sign, and the share of the observables that are those of the joined
+    state.
+
+    Args:
+        plain: estimates with their systematic errors.
+        facts: of the network that was joined, see `Halves`.
+    """
+    systematic, share, r2 = COPIES * facts
+    estimates = doubled.estimates
+    if estimates:
+        spread = {name: plain.spread[name] for name in estimates}
+        estimates = with_systematic(Averages(estimates, spread), share, systematic, r2)
+    found, taken = better(plain.estimates, estimates)
+    both = {f"{kind}_{name}": x for kind, of in (("plain", plain.estimates), ("doubled", estimates)) for name, x in of.items()}
+    scalars = {name: np.array([x.mean, x.error]) for name, x in both.items() if np.ndim(x.mean) == 0}
+    own = found["energy"].mean == plain.estimates["energy"].mean
+    return found, residual if own else float(facts[2]), scalars | {"doubled_sign": float(doubled.sign.mean), "composed": taken}
