@@ -1,15 +1,12 @@
-"""How much CPU time an error bar costs: energy and m_z^2 of the Ising model at two hard points, for every sampler, and against ALPS.
+"""How much CPU time an error bar costs: energy and m_z^2 of the Ising model at two hard points, for every sampler.
 
-    python benchmarks/tfim_efficiency.py [--samples 60000] [--samplers mixed column cluster] [--alps-python PATH]
+    python benchmarks/tfim_efficiency.py [--samples 60000] [--samplers mixed column cluster]
 
 Points: chain N = 64, gamma = J, beta = 8; square 8x8, gamma = 3.04 J, beta = 4. The figure of merit is error x sqrt(CPU seconds) of the
 values extrapolated in the Trotter step, extrapolation error included, on one core; compilation, once per shape, is left out (the timed run
 is the second one). `none` is the mixed sampler at the finest step alone, not extrapolated.
 
-ALPS runs its loop code (Jz = -4 J, Gamma = 2 gamma in spin operators; its energies are of the same H) if --alps-python names the
-interpreter of an environment made by
-    uv venv --python 3.11 alps && uv pip install --python alps pyalps==3.0.0
-and its rows are skipped otherwise.
+Against other programs: `peers.py`.
 """
 
 import os
@@ -17,8 +14,6 @@ import os
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
 
 import argparse
-import subprocess
-import tempfile
 import time
 
 import jax
@@ -29,21 +24,9 @@ from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.method import Point
 
 POINTS = {
-    "chain 64, gamma = 1, beta = 8": (make_lattice("chain", 64), 1.0, 8.0, {"LATTICE": "chain lattice", "L": 64}),
-    "square 8x8, gamma = 3.04, beta = 4": (make_lattice("square", (8, 8)), 3.04, 4.0, {"LATTICE": "square lattice", "L": 8}),
+    "chain 64, gamma = 1, beta = 8": (make_lattice("chain", 64), 1.0, 8.0),
+    "square 8x8, gamma = 3.04, beta = 4": (make_lattice("square", (8, 8)), 3.04, 4.0),
 }
-ALPS = """
-import pyalps, resource
-plan = {plan}
-pyalps.runApplication("loop", pyalps.writeInputFiles("plan", [plan]), writexml=True)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-found = {{}}
-for x in pyalps.loadMeasurements(pyalps.getResultFiles(prefix="plan"), ["Energy Density", "Magnetization^2"])[0]:
-    found[x.props["observable"]] = (x.y[0].mean, x.y[0].error)
-(e, de), (m, dm) = found["Energy Density"], found["Magnetization^2"]
-scale = 4 / {n}**2
-print("RESULT", e, de, scale * m, scale * dm, used.ru_utime + used.ru_stime)
-"""
 
 
 def ours(hamiltonian: SpinHamiltonian, beta: float, sampler: str, n_samples: int) -> tuple[Point, float]:
@@ -63,16 +46,6 @@ def ours(hamiltonian: SpinHamiltonian, beta: float, sampler: str, n_samples: int
     return run(seed=1), time.process_time() - start
 
 
-def alps(python: str, lattice: dict, n: int, gamma: float, beta: float, sweeps: int) -> list[float]:
-    """e, its error, m^2, its error and CPU seconds of the continuous-time loop code."""
-    plan = {"MODEL": "spin", "local_S": 0.5, "Jz": -4.0, "Jxy": 0.0, "Gamma": 2 * gamma, "T": 1 / beta, **lattice}
-    plan |= {"ALGORITHM": "loop", "THERMALIZATION": sweeps // 10, "SWEEPS": sweeps}
-    with tempfile.TemporaryDirectory() as folder:
-        script = ALPS.format(plan=plan, n=n)
-        output = subprocess.run([python, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
-    return [float(x) for x in next(line for line in output.splitlines() if line.startswith("RESULT")).split()[1:]]
-
-
 def row(name: str, e: float, de: float, m: float, dm: float, cpu: float) -> str:
     merit = f"{de * np.sqrt(cpu):12.2e}{dm * np.sqrt(cpu):12.2e}"
     return f"  {name:10}{f'{e:.5f}({de:.1e})':>20}{f'{m:.4f}({dm:.1e})':>18}{cpu:8.1f}" + merit
@@ -83,19 +56,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=60_000)
     parser.add_argument("--samplers", nargs="+", default=["mixed", "none", "column", "cluster"])
-    parser.add_argument("--alps-python")
-    parser.add_argument("--alps-sweeps", type=int, default=40_000)
     arguments = parser.parse_args()
-    for title, (lattice, gamma, beta, alps_lattice) in POINTS.items():
+    for title, (lattice, gamma, beta) in POINTS.items():
         print(title + "\n" + f"  {'sampler':10}{'e':>20}{'m_z^2':>18}{'CPU s':>8}{'e merit':>12}{'m^2 merit':>12}", flush=True)
         hamiltonian = transverse_field_ising(lattice, 1.0, gamma)
         for sampler in arguments.samplers:
             point, cpu = ours(hamiltonian, beta, sampler, arguments.samples)
             e, m = point.observables["energy"], point.observables["order_parameter_squared"]
             print(row(sampler, float(e.mean), float(e.error), float(m.mean), float(m.error), cpu), flush=True)
-        if arguments.alps_python:
-            found = alps(arguments.alps_python, alps_lattice, lattice.n_sites, gamma, beta, arguments.alps_sweeps)
-            print(row("ALPS loop", *found), flush=True)
 
 
 if __name__ == "__main__":

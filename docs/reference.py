@@ -45,7 +45,7 @@ def config_reference() -> str:
     parts += [
         "## `[output]`",
         "`file`: the result, from the current directory; without it beside the config, with the suffix `.h5`. `checkpoint_every`: seconds "
-        "between two checkpoints, 300 by default.",
+        "between two checkpoints, 300 by default. `series`: keep the series of the chains (deterministic, learned; default `false`).",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -18,6 +18,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_snippets_of_optional_packages[arviz_base]",
+    "test_series_are_kept_on_request",
+    "test_a_run_from_its_file_to_a_state",
+    "test_a_lost_sign_is_told",
+    "test_stored_layers_are_sampled_as_the_thermal_state[exchange]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[frustrated]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[learned ising]",
+    "test_stored_layers_are_sampled_as_the_thermal_state[learned exchange]",
+    "test_stored_neural_states_have_amplitudes_and_samples[ising]",
     "test_sampled_rings_agree_with_matrices[pair product]",
     "test_sampled_rings_agree_with_matrices[heisenberg]",
     "test_a_closed_pipe_gives_no_traceback",

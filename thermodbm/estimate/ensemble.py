@@ -37,6 +37,7 @@ class Ensemble(NamedTuple):
     resize: Callable[[Any], Any]  # a state of another number of slices -> one of this
     respond: Callable[..., tuple[Values, Values]] | None = None
     respond_late: Measure | None = None
+    visible: Callable[[Any], jax.Array] | None = None  # the spins (n_chains, n_sites) of a state
     light: bool = False  # whether compilation on CPUs is better cut short: many small programs, whose speed hardly suffers
 
 

@@ -71,6 +71,7 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int, functio
         measure=measure_sweep(facts, ring),
         measure_rarely=measure_rarely(facts, ring, functions),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
+        visible=lambda spins: spins_of_layer(ring, spins, 0),
     )
 
 
@@ -96,6 +97,7 @@ def layered_ensemble(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemb
         measure=measure_ends(facts, ring),
         measure_rarely=measure_ends_rarely(facts, ring),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
+        visible=lambda spins: spins_of_layer(ring, spins, 0),
     )
 
 

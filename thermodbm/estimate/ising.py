@@ -20,7 +20,7 @@ from thermodbm.sampling.column import column_kernel, conditional_means, conditio
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.mixed import mixed_kernel
-from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, close_ring, log_weight, resize, ring_weights
+from thermodbm.sampling.ring import VISIBLE, IsingFacts, RingWeights, Spins, close_ring, log_weight, resize, ring_weights
 
 
 class Magnet(NamedTuple):
@@ -192,5 +192,6 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Fu
         measure=measure_sweep(facts.thermal),
         measure_rarely=measure_rarely(facts.thermal, functions),
         resize=lambda spins: resize(spins, n_layers),
+        visible=lambda spins: spins[VISIBLE].T,
         light=True,
     )

@@ -1,9 +1,10 @@
-"""Magnets on any graph from what others hold: graphs of networkx with couplings on their edges, and tables of bonds."""
+"""Magnets on any graph from what others hold: graphs of networkx with couplings on their edges, tables of bonds, graphs and operators of
+NetKet."""
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -113,3 +114,55 @@ def _delta(data: Mapping[str, float], J: float) -> float:
     if J == 0 and Jz != 0:
         raise InputError("Jz", expected="J other than 0 on a bond with Jz", found=dict(data))
     return Jz / J if J else 1.0
+
+
+def magnet_from_netket(source: Any, model: str = "heisenberg", **couplings: Coupling) -> SpinHamiltonian:
+    """A magnet from a graph or an operator of NetKet, which need not be installed.
+
+    An operator brings all its couplings: Ising, Heisenberg, or any sum of Pauli strings zz, xx + yy, x and z. NetKet writes H in Pauli
+    matrices, also a Heisenberg model: its J = 1 is the J = 4 of spin operators here. With a sign rule the exchange has the other sign.
+
+    Args:
+        source: a graph (`n_nodes`, `edges()`), or an operator that has or gives Pauli strings (`operators`, `weights`).
+        model, couplings: of a graph, as of the constructors.
+
+    Raises:
+        InputError: for another model, and for an operator with other terms, naming one.
+    """
+    if hasattr(source, "n_nodes"):
+        if model not in _MODELS:
+            raise InputError("model", expected=" | ".join(_MODELS), found=model)
+        return _MODELS[model](graph(int(source.n_nodes), [(int(i), int(j)) for i, j in source.edges()]), **couplings)
+    for convert in ("to_local_operator", "to_pauli_strings"):
+        source = getattr(source, convert)() if hasattr(source, convert) else source
+    if not (hasattr(source, "operators") and hasattr(source, "weights")):
+        raise InputError("source", expected="a graph or an operator of NetKet", found=type(source).__name__)
+    return _from_pauli_strings([str(x) for x in source.operators], np.asarray(source.weights))
+
+
+def _from_pauli_strings(strings: list[str], weights: np.ndarray) -> SpinHamiltonian:
+    """H = sum of weight times string, such as 0.5 "ZIZ"."""
+    n = len(strings[0]) if strings else 0
+    bonds: dict[tuple[int, int], dict[str, float]] = {}
+    fields = {"X": np.zeros(n), "Z": np.zeros(n)}
+    for string, weight in zip(strings, weights, strict=True):
+        sites = tuple(k for k, letter in enumerate(string) if letter != "I")
+        letters = "".join(string[k] for k in sites)
+        if abs(weight) < 1e-12:
+            continue
+        if letters in ("XX", "YY", "ZZ") and abs(weight.imag) < 1e-12:
+            of = bonds.setdefault(sites, {"XX": 0.0, "YY": 0.0, "ZZ": 0.0})
+            of[letters] += float(weight.real)
+        elif letters in fields and abs(weight.imag) < 1e-12:
+            fields[letters][sites[0]] += float(weight.real)
+        else:
+            raise InputError("operator", expected="terms zz, xx + yy, x and z of spins 1/2", found=f"{weight} {string}")
+    lattice = graph(n, list(bonds))
+    xx, yy, zz = (np.array([of[name] for of in bonds.values()]) for name in ("XX", "YY", "ZZ"))
+    if not np.allclose(xx, yy, atol=1e-12):
+        raise InputError("operator", expected="xx and yy with equal weights", found="others")
+    if not xx.any():
+        return transverse_field_ising(lattice, -zz, -fields["X"], -fields["Z"])
+    if fields["X"].any() or not xx.all():
+        raise InputError("operator", expected="xx + yy on every bond and no field along x, or none of them", found="both kinds of terms")
+    return xxz(lattice, 4 * xx, zz / xx, -2 * fields["Z"])

@@ -100,7 +100,12 @@ def _state(tree: Any) -> Any:
 def _point_tree(point: Point) -> Tree:
     arrays = {part: {name: np.asarray(x) for name, x in getattr(point, part).items()} for part in ("diagnostics", "network")}
     response = {name: _estimates(of) for name, of in point.response.items()}
-    return {"observables": _estimates(point.observables), **arrays, "response": response}
+    return {
+        "observables": _estimates(point.observables),
+        **arrays,
+        "response": response,
+        "series": {name: np.asarray(x) for name, x in point.series.items()},
+    }
 
 
 def _estimates(estimates: Mapping[str, Estimate]) -> Tree:
@@ -110,4 +115,4 @@ def _estimates(estimates: Mapping[str, Estimate]) -> Tree:
 def _point(tree: Mapping[str, Any]) -> Point:
     observables = {name: Estimate(**fields) for name, fields in tree["observables"].items()}
     response = {name: {p: Estimate(**fields) for p, fields in of.items()} for name, of in tree.get("response", {}).items()}
-    return Point(observables, tree["diagnostics"], flatten(tree["network"]), response)
+    return Point(observables, tree["diagnostics"], flatten(tree["network"]), response, tree.get("series", {}))

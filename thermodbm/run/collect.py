@@ -103,6 +103,7 @@ def collect(points: "Sequence[Point | None]") -> dict[str, Any]:
         "diagnostics": {name: _stack(column) for name, column in union([p and p.diagnostics for p in points]).items()},
         "covariance": _tree({name: _stack(column) for name, column in union([p and p.covariance for p in points]).items()}),
         "network": tuple({n: np.asarray(w) for n, w in p.network.items()} if p else {} for p in points),
+        "series": tuple(dict(p.series) if p else {} for p in points) if any(p and p.series for p in points) else (),
     }
 
 

@@ -118,6 +118,10 @@ def refuse_ignored(config: RunConfig, data: Mapping[str, Any]) -> RunConfig:
         "method": {f.name: f.default for f in fields(config.method)},
     }
     ignored = dict(IGNORED[config.method_kind])
+    if config.sections["output"]["series"] and config.method_kind not in ("deterministic", "learned"):
+        hint = "Only deterministic and learned runs have chains whose series can be kept."
+        expected = f"no such key with method.kind = {config.method_kind}"
+        raise InputError("output.series", expected=expected, found=True, hint=hint)
     if isinstance(config.method, VariationalOptions):
         ignored |= _ignored_by_ansatz(config.method)
     for where, hint in ignored.items():

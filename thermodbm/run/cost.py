@@ -26,7 +26,7 @@ BYTES_PER_SPIN = {"ising": 512, "exchange": 32}
 """Of one chain. Ising, by benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement. Exchange: of
 a cell of the ring of plaquettes, whose chains are labelled in groups, by the peak memory of 16x16 to 32x32 lattices."""
 SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8}
-"""Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_efficiency.py."""
+"""Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_scaling.py."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 

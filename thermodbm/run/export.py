@@ -66,6 +66,23 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
     return xarray.Dataset(variables, coordinates, {**attributes, "wall_time_s": float(curve.wall_time)})
 
 
+def as_arviz(curve: "ThermalCurve", T: float) -> "xarray.DataTree":
+    """See `ThermalCurve.to_arviz`."""
+    t = curve.index_of(T)
+    if not (curve.series and curve.series[t]):
+        hint = "Run it with [output] series = true, or thermal_curve(..., series=True)."
+        raise InputError("series", expected="the series of a sampled curve", found="none", hint=hint)
+    try:
+        from arviz_base import from_dict
+    except ImportError:
+        raise InputError("to_arviz", expected="the package arviz-base", found="none", hint='pip install "thermodbm[arviz]"') from None
+    series = dict(curve.series[t])
+    length = int(series.pop("length"))
+    tree = from_dict({"posterior": {name: np.asarray(values).T for name, values in series.items()}})
+    tree["posterior"].attrs.update(length=length, temperature=float(curve.temperature[t]), method=curve.method)
+    return tree
+
+
 def from_xarray(dataset: "xarray.Dataset") -> dict[str, Any]:
     """The fields of the curve that `as_xarray` made this of, without its network."""
     by_role = lambda role: [name for name, x in dataset.data_vars.items() if x.attrs.get("role") == role]  # noqa: E731

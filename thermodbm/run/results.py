@@ -55,6 +55,7 @@ class ThermalCurve:
     finished: bool = True
     wall_time: float = 0.0  # seconds
     response: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # observable -> parameter -> derivative (n_T, ...)
+    series: Sequence[Mapping[str, np.ndarray]] = ()  # (n_T,) of (n, n_chains), where they were kept
     fit: Tree | None = None  # of `thermodbm fit`: what was fitted to which data
     # of what is joined from all temperatures: a -> b -> (n_T, n), a at each point with b at all temperatures of the same value of a scan
     covariance: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -91,6 +92,17 @@ class ThermalCurve:
         if "energy" not in self.observables:
             return np.zeros(len(self.beta), bool)
         return np.isfinite(self.observables["energy"].mean)
+
+    def index_of(self, T: float) -> int:
+        """Where a temperature stands in the curve.
+
+        Raises:
+            InputError: for one that is not in it.
+        """
+        same = np.flatnonzero(np.isclose(self.temperature, T, rtol=1e-9, atol=0.0)) if np.isscalar(T) else []
+        if len(same) != 1:
+            raise InputError("T", expected=f"one of {', '.join(f'{x:g}' for x in self.temperature)}", found=T)
+        return int(same[0])
 
     @property
     def doubts(self) -> list[Doubt]:
@@ -173,6 +185,17 @@ class ThermalCurve:
         from thermodbm.run.export import from_xarray
 
         return cls(**from_xarray(dataset))
+
+    def to_arviz(self, T: float) -> "xarray.DataTree":
+        """The series of the chains at one temperature, as the posterior of ArviZ: each a variable over `chain` and `draw`, where a draw is
+        the average of `length` sweeps (an attribute); with a sign problem, multiplied by the variable `sign`.
+
+        Raises:
+            InputError: where they were not kept ([output] series = true, or thermal_curve(..., series=True)), and for another T.
+        """
+        from thermodbm.run.export import as_arviz
+
+        return as_arviz(self, T)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A row per temperature, which is the index: scalar observables with errors and scalar diagnostics, as `show --csv` has them."""
@@ -280,6 +303,9 @@ def _write(curve: ThermalCurve, checkpoint: Tree | None, file: h5py.File) -> Non
     for t, weights in enumerate(curve.network):
         for name, values in weights.items():
             file[f"network/{t:04d}/{name}"] = values
+    for t, series in enumerate(curve.series):
+        for name, values in series.items():
+            file[f"series/{t:04d}/{name}"] = values
     if curve.fit is not None:
         write_fit(file.create_group("fit", track_order=True), curve.fit)
     if checkpoint is not None:
@@ -333,6 +359,9 @@ def read_curve(file: h5py.File, size: int) -> ThermalCurve:
         wall_time=float(attributes["wall_time_s"]),
         response=response,
         covariance={name: {b: array(block, n) for b, block in of.items()} for name, of in file.get("covariance", {}).items()},
+        series=tuple(read_tree(file["series"][f"{t:04d}"], size) if f"{t:04d}" in file["series"] else {} for t in range(n))
+        if "series" in file
+        else (),
         fit=read_fit(file["fit"], size) if "fit" in file else None,
         scan={name: array(values, n) for name, values in file.get("scan", {}).items()},
     )

@@ -17,6 +17,7 @@ from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.user import check_observables
+from thermodbm.evolve.chains import kept_series
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Info, State, ThermalMethod
@@ -166,6 +167,8 @@ def run(
                 if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
                     raise NumericsError(f"The estimates at {where(config, index)}T = {config.temperatures[index]:.6g} are not finite.")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
+                if config.sections["output"].get("series"):
+                    point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
                 curve = curve_of(config, method_of, at, joined)
             due = now - recorded > config.sections["output"]["checkpoint_every"]
@@ -203,6 +206,12 @@ def where(config: RunConfig, index: int) -> str:
     return "".join(f"{name} = {values[index]:.5g}, " for name, values in config.scan.items())
 
 
+def _joined_series(ranks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Chains of all ranks side by side."""
+    first = ranks[0]
+    return {name: x if name == "length" else np.concatenate([of[name] for of in ranks], axis=1) for name, x in first.items()}
+
+
 def _any(comm: Comm, *flags: bool) -> list[bool]:
     """For each flag whether some rank has raised it."""
     return list(flags) if comm.size == 1 else (np.asarray(comm.sum(jnp.asarray(flags, int))) > 0).tolist()
@@ -220,6 +229,7 @@ def thermal_curve(
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     response: Sequence[str] = (),
     scan: Mapping[str, Any] | None = None,
+    series: bool = False,
     progress: bool = True,
     output: str | Path | None = None,
     force: bool = False,
@@ -243,6 +253,7 @@ def thermal_curve(
         response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
         scan: one field or coupling with several values, such as {"h": [0.0, 0.5]}, as in [scan]: all temperatures at each of them, in
             one curve (`ThermalCurve.scan`, `sweeps`). Observables and modules of one's own do not go with it.
+        series: whether to keep the series of the chains (deterministic, learned), as [output] series does: `ThermalCurve.to_arviz`.
         progress: whether to show how far it has come, on standard error.
         output: HDF5 file that is kept up to date after each temperature.
         force: overwrite a result that stands there already.
@@ -268,8 +279,7 @@ def thermal_curve(
         data["model"] = _without_scanned(data["model"], scan)
         if module is not None or params is not None or observables:
             raise InputError("scan", expected="no module and no observables of one's own", found="a scan with them")
-    if output is not None:
-        data["output"] = {"file": str(output)}
+    data["output"] = ({"file": str(output)} if output is not None else {}) | ({"series": True} if series else {})
     config = refuse_ignored(parse_config(data), data)
     check_machine(config)
     own = None

@@ -99,6 +99,7 @@ class FitSection(Section):
 class Output(Section):
     file: Annotated[str, Field(min_length=1)] | None = None
     checkpoint_every: PositiveFloat = 300.0  # seconds
+    series: bool | None = None  # keep the series of the chains; no key of a stored config unless asked for
 
 
 def _options_section(kind: str | None, options: type) -> type[Section]:
