@@ -18,7 +18,7 @@ from thermodbm.evolve.method import Point
 from thermodbm.exact.diagonalisation import dense_hamiltonian
 from thermodbm.models import graph, transverse_field_ising, xxz
 from thermodbm.run.checkpoint import _point, _point_tree
-from thermodbm.run.results import collect
+from thermodbm.run.collect import collect
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 PAGE = Path(__file__).parent.parent / "docs" / "interchange.md"

@@ -115,4 +115,4 @@ def _estimates(estimates: Mapping[str, Estimate]) -> Tree:
 def _point(tree: Mapping[str, Any]) -> Point:
     observables = {name: Estimate(**fields) for name, fields in tree["observables"].items()}
     response = {name: {p: Estimate(**fields) for p, fields in of.items()} for name, of in tree.get("response", {}).items()}
-    return Point(observables, tree["diagnostics"], flatten(tree["network"]), response, tree.get("series", {}))
+    return Point(observables, tree["diagnostics"], flatten(tree["network"]), response, series=tree.get("series", {}))
