@@ -81,7 +81,7 @@ def method_checks(name, comm, directory):
 
 comm = mpi_comm()
 devices = f"--xla_force_host_platform_device_count={1 + comm.rank}"
-os.environ["XLA_FLAGS"] = f"{devices} --xla_backend_optimization_level=1"  # read when the first array is made
+os.environ["XLA_FLAGS"] = f"{devices} --xla_backend_optimization_level=1 --xla_cpu_max_isa=AVX2"  # read when the first array is made
 runner.start_jax()
 make_method = runner.make_method
 found = {"ranks": comm.size, "devices": comm.share(jax.local_device_count()), "sums": sums(comm), "self_test": self_test(comm)}

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,14 @@ from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.symmetry import symmetry_group
 from thermodbm.network.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+from thermodbm.sampling.metropolis import (
+    hamiltonian_patterns,
+    local_ratios,
+    metropolis,
+    metropolis_moves,
+    neighbour_weights,
+    random_neighbours,
+)
 
 IDENTITY = np.arange(3)[None]
 
@@ -169,3 +177,30 @@ def test_numbers_do_not_depend_on_the_number_of_devices():
     alone, shared = (line.split() for line in done.stdout.splitlines())
     assert (alone[0], shared[0]) == ("1", "4") and alone[1] == shared[1] != ""
     np.testing.assert_allclose([float(x) for x in shared[2:]], [float(x) for x in alone[2:]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("magnet", ["tfim", "exchange"])
+def test_weights_of_neighbours_undo_their_law(magnet):
+    """sum_u |Psi(u)|^2 P(u -> v) w(v) = |Psi(v)|^2 for every v, with P the law of `random_neighbours`, of random complex amplitudes."""
+    lattice = make_lattice("chain", 3)
+    hamiltonian = transverse_field_ising(lattice) if magnet == "tfim" else heisenberg(lattice)
+    patterns = hamiltonian_patterns(hamiltonian)[0]
+    visible = np.array(list(product((1, -1), repeat=6)), np.int8)
+    number = {tuple(v): k for k, v in enumerate(visible.tolist())}
+    random = np.random.default_rng(5)
+    psi = (random.normal(size=(64, 2)) @ [1, 1j]) * 10.0 ** random.integers(-4, 1, 64)
+    law, ratios = np.eye(64) / 2, np.zeros((64, len(patterns)), complex)
+    for k, v in enumerate(visible):
+        for move, pattern in enumerate(patterns):
+            sign = np.sign(pattern @ v) or 1
+            valid = (pattern[pattern != 0] * sign == v[pattern != 0]).all()
+            reached = number[tuple((v - 2 * pattern * sign if valid else v).tolist())]
+            law[k, reached] += 1 / (2 * len(patterns))
+            ratios[k, move] = psi[reached] / psi[k] if valid else 0
+    weights = neighbour_weights(patterns, jnp.asarray(visible), jnp.asarray(ratios))
+    np.testing.assert_allclose((np.abs(psi) ** 2 @ law) * weights, np.abs(psi) ** 2, rtol=1e-12)
+    assert weights.max() <= 2
+    drawn = np.concatenate([random_neighbours(jax.random.key(k), jnp.asarray(visible), patterns) for k in range(400)])
+    counts = np.zeros((64, 64))
+    np.add.at(counts, (np.tile(np.arange(64), 400), [number[tuple(v)] for v in drawn.tolist()]), 1 / 400)
+    assert np.abs(counts - law).max() < 5 * 0.5 / 20 and not counts[law == 0].any()
