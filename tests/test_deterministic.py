@@ -117,7 +117,7 @@ def test_other_couplings_compile_nothing():
 def test_a_single_spin(gamma):
     """Neither bonds nor neighbours: e, m_x and m_z against a 2x2 matrix."""
     hamiltonian = transverse_field_ising(graph(1, []), 1.0, gamma, 0.3)
-    curve = thermal_curve(hamiltonian, T=[0.5, 2.0], sampling={"n_samples": 4000}, progress=False)
+    curve = thermal_curve(hamiltonian, T=[0.5, 2.0], sampling={"n_samples": 20_000}, progress=False)
     field = np.hypot(gamma, 0.3)
     m = np.tanh(field * curve.beta)
     for name, exact in (("energy", -field * m), ("magnetization_x", m * gamma / field), ("magnetization_z", m * 0.3 / field)):

@@ -10,7 +10,7 @@ import pytest
 
 
 def checks(n_devices, directory, *arguments):
-    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    flags = f"--xla_force_host_platform_device_count={n_devices} --xla_cpu_max_isa=AVX2"  # as in conftest
     script = Path(__file__).parent / "device_checks.py"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, script, directory, *arguments], env=environment, capture_output=True, text=True, check=False)
