@@ -45,7 +45,8 @@ def doubts_of_chains(observables: Mapping[str, Estimate]) -> Doubt:
     for estimate in observables.values():
         if np.any(_sampled(estimate, estimate.r_hat) > MAX_R_HAT):
             found |= Doubt.MIXING
-        if np.any(_sampled(estimate, estimate.n_eff) < MIN_N_EFF):
+        n_eff = _sampled(estimate, estimate.n_eff)
+        if np.any((n_eff > 0) & (n_eff < MIN_N_EFF)):  # 0 is that of a series without scatter, whose error is not its own
             found |= Doubt.FEW
     return found
 
