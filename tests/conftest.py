@@ -19,6 +19,17 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_a_page_does_what_it_says[interchange]",
+    "test_gradients_reach_every_coupling_through_sampled_weights",
+    "test_derivatives_and_ratios[singlets]",
+    "test_labels_are_the_connected_components[True]",
+    "test_composed_networks_are_powers",
+    "test_gradients[65--1.0-32.0]",
+    "test_layers_of_any_couplings_agree_with_matrices[1.0-3]",
+    "test_two_ranks_give_what_one_gives[pinv]",
+    "test_histogram_of_walkers_is_the_enumerated_distribution[tfim-True-2.0]",
+    "test_trained_networks_are_kept_and_found_again",
+    "test_what_was_compiled_ahead_is_what_is_run",
     "test_two_ranks_add_repeat_stop_and_resume",
     "test_a_stopped_run_ends_with_the_same_arrays[learned]",
     "test_a_lost_sign_is_marked_and_ends_nothing",
