@@ -36,6 +36,12 @@ METHODS = {
         "sampling": {"n_samples": 200},
     },
     "enumerated": {"method": {"kind": "variational", "alpha": 1}},
+    "joined": {
+        "lattice": {"kind": "graph", "n_sites": 3, "edges": [[0, 1], [1, 2], [0, 2]]},
+        "model": {"kind": "heisenberg"},
+        "method": {"kind": "variational", "enumerate": False, "ansatz": "jastrow", "n_walkers": 32, "compose": True},
+        "sampling": {"n_samples": 128},
+    },
     "learned": {"method": {"kind": "learned", "layers": 2, "cache": False}, "sampling": {"n_chains": 8, "n_samples": 20_000}},
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from thermodbm import ThermalCurve, cli
 from thermodbm.errors import NumericsError
-from thermodbm.run import results, runner
+from thermodbm.run import curve_file, runner
 
 CONFIG = """
 [lattice]
@@ -115,7 +115,7 @@ def test_what_needs_no_jax_does_not_wait_for_it(call, tmp_path, command):
 
 def test_version(call):
     status, out, _ = call("--version")
-    assert status == 0 and out == f"thermodbm {results.program_version()}\n"
+    assert status == 0 and out == f"thermodbm {curve_file.program_version()}\n"
 
 
 def test_a_run_without_a_finished_temperature_is_not_plotted(call, tmp_path):

@@ -11,12 +11,11 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.doubling import begin_rings, better, dense_averages, measure_rings, ring_averages
+from thermodbm.evolve.doubling import Joining, better, dense_averages, measure_rings, ring_averages
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
 from thermodbm.network.trial import trial_state
-from thermodbm.sampling.composed import ring_moves
 
 TRIANGLE = [(0, 1), (1, 2), (0, 2), (2, 3)]
 MAGNETS = {
@@ -41,9 +40,8 @@ def state(hamiltonian, ansatz, beta=0.4, noise=0.05):
 def test_sampled_rings_agree_with_matrices(name):
     hamiltonian, trial, theta = state(*MAGNETS[name])
     expected = dense_averages(hamiltonian, trial, theta, 0.8)
-    moves = ring_moves(hamiltonian)
-    advance = measure_rings(hamiltonian, trial, moves, 12 * hamiltonian.n_sites, SERIAL)
-    rings = begin_rings(jax.random.key(0), 512, hamiltonian.n_sites)
+    advance = measure_rings(hamiltonian, trial, 12 * hamiltonian.n_sites, SERIAL)
+    rings = Joining((), 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites)
     for k in range(10):
         rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
     found = ring_averages(hamiltonian, 0.8, rings, SERIAL)

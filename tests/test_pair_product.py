@@ -10,7 +10,8 @@ from thermodbm.evolve.ansatz import default_module
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
 from thermodbm.models import graph, heisenberg, make_lattice, xxz
-from thermodbm.network.pair_product import REFRESH, PairProduct, pair_terms
+from thermodbm.network.determinants import pair_terms
+from thermodbm.network.pair_product import REFRESH, PairProduct
 from thermodbm.network.symmetry import SymmetryGroup, automorphisms, largest_subgroup, symmetry_group
 from thermodbm.network.trial import match, trial_state
 from thermodbm.sampling.configurations import enumerate_configurations

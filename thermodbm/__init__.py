@@ -17,10 +17,10 @@ __getattr__, __dir__, __all__ = hand_on(
         "models.bonds": ("magnet_from_csv", "magnet_from_graph", "magnet_from_netket"),
         "models.hamiltonian": ("SpinHamiltonian", "heisenberg", "j1j2", "transverse_field_ising", "xxz"),
         "models.lattice": ("Lattice", "graph", "make_lattice"),
+        "run.api": ("response", "thermal_curve"),
         "run.combine": ("merge",),
         "run.fit": ("FitResult", "fit"),
         "run.results": ("ThermalCurve",),
-        "run.runner": ("response", "thermal_curve"),
         "run.stored": ("load_state",),
     },
 )

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from thermodbm.run.results import program_version
+        from thermodbm.run.curve_file import program_version
 
         say(f"thermodbm {program_version()}")
         raise typer.Exit
@@ -150,8 +150,9 @@ def merge(
 ) -> None:
     """Average results that differ in their seeds, and say how well they agree."""
     from thermodbm.run import combine, tables
+    from thermodbm.run.curve_file import write_curve
     from thermodbm.run.output import reserve
-    from thermodbm.run.results import ThermalCurve, write_curve
+    from thermodbm.run.results import ThermalCurve
     from thermodbm.run.runner import start_jax
 
     start_jax()
@@ -260,10 +261,10 @@ def fit(
 ) -> None:
     """Fit couplings to measured curves, as the section [fit] of a config says."""
     from thermodbm.run import tables
+    from thermodbm.run.curve_file import write_curve
     from thermodbm.run.fit import fit as fit_curves
     from thermodbm.run.fit import fit_tree
     from thermodbm.run.output import reserve
-    from thermodbm.run.results import write_curve
 
     *data, config = files
     if not data:

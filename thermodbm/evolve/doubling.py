@@ -7,7 +7,7 @@ What is wrong with one copy the other filters, and the evolution need not go low
 averages are over the ring of `sampling.composed`, reweighted by its phase.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +17,13 @@ import numpy as np
 from thermodbm.comm import Comm
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.evolve.measurement import Averages, with_systematic
+from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.step import local_energy
 from thermodbm.exact.diagonalisation import all_configurations, sparse_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import TrialState
-from thermodbm.sampling.composed import RingMoves, log_ring, sweep_ring, visible_of
+from thermodbm.sampling.composed import log_ring, ring_moves, sweep_ring, visible_of
 
 MAX_DENSE = 10
 """Sites up to which an enumerated state is joined as a matrix."""
@@ -74,6 +75,40 @@ def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
     return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
 
 
+class Joining(NamedTuple):
+    """How joined networks of one magnet are measured."""
+
+    betas: tuple[float, ...]  # at which they are, if the evolution comes by half of them
+    n_rings: int  # of this rank
+    n_rounds: int
+    round: Callable[[jax.Array, jax.Array, Rings], Rings] | None  # (key, theta, rings); None: summed as matrices
+
+    def begin(self, key: jax.Array, n_sites: int) -> Rings | None:
+        """Rings of infinite temperature: all layers alike, all spins free."""
+        if self.round is None:
+            return None
+        spins = jax.random.rademacher(key, (self.n_rings, 1, n_sites), jnp.int8)
+        return Rings(jnp.repeat(spins, 4, axis=1), 0, 1.0, {})
+
+
+def joining(
+    hamiltonian: SpinHamiltonian,
+    trial: TrialState,
+    betas: Sequence[float],
+    options: VariationalOptions,
+    n_samples: int,
+    n_walkers: int | None,
+    comm: Comm,
+) -> Joining:
+    """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed."""
+    n = hamiltonian.n_sites
+    if n_walkers is None:
+        return Joining(tuple(betas) if n <= MAX_DENSE else (), 0, 0, None)
+    n_rings = min(n_walkers, MAX_RINGS)
+    n_rounds = -(-n_samples // (n_rings * comm.size))
+    return Joining(tuple(betas), n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps * 2 * n, comm))
+
+
 class Doubled(NamedTuple):
     """Averages over the joined state."""
 
@@ -112,18 +147,15 @@ def _matrix(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, s
     return matrix
 
 
-def begin_rings(key: jax.Array, n_rings: int, n_sites: int) -> Rings:
-    """Rings of infinite temperature: all layers alike, all spins free."""
-    spins = jax.random.rademacher(key, (n_rings, 1, n_sites), jnp.int8)
-    return Rings(jnp.repeat(spins, 4, axis=1), 0, 1.0, {})
-
-
-def measure_rings(hamiltonian: SpinHamiltonian, trial: TrialState, moves: RingMoves, n_steps: int, comm: Comm) -> Any:
+def measure_rings(
+    hamiltonian: SpinHamiltonian, trial: TrialState, n_steps: int, comm: Comm
+) -> Callable[[jax.Array, jax.Array, Rings], Rings]:
     """A function (key, theta, rings) -> rings after one round of `n_steps` moves, measured; the first round at a temperature settles.
 
     Measured are the energy of the first layer by both amplitudes that it has, E = Re (e_1 + conj(e_3))/2, E^2 = e_1 conj(e_3), and
     observables diagonal in sz of the first and third layer, all times the phase of the ring.
     """
+    moves = ring_moves(hamiltonian)
     n, e_loc, diagonal = hamiltonian.n_sites, local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
 
     @jax.jit

@@ -12,7 +12,7 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import bond_matrix
 from thermodbm.network.ansatz import PurifiedDBM
 from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.pair_product import pair_terms
+from thermodbm.network.determinants import pair_terms
 from thermodbm.network.permanent import site_pair_orbits
 from thermodbm.network.symmetry import pair_orbits, site_orbits
 from thermodbm.network.trial import TrialState

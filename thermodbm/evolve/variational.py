@@ -16,19 +16,7 @@ from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
-from thermodbm.evolve.doubling import (
-    COPIES,
-    MAX_DENSE,
-    MAX_RINGS,
-    Halves,
-    Rings,
-    begin_rings,
-    combined,
-    dense_averages,
-    halves,
-    measure_rings,
-    ring_averages,
-)
+from thermodbm.evolve.doubling import COPIES, Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, with_systematic
@@ -40,7 +28,6 @@ from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_er
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import TrialState, trial_state
-from thermodbm.sampling.composed import ring_moves
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
@@ -84,10 +71,7 @@ class Parts(NamedTuple):
     start_rate_error: Callable[..., jax.Array]
     comm: Comm
     beta_0: float
-    betas: tuple[float, ...]  # of joined networks
-    join: Callable[..., Rings] | None  # a round of sampling them; None: they are summed as matrices
-    n_rings: int
-    n_rounds: int
+    joining: Joining
 
 
 def variational_method(
@@ -108,8 +92,8 @@ def variational_method(
     the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is not chance: the
     integral of Var r^2/N over beta, plus 2 D sqrt(Var)/N. D joins, as independent errors, those of the analytic start
     (as far as it points along an average), of the integrator, and of sampled rates, r sqrt(Var) each; of a start that the user gives,
-    what its energy and correlations tell. Sampled
-    steps draw from |Psi|^p and reweight, and measure r^2 on configurations that the rate has not seen.
+    what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight,
+    and measure r^2 on configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.
@@ -161,17 +145,16 @@ def _make_parts(
         diag_shift=shift if options.diag_shift is None else options.diag_shift,
         tolerance=options.tolerance or tolerance,
     )
-    n_rings, join, n = 0, None, simple.n_sites
-    composed = tuple(betas) if composes(ansatz, options, hamiltonian) and (everything is None or n <= MAX_DENSE) else ()
+    n_walkers = None
     if everything is None:
         n_walkers = walkers_per_rank(options, ravel_pytree(example)[0].size, comm)
         averager = sampled(ansatz, trial, options, sampling, n_walkers, comm)
-        n_rings, join = min(n_walkers, MAX_RINGS), measure_rings(simple, trial, ring_moves(simple), options.n_sweeps * 2 * n, comm)
     else:
         averager = enumerated(ansatz, trial, everything)
-    n_rounds = -(-sampling.n_samples // (max(n_rings, 1) * comm.size))
+    composed = betas if composes(ansatz, options, hamiltonian) else ()
+    joins = joining(simple, trial, composed, options, sampling.n_samples, n_walkers, comm)
     step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, diagonal_observables(simple), comm)
-    return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, composed, join, n_rings, n_rounds)
+    return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, joins)
 
 
 def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
@@ -194,8 +177,8 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
         n_steps=0,
         n_rejected=0,
         walkers=walkers,
-        halves=halves(parts.betas, beta, theta),
-        rings=begin_rings(jax.random.fold_in(key_walkers, parts.comm.rank), parts.n_rings, hamiltonian.n_sites) if parts.join else None,
+        halves=halves(parts.joining.betas, beta, theta),
+        rings=parts.joining.begin(jax.random.fold_in(key_walkers, parts.comm.rank), hamiltonian.n_sites),
     )
 
 
@@ -273,10 +256,10 @@ def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.nd
 
 def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
     """A share of the measurement; the point, when it is complete."""
-    half = _joined(parts, at, beta)
-    if half and parts.join and at.rings.count < parts.n_rounds:
-        at = at._replace(rings=parts.join(key, half[0], at.rings))
-        return at, Info(0.9 + 0.05 * at.rings.count / parts.n_rounds, "two networks joined", None)
+    half, joins = _joined(parts, at, beta), parts.joining
+    if half and joins.round and at.rings.count < joins.n_rounds:
+        at = at._replace(rings=joins.round(key, half[0], at.rings))
+        return at, Info(0.9 + 0.05 * at.rings.count / joins.n_rounds, "two networks joined", None)
     walkers, averages, share = parts.averager.observe(key, at.theta, at.walkers, beta)
     at = at._replace(walkers=walkers)
     if share < 1:
@@ -288,7 +271,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
     if half:
         simple, (theta, facts) = parts.ansatz.hamiltonian, half
-        if parts.join:
+        if joins.round:
             doubled = ring_averages(simple, beta, at.rings, parts.comm)
             at = at._replace(rings=at.rings._replace(count=0, sums={}))
         else:
@@ -350,5 +333,4 @@ def _pack(at: Evolution) -> State:
 
 def _unpack(state: State) -> Evolution:
     parts = {"path": Path(**state["path"]), "walkers": unpack(state["walkers"]), "halves": Halves(**state["halves"])}
-    rings = {"sums": {}, **state["rings"]} if state["rings"] else None  # a checkpoint leaves empty tables out
-    return Evolution(**{**state, **parts, "rings": rings and Rings(**rings)})
+    return Evolution(**{**state, **parts, "rings": Rings(**state["rings"]) if state["rings"] else None})

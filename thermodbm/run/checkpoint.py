@@ -15,8 +15,9 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.method import Point, State
 from thermodbm.run.config import RunConfig, parse_config
+from thermodbm.run.curve_file import program_version, read_fields
 from thermodbm.run.hdf5 import Tree, fingerprint, flatten, read_file, read_tree
-from thermodbm.run.results import program_version, read_curve
+from thermodbm.run.results import ThermalCurve
 
 
 class Checkpoint(NamedTuple):
@@ -59,7 +60,7 @@ def load_checkpoint(path: Path, comm: Comm) -> tuple[RunConfig, Checkpoint | Non
     Raises:
         InputError: if the file is damaged or holds no checkpoint, or one of another version, config or number of ranks.
     """
-    curve, tree = read_file(path, lambda file, size: (read_curve(file, size), read_tree(file.get("checkpoint", {}), size)))
+    curve, tree = read_file(path, lambda file, size: (ThermalCurve(**read_fields(file, size)), read_tree(file.get("checkpoint", {}), size)))
     config = replace(parse_config(tomllib.loads(curve.config)), output=path)
     if curve.finished:
         return config, None

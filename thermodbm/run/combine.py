@@ -50,7 +50,7 @@ def merge(curves: Sequence[ThermalCurve], names: Sequence[str] = ()) -> tuple[Th
     """The average of curves that differ in their seeds (and numbers of samples) alone, and how well they agree.
 
     Errors are taken to be independent. What extrapolation in the Trotter step may have missed is not: it does not shrink with the number of
-    files.
+    files. Series of chains are not kept.
 
     Args:
         names: of the files, for complaints.
@@ -97,6 +97,8 @@ def with_temperatures(curve: ThermalCurve, more: ThermalCurve) -> ThermalCurve:
         for k in range(len(source.beta)):
             at = k // size * (n + m) + offset + k % size
             points[at] = _point(source.observables, source.response, source.diagnostics, source.network, k)
+            if source.series:
+                points[at] = points[at]._replace(series=source.series[k])
     return _rejoined(tables, points, [curve, more])
 
 

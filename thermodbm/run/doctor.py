@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from thermodbm.comm import Comm
+from thermodbm.run.curve_file import program_version
 from thermodbm.run.parallel import self_test
-from thermodbm.run.results import program_version
 from thermodbm.run.runner import start_jax
 from thermodbm.run.tables import columns
 

@@ -10,8 +10,9 @@ from thermodbm.run.checkpoint import Checkpoint, load_checkpoint
 from thermodbm.run.combine import merge, part_config, with_temperatures
 from thermodbm.run.config import RunConfig
 from thermodbm.run.cost import check_machine
+from thermodbm.run.curve_file import write_curve
 from thermodbm.run.output import check_output, lock
-from thermodbm.run.results import ThermalCurve, write_curve
+from thermodbm.run.results import ThermalCurve
 from thermodbm.run.runner import start_jax
 
 

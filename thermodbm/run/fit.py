@@ -307,7 +307,7 @@ def _data(model: FitModel, residuals: _Residuals, values: np.ndarray) -> tuple[M
 
 def _curve(config: RunConfig, model: FitModel, theta: np.ndarray) -> "ThermalCurve":
     """The fitted magnet without field (or with that of [model]) at all temperatures of the data."""
-    from thermodbm.run.runner import thermal_curve
+    from thermodbm.run.api import thermal_curve
 
     temperatures = np.unique(np.concatenate([p.temperature for p in model.points]))
     fields = {f for p in model.points for f in p.field.tolist() if np.isfinite(f)}

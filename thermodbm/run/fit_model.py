@@ -201,7 +201,7 @@ def exact_source() -> Source:
 
 def sampled_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
     """Curves of another method, with derivatives and errors; the same seed at every call."""
-    from thermodbm.run.runner import thermal_curve
+    from thermodbm.run.api import thermal_curve
 
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
         found = thermal_curve(magnet, beta=betas, method=options, sampling=sampling, response=list(names), progress=False)

@@ -2,11 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,12 +14,11 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
-from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.user import check_observables
 from thermodbm.evolve.chains import kept_series
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
-from thermodbm.evolve.method import Info, State, ThermalMethod
+from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import (
     DeterministicOptions,
     ExactOptions,
@@ -31,23 +29,18 @@ from thermodbm.evolve.options import (
     VariationalOptions,
 )
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.hamiltonian import check_hamiltonian
-from thermodbm.models.names import flat, nested
 from thermodbm.models.parameters import Parameter
 from thermodbm.run.checkpoint import Checkpoint, checkpoint_tree
 from thermodbm.run.collect import Joined, curve_of, known_points, next_point
-from thermodbm.run.config import RunConfig, parse_config, plain_options, refuse_ignored
-from thermodbm.run.cost import check_machine
-from thermodbm.run.describe import describe
+from thermodbm.run.config import RunConfig
+from thermodbm.run.curve_file import write_curve
 from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.networks import cache_folder, kept
-from thermodbm.run.output import reserve
-from thermodbm.run.progress import Progress, Reporter
-from thermodbm.run.results import ThermalCurve, write_curve
-from thermodbm.run.sections import METHODS
+from thermodbm.run.progress import Progress
+from thermodbm.run.results import ThermalCurve
 
 if TYPE_CHECKING:
-    from flax import linen as nn
+    pass
 
 
 def start_jax() -> None:
@@ -163,9 +156,7 @@ def run(
             if point is None:
                 at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
             else:
-                trusted = point.diagnostics.get("trusted", 1.0)  # what is not may be lost altogether, and is marked
-                if trusted and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
-                    raise NumericsError(f"The estimates at {where(config, index)}T = {config.temperatures[index]:.6g} are not finite.")
+                point = _checked(point, where(config, index) + f"T = {config.temperatures[index]:.6g}")
                 point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
                 if config.sections["output"].get("series"):
                     point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
@@ -201,6 +192,13 @@ def _begin(
     return at, index, jax.random.fold_in(key, len(at.points) + 1), method.advance
 
 
+def _checked(point: Point, place: str) -> Point:
+    """A point whose numbers are numbers; what is not trusted may be lost altogether, and is marked."""
+    if point.diagnostics.get("trusted", 1.0) and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
+        raise NumericsError(f"The estimates at {place} are not finite.")
+    return point
+
+
 def where(config: RunConfig, index: int) -> str:
     """The value of a scan at a temperature, such as "h = 0.5, "."""
     return "".join(f"{name} = {values[index]:.5g}, " for name, values in config.scan.items())
@@ -215,124 +213,3 @@ def _joined_series(ranks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.nd
 def _any(comm: Comm, *flags: bool) -> list[bool]:
     """For each flag whether some rank has raised it."""
     return list(flags) if comm.size == 1 else (np.asarray(comm.sum(jnp.asarray(flags, int))) > 0).tolist()
-
-
-def thermal_curve(
-    hamiltonian: SpinHamiltonian,
-    *,
-    T: Any = None,
-    beta: Any = None,
-    method: str | MethodOptions | Mapping[str, Any] = "deterministic",
-    sampling: SamplingOptions | Mapping[str, Any] | None = None,
-    module: "nn.Module | None" = None,
-    params: Any = None,
-    observables: Mapping[str, Callable[[Any], Any]] | None = None,
-    response: Sequence[str] = (),
-    scan: Mapping[str, Any] | None = None,
-    series: bool = False,
-    progress: bool = True,
-    output: str | Path | None = None,
-    force: bool = False,
-) -> ThermalCurve:
-    """Energy, specific heat and more of a quantum magnet at given temperatures: what `thermodbm run` computes, without a file.
-
-    Args:
-        hamiltonian: from `transverse_field_ising`, `xxz`, `heisenberg` or `j1j2`.
-        T, beta: temperatures or inverse temperatures (k_B = 1), one of the two: numbers, or a range as in a config. T = inf and
-            beta = 0 are answered by what is known there.
-        method: "deterministic", "learned", "variational", "exact", "typical"; or options, such as `DeterministicOptions(d_tau=0.05)`, or
-            a dict.
-        sampling: options or a dict of them.
-        module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
-            to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
-            They must describe the thermal state at `VariationalOptions.beta_0` over the largest coupling, where the evolution begins;
-            from any other state it leads elsewhere.
-        observables: measured beside the others, with errors like theirs, by the methods deterministic, exact and typical: name -> function
-            of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
-            run cannot be resumed.
-        response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
-        scan: one field or coupling with several values, such as {"h": [0.0, 0.5]}, as in [scan]: all temperatures at each of them, in
-            one curve (`ThermalCurve.scan`, `sweeps`). Observables and modules of one's own do not go with it.
-        series: whether to keep the series of the chains (deterministic, learned), as [output] series does: `ThermalCurve.to_arviz`.
-        progress: whether to show how far it has come, on standard error.
-        output: HDF5 file that is kept up to date after each temperature.
-        force: overwrite a result that stands there already.
-
-    Raises:
-        InputError: for anything wrong in the arguments, under the name that it has in a config.
-        NumericsError: if the calculation cannot go on.
-
-    Switches JAX to double precision.
-    """
-    start_jax()
-    check_hamiltonian(hamiltonian)
-    asked = {name: values for name, values in (("T", T), ("beta", beta)) if values is not None}
-    grid = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in asked.items()}
-    table = {"kind": method} if isinstance(method, str) else plain_options("method", method)
-    if isinstance(method, MethodOptions):
-        table["kind"] = next(kind for kind, options in METHODS.items() if isinstance(method, options))
-    data = {**describe(hamiltonian), "method": table, "temperature": grid, "sampling": plain_options("sampling", sampling or {})}
-    if len(response):
-        data["response"] = {"parameters": [response] if isinstance(response, str) else list(response)}
-    if scan is not None:
-        data["scan"] = {name: values if isinstance(values, Mapping) else np.ravel(values).tolist() for name, values in scan.items()}
-        data["model"] = _without_scanned(data["model"], scan)
-        if module is not None or params is not None or observables:
-            raise InputError("scan", expected="no module and no observables of one's own", found="a scan with them")
-    data["output"] = ({"file": str(output)} if output is not None else {}) | ({"series": True} if series else {})
-    config = refuse_ignored(parse_config(data), data)
-    check_machine(config)
-    own = None
-    if module is not None or params is not None:
-        if not isinstance(config.method, VariationalOptions):
-            raise InputError("module", expected="the variational method", found=config.method_kind)
-        from thermodbm.evolve.variational import variational_method
-
-        own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
-    elif observables:
-        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables, config.response)
-    with (
-        reserve(config.output, force) if config.output else nullcontext(),
-        Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,
-    ):
-        return run(config, progress=reporter, method=own)
-
-
-def _without_scanned(model: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """[model] without what a scan replaces: the Hamiltonian that is handed over has some value of it."""
-    given = {k: v for k, v in flat(model, (), ()).items() if k not in names}
-    return nested(given)
-
-
-def response(hamiltonian: SpinHamiltonian, *, parameters: Sequence[str], **options: Any) -> dict[str, dict[str, Estimate]]:
-    """Derivatives of thermal averages per site in couplings and in beta.
-
-    d/d(coupling) is at fixed temperature, d/d(beta) at fixed couplings. Of free_energy, energy, entropy, specific_heat, susceptibility,
-    magnetisations and order parameter, as far as the method has them.
-
-    Args:
-        parameters: names, such as "J", "delta", "gamma", "h", "J1", "J2" and "beta"; "J.each" for one derivative per bond (site).
-        options: those of `thermal_curve`: T or beta, method, sampling, ...
-
-    Returns:
-        observable -> parameter -> mean and error, (n_T, ...).
-
-    Raises:
-        InputError: as `thermal_curve`, and for methods that have no derivatives.
-
-    >>> from thermodbm import graph, transverse_field_ising
-    >>> spin = transverse_field_ising(graph(1, []), gamma=0.5)
-    >>> found = response(spin, parameters=["gamma"], T=0.5, method="exact", progress=False)
-    >>> round(float(found["free_energy"]["gamma"].mean[0]), 6)  # -tanh(beta gamma)
-    -0.761594
-    """
-    return dict(thermal_curve(hamiltonian, response=parameters, **options).response)
-
-
-def _inner(params: Any) -> Any:
-    """Parameters as they stand in {"params": ...}, which is what `module.init` gives."""
-    if not (isinstance(params, Mapping) and "params" in params and isinstance(params["params"], Mapping)):
-        return params
-    if others := sorted(set(params) - {"params"}):
-        raise InputError("params", expected="parameters alone", found=f"the collections {', '.join(others)} beside them")
-    return params["params"]

@@ -40,5 +40,6 @@ def points_of(curve: "ThermalCurve", here: np.ndarray) -> "ThermalCurve":
         diagnostics={name: values[here] for name, values in curve.diagnostics.items()},
         covariance={name: {b: block[here] for b, block in of.items()} for name, of in curve.covariance.items()},
         network=tuple(curve.network[k] for k in here),
+        series=tuple(curve.series[k] for k in here) if curve.series else (),
         scan={name: values[here] for name, values in curve.scan.items()},
     )

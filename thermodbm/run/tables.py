@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from thermodbm.run.compare import Comparison
+from thermodbm.run.curve_file import FORMAT_VERSION
 from thermodbm.run.export import scalar_columns
-from thermodbm.run.results import FORMAT_VERSION, ThermalCurve
+from thermodbm.run.results import ThermalCurve
 from thermodbm.run.shorthand import shorthand
 
 
