@@ -40,7 +40,7 @@ class Ansatz(NamedTuple):
     conserves_sz: bool  # all configurations have spins and ancillas of total zero
     sites: np.ndarray  # (n, n_sites) permutations under which it is symmetric, and reversal of all spins where H is; (0, n_sites): none
     diag_shift: float  # that serves where it is sampled
-    beta_0: float = 0.02  # where it starts by default, times the largest coupling
+    beta_0: float = 0.02  # where it starts by default if it is sampled, or the user's, times the largest coupling
 
 
 def make_ansatz(

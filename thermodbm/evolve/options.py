@@ -66,8 +66,9 @@ class VariationalOptions:
     start: Literal["trotter", "rotated"] = "trotter"
     """The analytic state at beta_0, or the infinite-temperature state with ancillas turned so that no amplitude vanishes."""
     beta_0: PositiveFloat | None = None
-    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. None: 0.02, or
-    0.004 for pair products. The distance of the start from the exact state grows as beta_0^2."""
+    """Inverse temperature at which the evolution starts, times the largest coupling; lower where a lower beta is asked for. None: 0.004
+    for pair products and where configurations are enumerated, else, and for a module of your own, 0.02: samples of earlier states add
+    noise. The distance of the start from the exact state grows as beta_0^2, and what it is off by in cold states counts more and more."""
     noise: PositiveFloat = 0.03
     """Width of the Gaussian weights of the filters at the start, where groups of four cancel up to its eighth power."""
     integrator: Literal["bs3", "heun", "rk4"] = "bs3"
@@ -83,8 +84,9 @@ class VariationalOptions:
     S. minsr: by a matrix as large as the number of samples; the shift is in units of the mean diagonal element of S. auto: minsr when
     samples are fewer than parameters, cg for more than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
-    """Added to the diagonal of S in units in which that is one; None: 1e-4 for sampled pairs of defects, 1e-6 for other sampled models that
-    conserve the magnetisation, whose rare configurations make S noisy at high temperature, else 1e-7. More costs accuracy: the Ising ring
+    """Added to the diagonal of S in units in which that is one; None: 1e-9 where configurations are enumerated; 1e-4 for sampled pairs of
+    defects, 1e-6 for other sampled models that conserve the magnetisation, whose rare configurations make S noisy at high temperature,
+    else 1e-7. More costs accuracy: the Ising ring
     of 16 spins with 4096 walkers ends at r^2 = .004, .005 and .2 for 1e-7, 1e-5 and 1e-3. Less costs stability: the Heisenberg 4x4 torus
     takes 57 steps to T = .25 with 1e-4, and 87 with 1e-6, and ends at r^2 = .40 to .46 and .34 to .58."""
     cutoff: PositiveFloat = 1e-10

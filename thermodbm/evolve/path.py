@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+EXPLAINED = 3.0
+"""Few standard deviations are chance; the noise of slopes is much larger than what they tell of the energy's own error."""
+
 
 class Path(NamedTuple):
     """Where the evolution has come to, and integrals over beta up to there; per site unless said otherwise."""
@@ -12,21 +15,31 @@ class Path(NamedTuple):
     energy: float
     energy_error: float  # statistical
     variance: float  # Var(H)/N = -de/dbeta of the exact evolution
-    residual: float  # r^2
-    count: float  # effective number of samples behind these; inf where all configurations are summed
+    slow: float  # the share by which the energy falls slower than that, r^2 but for chance
+    slow_error: float  # statistical
+    fall_error: float  # statistical, of variance (1 - slow)
     log_z: float
     log_z_variance: float  # statistical
-    missed: float  # int r^2 Var/N: by so much the energy is off to first order
-    share: float  # int r^2 sqrt(Var) of the total Var: other averages are off by this share of their own spread
+    missed: float  # int slow Var/N: by so much the energy is off to first order
+    missed_variance: float  # statistical
+    drift: float  # int slow sqrt(Var) of the total Var: other averages are off by this share of their own spread
+    drift_variance: float  # statistical
+    reached: float  # the most that a distance of the state from the exact one could do to the energy so far
     systematic: float  # error of the energy, from `missed` and what else is wrong with the state
     systematic_area: float  # its integral: error of ln Z
-    fallen: float  # int Var (1 - r^2)/N: by so much the energy should have fallen from infinite temperature
+    fallen: float  # int Var (1 - slow)/N: by so much the energy should have fallen from infinite temperature
     fallen_variance: float  # statistical
+
+    @property
+    def share(self) -> float:
+        """Averages are off by this share of their own spread, or not by more than chance would have it seem."""
+        return float(np.sqrt(self.drift**2 + self.drift_variance))
 
 
 def infinite_temperature(variance: float) -> Path:
     """Where the way begins: energy and its slope -variance are those of a traceless H."""
-    return Path(0.0, 0.0, 0.0, variance, 0.0, np.inf, float(np.log(2)), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    start = dict.fromkeys(Path._fields, 0.0)
+    return Path(**start | {"variance": variance, "log_z": float(np.log(2))})
 
 
 def extend(
@@ -36,17 +49,19 @@ def extend(
     energy: float,
     energy_error: float,
     variance: float,
-    residual: float,
+    slow: float,
+    slow_error: float,
     off: float,
     variance_off: float = 0.0,
-    count: float = np.inf,
+    fall_error: float = 0.0,
 ) -> Path:
     """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, the others by the trapezoidal one.
 
     Args:
         off: share of their spread by which averages are off besides, see `Path.share`.
         variance_off: share by which the variance is off, which Hermite's rule uses.
-        count: effective number of samples, of which the variance has a relative error of some 2/sqrt(count).
+        slow: see `Path`; `slow_error` is its statistical error.
+        fall_error: statistical error of variance (1 - slow).
     """
     d = float(beta) - path.beta
     area = d * (path.energy + energy) / 2 - d**2 * (path.variance - variance) / 12
@@ -54,32 +69,44 @@ def extend(
     def integral(at: float, rate: float) -> float:
         return float(at + d / 2 * rate)
 
-    missed = integral(path.missed, path.residual * path.variance + residual * variance)
-    share = integral(path.share, path.residual * np.sqrt(n_sites * path.variance) + residual * np.sqrt(n_sites * variance))
-    systematic = float(missed + off * np.sqrt(variance / n_sites))
+    def chance(at: float, error: float) -> float:  # of the next in a sum of independent terms
+        return float(at + d**2 / 2 * error**2)
+
+    per_site, total = slow * variance, slow * np.sqrt(n_sites * variance)
+    missed = integral(path.missed, path.slow * path.variance + per_site)
+    missed_variance = chance(chance(path.missed_variance, path.slow_error * path.variance), slow_error * variance)
+    drift = integral(path.drift, path.slow * np.sqrt(n_sites * path.variance) + total)
+    drift_variance = path.drift_variance + n_sites * (missed_variance - path.missed_variance) / max(variance, 1e-300)
+    # what the state is off by in cold states hardly counts while these are rare: the energy's error need not shrink with its spread
+    reached = max(path.reached, float(off * np.sqrt(variance / n_sites)))
+    systematic = float(np.sqrt(missed**2 + missed_variance) + reached)
     return Path(
         beta=float(beta),
         energy=float(energy),
         energy_error=float(energy_error),
         variance=float(variance),
-        residual=float(residual),
-        count=float(count),
+        slow=float(slow),
+        slow_error=float(slow_error),
+        fall_error=float(fall_error),
         log_z=float(path.log_z - area),
         log_z_variance=float(path.log_z_variance + d**2 / 2 * (path.energy_error**2 + energy_error**2)),
         missed=missed,
-        share=share,
+        missed_variance=missed_variance,
+        drift=drift,
+        drift_variance=float(drift_variance),
+        reached=reached,
         systematic=systematic,
         systematic_area=integral(path.systematic_area, path.systematic + systematic) + d**2 / 12 * variance_off * float(variance),
-        fallen=integral(path.fallen, path.variance * (1 - path.residual) + variance * (1 - residual)),
-        fallen_variance=float(path.fallen_variance + d**2 * (path.variance**2 / path.count + variance**2 / count)),
+        fallen=integral(path.fallen, path.variance * (1 - path.slow) + variance * (1 - slow)),
+        fallen_variance=chance(chance(path.fallen_variance, path.fall_error), fall_error),
     )
 
 
 def unexplained(path: Path) -> float:
-    """How far the energy is from where its slope along the way has led, beyond what the noise of both explains.
+    """How far the energy is from where its slope along the way has led, beyond `EXPLAINED` times the noise of both.
 
-    The slope of any state that follows these equations is -Var (1 - r^2). Configurations that were too rare to be seen when their
-    amplitudes moved enter neither Var nor r^2, but the energy as soon as they are frequent.
+    The slope of any state that follows these equations is -Var (1 - slow). Configurations that were too rare to be seen when their
+    amplitudes moved enter neither, but the energy as soon as they are frequent.
     """
     gap = path.energy + path.fallen
-    return float(np.sqrt(max(gap**2 - path.energy_error**2 - path.fallen_variance, 0.0)))
+    return float(np.sqrt(max(gap**2 - EXPLAINED**2 * (path.energy_error**2 + path.fallen_variance), 0.0)))

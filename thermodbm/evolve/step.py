@@ -33,6 +33,9 @@ class Step(NamedTuple):
     energy_error: jax.Array
     variance: jax.Array  # Var(H)/N = -de/dbeta of the exact evolution
     residual: jax.Array  # r^2 of the rate that the last step ended with, on configurations that it has not seen
+    slow: jax.Array  # of the same rate and configurations, the share by which the energy falls slower than Var(H) says: r^2 but for chance
+    slow_error: jax.Array  # statistical
+    fall_error: jax.Array  # statistical, of Var(H)/N (1 - slow)
     rate: jax.Array  # (P,) d theta/d tau of the last stage, for the next step to try
     count: jax.Array  # effective number of samples, of all ranks
     overlap: jax.Array  # share of them that still count in the last stage
@@ -105,13 +108,18 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         first, last = (jax.tree.map(lambda x, k=k: x[k], stages) for k in (0, -1))
         known = jnp.where(jnp.isfinite(previous).all(), previous, first.rate)
         moved = tangent(lambda t: trial.log_amplitude(t, visible), theta, first.weights, comm)
+        squared, along, along_error, fall_error = _mismatch(moved(known), first.energies, first.weights, comm)
+        variance = jnp.maximum(first.info.variance, 1e-30)
         done = Step(
             theta=new,
             error=_apart(trial.log_amplitude(new, visible), trial.log_amplitude(new - error, visible), log_density, comm),
             energy=first.info.energy / n,
             energy_error=jnp.sqrt(first.info.variance / first.info.n_eff) / n,
             variance=first.info.variance / n,
-            residual=jnp.minimum(_mismatch(moved(known), first.energies, first.weights, comm) / jnp.maximum(first.info.variance, 1e-30), 1),
+            residual=jnp.minimum(squared / variance, 1),
+            slow=along / variance,
+            slow_error=along_error / variance,
+            fall_error=fall_error / n,
             rate=last.rate,
             count=first.info.n_eff,
             overlap=last.info.n_eff / first.info.n_eff,
@@ -134,10 +142,25 @@ def _apart(log_psi: jax.Array, other: jax.Array, log_density: jax.Array, comm: C
     return norm(jnp.sqrt(p) * (change - mean), comm) / jnp.abs(mean)
 
 
-def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> jax.Array:
-    """|d Psi/d tau + (H - E) Psi|^2 of normalised Psi, from d ln Psi/d tau as `tangent` gives it, and total local energies (n,)."""
+def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> tuple[jax.Array, ...]:
+    """|x|^2, Re <x|(H - E) Psi> and its statistical error, of x = d Psi/d tau + (H - E) Psi and normalised Psi; that of <(H - E)^2> less it.
+
+    Of the best rate that there is the first two are the same. Chance in a rate adds to the first always, to the second as often as it takes.
+
+    Args:
+        moved: d ln Psi/d tau as `tangent` gives it, (n,).
+        energies: total local energies (n,).
+    """
     p = weights / comm.sum(weights.sum())
-    return norm(jnp.sqrt(p) * (energies - comm.sum(p @ energies)) + moved, comm) ** 2
+    fall = jnp.sqrt(p) * (energies - comm.sum(p @ energies))
+    off = fall + moved
+
+    def mean_and_error(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        terms = (x.conj() * fall).real
+        mean = comm.sum(terms.sum())
+        return mean, norm(terms - p * mean, comm)
+
+    return norm(off, comm) ** 2, *mean_and_error(off), mean_and_error(moved)[1]
 
 
 def natural_direction(
@@ -169,33 +192,15 @@ def from_first_rank(tree: Any, comm: Comm) -> Any:
     return tree if comm.size == 1 else comm.sum(jax.tree.map(lambda x: x if comm.rank == 0 else jnp.zeros_like(x), tree))
 
 
-def rate_error(
-    hamiltonian: SpinHamiltonian, trial: TrialState, diagonal: Callable[[jax.Array], dict[str, jax.Array]], comm: Comm
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """A jitted function (theta, rate, `Cloud`) -> |x|, max |cos(x, O Psi)| of x = d Psi/d tau + (H - E) Psi, for d theta/d tau = rate and
-    normalised Psi: O are the energy and the observables `diagonal` in sz of spins (n, n_sites), each less its mean.
-
-    A state that is off by a small x changes <O> by 2 |x| cos(x, O Psi) sqrt(<O^2> - <O>^2).
-    """
+def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> Callable[..., jax.Array]:
+    """A jitted function (theta, rate, `Cloud`) -> |x| of x = d Psi/d tau + (H - E) Psi, for d theta/d tau = rate and normalised Psi."""
     e_loc, log_weight = local_energy(hamiltonian, trial, comm), cloud_weights(hamiltonian, trial, comm)
 
     @jax.jit
-    def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> tuple[jax.Array, jax.Array]:
+    def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> jax.Array:
         weights = reweight(log_weight(theta, cloud), comm)
-        p = weights / comm.sum(weights.sum())
-        off = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)(rate)
-
-        def centered(x: jax.Array) -> jax.Array:
-            x = x.reshape(len(p), -1)
-            return jnp.sqrt(p)[:, None] * (x - comm.sum(p @ x))
-
-        energy = centered(e_loc(theta, cloud.visible)[0])
-        off = off + energy[:, 0]
-        values = diagonal(cloud.visible[:, : hamiltonian.n_sites])
-        rows = jnp.concatenate([energy, *(centered(x.astype(energy.dtype)) for x in values.values())], axis=1)
-        along, squares = comm.sum((rows.conj().T @ off, jnp.sum(jnp.abs(rows) ** 2, 0)))
-        size = norm(off, comm)
-        return size, jnp.max(jnp.where(squares > 1e-12, jnp.abs(along.real) / jnp.sqrt(squares + 1e-300), 0)) / (size + 1e-300)
+        moved = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)(rate)
+        return jnp.sqrt(_mismatch(moved, e_loc(theta, cloud.visible)[0], weights, comm)[0])
 
     return error
 

@@ -26,16 +26,12 @@ from thermodbm.evolve.path import Path, extend, infinite_temperature, unexplaine
 from thermodbm.evolve.start import distance_from_thermal_state
 from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_error
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.trial import TrialState, trial_state
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""
 MIN_STEP = 1e-8
 """A step shorter than this share of beta means that the evolution is stuck."""
-ALIGNED = 10.0
-"""What the start is off by changes averages by the cosine of its angle with them. The cosine is that of its motion, and changes later: it
-is given this factor, up to one. Heisenberg and XXZ rings of 4 need 7."""
 FROZEN = 1e-3
 """r^2 c below which a large r^2 is of no account: what is left of the specific heat, per site, is all that could be missed."""
 
@@ -49,7 +45,7 @@ class Evolution(NamedTuple):
     rate: jax.Array  # (P,) d theta/d tau at the end of the last step; NaN where there is none
     path: Path
     start: float  # distance of the start from the thermal state, of normalised states
-    distance: float  # the same at present: what is along averages at the start, the integrator's errors, chance
+    distance: float  # the same at present, with the integrator's errors and chance
     residual: float  # r^2 of the last step
     unsolved: float  # the largest `SRInfo.unsolved` of all steps
     doubts: int  # `Doubt` of the start
@@ -89,10 +85,10 @@ def variational_method(
     susceptibility is given where the magnetisation is conserved: no equal-time average is the Kubo response of other models.
 
     The residual r^2 of each step is logged, and what it does to averages is in their errors, as is what a distance D of the state from
-    the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is not chance: the
-    integral of Var r^2/N over beta, plus 2 D sqrt(Var)/N. D joins, as independent errors, those of the analytic start
-    (as far as it points along an average), of the integrator, and of sampled rates, r sqrt(Var) each; of a start that the user gives,
-    what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight,
+    the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the
+    samples at its temperature: the integral of Var r^2/N over beta, with r^2 taken along (H - E) Psi, where chance in the rates averages
+    out, plus the largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of
+    sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight,
     and measure r^2 on configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
@@ -134,12 +130,12 @@ def _make_parts(
     ansatz: Ansatz,
     betas: Sequence[float],
 ) -> Parts:
-    beta_0 = (options.beta_0 or ansatz.beta_0) / largest_coupling(hamiltonian)
-    example = ansatz.start(jax.random.key(0), beta_0)
-    trial = trial_state(ansatz.module, example)
     simple = ansatz.hamiltonian
     everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, sites=ansatz.sites)
-    shift, tolerance = (ansatz.diag_shift, 1e-4) if everything is None else (1e-7, 3e-5)
+    shift, tolerance, begin = (ansatz.diag_shift, 1e-4, ansatz.beta_0) if everything is None else (1e-9, 3e-5, 0.004)
+    beta_0 = (options.beta_0 or (ansatz.beta_0 if ansatz.origin == "given" else begin)) / largest_coupling(hamiltonian)
+    example = ansatz.start(jax.random.key(0), beta_0)
+    trial = trial_state(ansatz.module, example)
     options = replace(
         options,
         diag_shift=shift if options.diag_shift is None else options.diag_shift,
@@ -153,7 +149,7 @@ def _make_parts(
         averager = enumerated(ansatz, trial, everything)
     composed = betas if composes(ansatz, options, hamiltonian) else ()
     joins = joining(simple, trial, composed, options, sampling.n_samples, n_walkers, comm)
-    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, diagonal_observables(simple), comm)
+    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, comm)
     return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, joins)
 
 
@@ -162,7 +158,7 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
     hamiltonian = parts.ansatz.hamiltonian
     theta = from_first_rank(ravel_pytree(parts.ansatz.start(key_params, beta))[0], parts.comm)
     walkers = parts.averager.begin(key_walkers, theta)
-    apart, distance, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
+    apart, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
     return Evolution(
         theta=theta,
         beta=0.0 if parts.ansatz.origin == "infinite" else float(beta),
@@ -170,7 +166,7 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
         rate=np.full(theta.size, np.nan, theta.dtype),
         path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
         start=apart,
-        distance=distance,
+        distance=apart,
         residual=0.0,
         unsolved=0.0,
         doubts=int(doubts),
@@ -184,22 +180,19 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
 
 def _start_error(
     parts: Parts, key_params: jax.Array, key_draw: jax.Array, theta: jax.Array, walkers: Walkers | None, beta: float
-) -> tuple[float, float, Doubt]:
-    """Distance of the start from the exact state, the part of it that counts for averages, and whether it is that state at all.
+) -> tuple[float, Doubt]:
+    """Distance of the start from the exact state, and whether it is that state at all.
 
     Of the analytic one: that of its motion with beta from imaginary time, which grows linearly from 0. Of one that the user gives, from
     the energy, its variance and the correlations.
     """
     if parts.ansatz.origin == "infinite":  # it is exact
-        return 0.0, 0.0, Doubt.NONE
+        return 0.0, Doubt.NONE
     _, cloud = parts.averager.draw(key_draw, theta, walkers)
     if parts.ansatz.origin == "given":
-        distance, doubt = distance_from_thermal_state(parts.ansatz.hamiltonian, parts.trial, theta, cloud, beta, parts.comm)
-        return distance, distance, doubt
+        return distance_from_thermal_state(parts.ansatz.hamiltonian, parts.trial, theta, cloud, beta, parts.comm)
     less, more = (ravel_pytree(parts.ansatz.start(key_params, x * beta))[0] for x in (0.999, 1.001))  # random numbers are the same
-    error, alignment = parts.start_rate_error(theta, (more - less) / (1e-3 * beta), cloud)
-    apart = float(beta / 4 * error)
-    return apart, apart * min(1.0, ALIGNED * float(alignment)), Doubt.NONE
+    return float(beta / 4 * parts.start_rate_error(theta, (more - less) / (1e-3 * beta), cloud)), Doubt.NONE
 
 
 def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
@@ -220,8 +213,9 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         return at, Info(0.9 * at.beta / beta, f"beta {at.beta:.4g}, step rejected", None)
     chance = h**2 * n * done.variance * done.residual if parts.averager.sampled else 0.0
     distance = float(np.sqrt(at.distance**2 + done.error**2 + chance))
-    energy_error = done.energy_error if parts.averager.sampled else 0.0
-    count = float(done.count) if parts.averager.sampled else np.inf
+    energy_error, slow_error, fall_error = (
+        float(x) * parts.averager.sampled for x in (done.energy_error, done.slow_error, done.fall_error)
+    )
     longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
     at = at._replace(
         theta=done.theta,
@@ -229,7 +223,17 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
         path=extend(
-            at.path, n, at.beta, done.energy, energy_error, done.variance, done.residual, 2 * distance, np.sqrt(8) * at.start, count
+            at.path,
+            n,
+            at.beta,
+            done.energy,
+            energy_error,
+            done.variance,
+            done.slow,
+            slow_error,
+            2 * distance,
+            np.sqrt(8) * at.start,
+            fall_error,
         ),
         distance=distance,
         residual=float(done.residual),
@@ -266,7 +270,9 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
         return at, Info(0.95 + 0.05 * share, f"error {float(averages.estimates['energy'].error):.1e}", None)
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
-    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, at.residual, 2 * at.distance, np.sqrt(8) * at.start))
+    slow = at.path.slow, at.path.slow_error
+    off = 2 * at.distance, np.sqrt(8) * at.start
+    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, *slow, *off, float(c.error) / beta**2))
     at, gap = _note(at), unexplained(at.path)
     observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
     if half:
@@ -278,7 +284,8 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
             doubled = dense_averages(simple, parts.trial, theta, beta)
         observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
-    if residual > MAX_RESIDUAL and residual * c.mean > FROZEN:
+    surely = residual if joined else min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled else residual
+    if surely > MAX_RESIDUAL and surely * c.mean > FROZEN:
         doubts |= Doubt.STATE
     diagnostics = {
         **joined,
@@ -312,7 +319,11 @@ def _observables(averages: Averages, at: Evolution, beta: float, gap: float) -> 
     chance = np.sqrt(path.log_z_variance)
     return {
         **with_systematic(
-            averages, np.hypot(2 * at.distance + path.share, gap_share), np.hypot(path.systematic, gap), at.residual, 2 * at.start
+            averages,
+            np.hypot(2 * at.distance + path.share, gap_share),
+            np.hypot(path.systematic, gap),
+            np.hypot(path.slow, path.slow_error),
+            2 * at.start,
         ),
         "entropy": Estimate(np.asarray(path.log_z + beta * e.mean), np.sqrt(chance**2 + (beta * e.error) ** 2 + entropy_off**2)),
         "free_energy": Estimate(
