@@ -24,7 +24,7 @@ def test_an_energy_that_left_its_own_slope_is_seen(jump):
 
 
 def test_noise_of_the_slope_explains_what_it_can():
-    """Fifty slopes each uncertain by .1 leave their integral uncertain by .014: a gap of .04 is within three times that, one of .2 is not."""
+    """Fifty slopes, each uncertain by .1, leave their integral uncertain by .014: three times that explain a gap of .04, not one of .2."""
     assert unexplained(walk(0.04, 0.1)) == 0
     assert 0.15 < unexplained(walk(0.2, 0.1)) < 0.2
 

@@ -143,9 +143,10 @@ def _apart(log_psi: jax.Array, other: jax.Array, log_density: jax.Array, comm: C
 
 
 def _mismatch(moved: jax.Array, energies: jax.Array, weights: jax.Array, comm: Comm) -> tuple[jax.Array, ...]:
-    """|x|^2, Re <x|(H - E) Psi> and its statistical error, of x = d Psi/d tau + (H - E) Psi and normalised Psi; that of <(H - E)^2> less it.
+    """|x|^2, Re <x|(H - E) Psi>, its statistical error, and that of <(H - E)^2> less it, of x = d Psi/d tau + (H - E) Psi, normalised.
 
-    Of the best rate that there is the first two are the same. Chance in a rate adds to the first always, to the second as often as it takes.
+    Of the best rate that there is the first two are the same. Chance in a rate always adds to the first; to the second it adds as often
+    as it takes.
 
     Args:
         moved: d ln Psi/d tau as `tangent` gives it, (n,).

@@ -88,8 +88,8 @@ def variational_method(
     the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the
     samples at its temperature: the integral of Var r^2/N over beta, with r^2 taken along (H - E) Psi, where chance in the rates averages
     out, plus the largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of
-    sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight,
-    and measure r^2 on configurations that the rate has not seen.
+    sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p,
+    move half of the samples by H (`step.cloud_weights`), reweight, and measure r^2 on configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.
