@@ -4,14 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from typer.testing import CliRunner
 
 import thermodbm as tb
 from thermodbm.cli import app, main
 from thermodbm.errors import InputError
 from thermodbm.exact import exact_curve
+from thermodbm.run.config import parse_config
+from thermodbm.run.fit import _model, fit_tree
 from thermodbm.run.fit_data import read_points
+from thermodbm.run.fit_model import debye
+from thermodbm.run.fit_search import Residuals
 from thermodbm.run.fit_units import kelvin_per, resolved, scales
+from thermodbm.run.tables import fit_text
 
 RING = tb.make_lattice("chain", 6)
 HEAD = "temperature,susceptibility,susceptibility_error\n"
@@ -56,12 +62,9 @@ def test_a_compound_in_physical_units_with_backgrounds(tmp_path):
 
 def test_derivatives_of_predictions_are_differences(tmp_path):
     """Of every quantity and parameter, fields included."""
-    from thermodbm.run.config import parse_config
-    from thermodbm.run.fit import _model
-
     columns = {"temperature": [2.0, 5.0], "field": [3.0, 5.0], "susceptibility": [1.0, 1.0], "magnetization": [1.0, 1.0]}
     columns |= {"specific_heat": [1.0, 1.0], "energy": [1.0, 1.0], "entropy": [1.0, 1.0]}
-    starts = {"J": 4.0, "delta": 0.7, "g": 2.2, "scale": 0.9, "chi_0": 0.1, "curie": 0.2, "phonon_3": 1e-3}
+    starts = {"J": 4.0, "delta": 0.7, "g": 2.2, "scale": 0.9, "chi_0": 0.1, "curie": 0.2, "phonon_3": 1e-3, "debye": 2.0, "debye_T": 31.0}
     units = {"coupling": "1/cm", "susceptibility": "m^3/mol", "magnetization": "emu/mol", "specific_heat": "R"}
     tables = config("xxz", {n: {"start": x} for n, x in starts.items()}, units) | {"temperature": {"T": [1.0]}}
     model, _ = _model(parse_config(tables), read_points([write(tmp_path / "all.csv", columns)]))
@@ -71,6 +74,39 @@ def test_derivatives_of_predictions_are_differences(tmp_path):
         step = 1e-4 * theta[j] * np.eye(len(theta))[j]
         up, down = (model.predict(t, model.curves(t, slopes=False))[0] for t in (theta + step, theta - step))
         np.testing.assert_allclose(slopes[:, j], (up - down) / (2 * step[j]), rtol=1e-5, atol=1e-9, err_msg=list(starts)[j])
+
+
+def test_debye_phonons_between_their_limits():
+    """c = 12 pi^4/5 (T/debye_T)^3 cold and 3 (1 - x^2/20) hot; s is the integral of c/T."""
+    assert debye("specific_heat", 50.0)[0] == pytest.approx(12 * np.pi**4 / 5 / 50**3, rel=1e-6)
+    assert debye("specific_heat", 0.1)[0] == pytest.approx(3 * (1 - 0.01 / 20), rel=1e-6)
+    x = np.linspace(2.0, 40.0, 2001)
+    integral = trapezoid([debye("specific_heat", y)[0] / y for y in x], x)
+    assert debye("entropy", 2.0)[0] - debye("entropy", 40.0)[0] == pytest.approx(integral, rel=1e-4)
+    assert np.isfinite(debye("entropy", 1e4)).all()
+
+
+def test_profile_intervals(tmp_path):
+    """Where the model is linear in a parameter they are one error to either side; everywhere chi^2 at their ends has risen by one."""
+    T, rng = np.geomspace(1.0, 12.0, 12), np.random.default_rng(1)
+    chi = 0.3751481 * 4 * exact_curve(tb.heisenberg(RING, J=4.0), 1 / T)["susceptibility"] + 0.01 / T
+    data = write(
+        tmp_path / "chi.csv",
+        {"temperature": T, "susceptibility": chi * (1 + 0.03 * rng.normal(size=12)), "susceptibility_error": 0.03 * chi},
+    )
+    tables = config(parameters={"J": {"start": 3.0}, "curie": {"start": 0.0}})
+    tables["fit"]["profile"] = True
+    found = tb.fit(data, tables)
+    for name, (low, high) in found.intervals.items():
+        value, error = found.parameters[name]
+        assert low < value < high and high - low == pytest.approx(2 * error, rel=0.2)
+    model, section = _model(parse_config({**tables, "temperature": {"T": T.tolist()}}), read_points([data]))
+    residuals = Residuals(model, section)
+    J = found.intervals["J"][1]
+    others = np.linspace(*(found.parameters["curie"][0] + 4 * x * found.parameters["curie"][1] for x in (-1, 1)), 81)
+    least = [np.sum(residuals.evaluate(np.array(at))[0] ** 2) for at in ([J, c] for c in others)]
+    assert min(least) - 1 == pytest.approx(np.sum(residuals.evaluate(found.values)[0] ** 2), abs=0.05)
+    assert "chi^2 rises by 1" in fit_text(fit_tree(found))
 
 
 def test_units_are_those_of_the_tables():
@@ -169,9 +205,9 @@ def test_chi_squared_follows_its_distribution_where_errors_of_the_model_are_corr
     and two observables: chi^2 of 300 of them has its mean and its variance; with errors alone it has not."""
     from scipy.stats import kstest
 
-    from thermodbm.run.config import parse_config
-    from thermodbm.run.fit import _model, _Residuals
+    from thermodbm.run.fit import _model
     from thermodbm.run.fit_model import Curve
+    from thermodbm.run.fit_search import Residuals
 
     rng, T = np.random.default_rng(8), np.array([2.0, 3.0, 5.0, 8.0])
     names, root = ("specific_heat", "entropy"), rng.normal(size=(8, 3)) * 0.02  # of rank three: strongly correlated
@@ -194,6 +230,6 @@ def test_chi_squared_follows_its_distribution_where_errors_of_the_model_are_corr
             curve = Curve(values, errors, slopes, covariance)
             object.__setattr__(model, "source", lambda *arguments, curve=curve: curve)
             object.__setattr__(model, "points", measured)
-            found.append(np.sum(_Residuals(model, section).evaluate(np.array([4.0]))[0] ** 2))
+            found.append(np.sum(Residuals(model, section).evaluate(np.array([4.0]))[0] ** 2))
     assert kstest(chi2, "chi2", args=(8,)).pvalue > 1e-3
     assert kstest(naive, "chi2", args=(8,)).pvalue < 1e-6

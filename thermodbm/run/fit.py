@@ -1,7 +1,7 @@
 """Couplings from measured curves: weighted least squares with derivatives from the response, from starts that may be far away."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
-from thermodbm.run.fit_errors import parameter_errors, whitened
-from thermodbm.run.fit_model import BACKGROUND, FitModel, is_ratio, source_of
+from thermodbm.run.fit_errors import parameter_errors
+from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of
+from thermodbm.run.fit_search import Residuals, Scale, minimise, profile
 from thermodbm.run.fit_units import resolved, scales
 from thermodbm.run.sections import MODELS, FitSection
 
@@ -47,6 +48,7 @@ class FitResult:
     data: tuple[Mapping[str, Any], ...]  # per file and quantity: quantity, file, temperature, field, value, error, model
     units: Mapping[str, str]  # of the data
     curve: "ThermalCurve"  # of the fitted magnet at all temperatures, k_B = 1, with `fit` in it
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of each parameter by its profile, where that is asked for
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:
@@ -148,82 +150,13 @@ def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSectio
     return FitModel(make, lattice, couplings, of_units, points, tuple(section.parameters), section.fixed, source), section
 
 
-class _Scale:
-    """Parameters as the optimiser moves them: logarithms of what is positive, all else in units of its size."""
-
-    def __init__(self, names: Sequence[str], section: FitSection, couplings: Mapping[str, Any]):
-        given = [section.parameters[n] for n in names]
-        self.log = np.array(
-            [p.start > 0 and (not p.bounds or p.bounds[0] >= 0) and (n in couplings or n == "g") for n, p in zip(names, given, strict=True)]
-        )
-        self.start = np.array([p.start for p in given])
-        bounds = [p.bounds or (-np.inf, np.inf) for p in given]
-        self.lower, self.upper = (self.to_x(np.array(side, float)) for side in zip(*bounds, strict=True))
-
-    def to_x(self, theta: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.log, np.log(np.where(self.log, np.maximum(theta, 0), 1.0)), theta)
-
-    def to_theta(self, x: np.ndarray) -> np.ndarray:
-        return np.where(self.log, np.exp(np.where(self.log, np.minimum(x, 500.0), 0.0)), x)
-
-    def slope(self, theta: np.ndarray) -> np.ndarray:
-        """d theta / dx."""
-        return np.where(self.log, theta, 1.0)
-
-
-class _Residuals:
-    """Deviations from data and priors in units of their errors, and their derivatives."""
-
-    def __init__(self, model: FitModel, section: FitSection):
-        self.model = model
-        self.value = np.concatenate([p.value for p in model.points])
-        given = np.concatenate([p.error for p in model.points])
-        size = np.concatenate([np.full(len(p.value), 0.01 * np.abs(p.value).max() or 1.0) for p in model.points])
-        self.weighted = bool(np.isfinite(given).all())
-        self.error = np.where(np.isfinite(given), given, size)
-        priors = [(j, *section.parameters[n].prior) for j, n in enumerate(model.names) if section.parameters[n].prior]
-        self.priors = [np.array(column) for column in zip(*priors, strict=True)] if priors else None
-        self.at: tuple[np.ndarray, Any] | None = None
-
-    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals (n,), Jacobian (n, n_parameters), model values (n_points,); the last point is kept."""
-        if self.at is not None and np.array_equal(self.at[0], theta):
-            return self.at[1]
-        values, covariance, slopes = self.model.predict(theta, self.model.curves(theta))
-        rows, jacobian = whitened(covariance + np.diag(self.error**2), values - self.value, slopes)
-        if self.priors is not None:
-            index, mean, sigma = self.priors
-            rows = np.concatenate([rows, (theta[index.astype(int)] - mean) / sigma])
-            jacobian = np.concatenate([jacobian, np.eye(len(theta))[index.astype(int)] / sigma[:, None]])
-        self.at = theta.copy(), (rows, jacobian, values)
-        return self.at[1]
-
-
-def _minimise(residuals: _Residuals, scale: _Scale, theta: np.ndarray, tolerance: float, most: int) -> Any:
-    from scipy.optimize import least_squares
-
-    inside = np.clip(scale.to_x(theta), scale.lower + 1e-9, scale.upper - 1e-9)
-    return least_squares(
-        lambda x: residuals.evaluate(scale.to_theta(x))[0],
-        inside,
-        jac=lambda x: residuals.evaluate(scale.to_theta(x))[1] * scale.slope(scale.to_theta(x)),
-        bounds=(scale.lower, scale.upper),
-        x_scale="jac",
-        ftol=tolerance,
-        xtol=tolerance,
-        gtol=tolerance,
-        max_nfev=most,
-    )
-
-
-def _starts(model: FitModel, section: FitSection, scale: _Scale) -> list[np.ndarray]:
+def _starts(model: FitModel, section: FitSection, scale: Scale) -> list[np.ndarray]:
     """Where to begin: the best end of the start itself and of a scan of all couplings in scale and of their ratios on a small magnet."""
     small = model.stand_in()
     moving = [j for j, n in enumerate(model.names) if n in model.couplings and scale.log[j] and n != "h"]
     if small is None or not moving:
         return [scale.start]
-    residuals, found = _Residuals(small, section), []
+    residuals, found = Residuals(small, section), []
     lower, upper = scale.to_theta(scale.lower), scale.to_theta(scale.upper)
     for ratios in product(*[RATIOS] * (min(len(moving), 3) - 1)):
         for factor in SCAN:
@@ -235,16 +168,16 @@ def _starts(model: FitModel, section: FitSection, scale: _Scale) -> list[np.ndar
             found.append((float(np.sum(_only_values(small, residuals, theta) ** 2)), theta))
     found.sort(key=lambda each: each[0])
     best = [theta for _, theta in found[:N_STARTS]] + [scale.start]
-    ends = [_minimise(residuals, scale, theta, 1e-5, MAX_EVALUATIONS // 2) for theta in best]
+    ends = [minimise(residuals, scale, theta, 1e-5, MAX_EVALUATIONS // 2) for theta in best]
     ends.sort(key=lambda end: end.cost)
     return [scale.to_theta(ends[0].x)]
 
 
-def _only_values(model: FitModel, residuals: _Residuals, theta: np.ndarray, curves: Any = None) -> np.ndarray:
+def _only_values(model: FitModel, residuals: Residuals, theta: np.ndarray, curves: Any = None) -> np.ndarray:
     return (model.predict(theta, curves or model.curves(theta, slopes=False))[0] - residuals.value) / residuals.error
 
 
-def _backgrounds(model: FitModel, residuals: _Residuals, theta: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def _backgrounds(model: FitModel, residuals: Residuals, theta: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """With g, scale and backgrounds that fit best at given couplings, by two steps of Gauss and Newton."""
     free = [j for j, n in enumerate(model.names) if n in BACKGROUND]
     if not free:
@@ -256,7 +189,7 @@ def _backgrounds(model: FitModel, residuals: _Residuals, theta: np.ndarray, lowe
         size = np.sqrt(np.sum(jacobian**2, 0)) + 1e-300
         step = np.linalg.lstsq(jacobian / size, (residuals.value - values) / residuals.error, rcond=1e-10)[0] / size
         moved = theta[free] + step
-        positive = np.array([model.names[j] in ("g", "scale") for j in free])
+        positive = np.array([model.names[j] in POSITIVE for j in free])
         moved = np.where(positive, np.clip(moved, theta[free] / 3, theta[free] * 3), moved)
         theta[free] = np.clip(moved, lower[free], upper[free])
     return theta
@@ -265,18 +198,17 @@ def _backgrounds(model: FitModel, residuals: _Residuals, theta: np.ndarray, lowe
 def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
     from thermodbm.evolve.options import ExactOptions
 
-    scale, residuals = _Scale(model.names, section, model.couplings), _Residuals(model, section)
+    scale, residuals = Scale(model.names, section, model.couplings), Residuals(model, section)
     exact = isinstance(config.method, ExactOptions)
-    ends = [
-        _minimise(residuals, scale, start, 1e-9 if exact else 3e-3, MAX_EVALUATIONS if exact else 12)
-        for start in _starts(model, section, scale)
-    ]
+    tolerance = 1e-9 if exact else 3e-3
+    ends = [minimise(residuals, scale, start, tolerance, MAX_EVALUATIONS if exact else 12) for start in _starts(model, section, scale)]
     end = min(ends, key=lambda each: each.cost)
     theta = scale.to_theta(end.x)
     rows, jacobian, values = residuals.evaluate(theta)
     n_free = max(len(rows) - len(theta), 1)
     chi2 = float(np.sum(rows**2)) / n_free
-    covariance, degenerate = parameter_errors(jacobian, theta, model.names, scale.log, chi2 if not residuals.weighted else 1.0)
+    unit = 1.0 if residuals.weighted else chi2
+    covariance, degenerate = parameter_errors(jacobian, theta, model.names, scale.log, unit)
     converged = end.status > 0
     at_bound = [n for n, side in zip(model.names, end.active_mask, strict=True) if side]
     remarks = [f"converged in {end.nfev} evaluations" if converged else f"did not converge in {end.nfev} evaluations"]
@@ -288,14 +220,16 @@ def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult
         remarks.append("data without errors: those of the parameters are from the scatter")
     if degenerate:
         remarks.append("not determined: " + "; ".join(degenerate))
+    intervals = profile(residuals, scale, theta, np.sqrt(np.diag(covariance)), unit, tolerance) if section.profile else []
     result = FitResult(
         tuple(model.names), theta, np.sqrt(np.diag(covariance)), covariance, chi2, len(residuals.value), converged, "; ".join(remarks),
         tuple(degenerate), _data(model, residuals, values), resolved(section.units.model_dump()), _curve(config, model, theta),
+        dict(zip(model.names, intervals, strict=False)),
     )  # fmt: skip
     return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
 
 
-def _data(model: FitModel, residuals: _Residuals, values: np.ndarray) -> tuple[Mapping[str, Any], ...]:
+def _data(model: FitModel, residuals: Residuals, values: np.ndarray) -> tuple[Mapping[str, Any], ...]:
     found, at = [], 0
     for p in model.points:
         part = slice(at, at + len(p.value))
@@ -318,8 +252,12 @@ def _curve(config: RunConfig, model: FitModel, theta: np.ndarray) -> "ThermalCur
 def fit_tree(result: FitResult) -> dict[str, Any]:
     """What stands under /fit, and what `show --json` prints as "fit"."""
     data = {f"{k:02d}_{d['quantity']}": dict(d) for k, d in enumerate(result.data)}
+
+    def ends(name: str) -> dict[str, float]:
+        return dict(zip(("low", "high"), result.intervals[name], strict=True)) if name in result.intervals else {}
+
     return {
-        "parameters": {n: {"mean": v, "error": e} for n, (v, e) in result.parameters.items()},
+        "parameters": {n: {"mean": v, "error": e, **ends(n)} for n, (v, e) in result.parameters.items()},
         "covariance": result.covariance,
         "chi2_reduced": result.chi2_reduced,
         "n_points": result.n_points,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.integrate import quad
 
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions
@@ -18,8 +19,10 @@ from thermodbm.models.parameters import parameters
 from thermodbm.run.fit_data import Points
 from thermodbm.run.fit_units import Scales
 
-BACKGROUND = {"g": 2.0, "scale": 1.0, "chi_0": 0.0, "curie": 0.0, "phonon_3": 0.0}
+BACKGROUND = {"g": 2.0, "scale": 1.0, "chi_0": 0.0, "curie": 0.0, "phonon_3": 0.0, "debye": 0.0, "debye_T": 300.0}
 """Parameters beside the couplings, and their values where they are not fitted."""
+POSITIVE = ("g", "scale", "debye_T")
+"""Those of them that are."""
 STAND_IN_SITES = 10
 """Most sites of the smaller magnet on which starts are looked for."""
 OBSERVABLE = {"magnetization": "magnetization_z"}
@@ -143,6 +146,11 @@ class FitModel:
             else:
                 slopes[j] = extra.get(n, 0.0)
         value = factor * x + sum(b[n] * slope for n, slope in extra.items())
+        if p.quantity in ("specific_heat", "entropy"):
+            phonons, softening = (unit * y for y in debye(p.quantity, b["debye_T"] / t))
+            for n, slope in (("debye", phonons), ("debye_T", b["debye"] * softening / t)):
+                slopes += slope * np.array([n == name for name in self.names])
+            value += b["debye"] * phonons
         return value, factor, slopes
 
     def stand_in(self) -> "FitModel | None":
@@ -162,6 +170,21 @@ class FitModel:
         except InputError:
             return None
         return small
+
+
+def debye(quantity: str, x: float) -> tuple[float, float]:
+    """Specific heat or entropy of a vibrating atom over k_B, and its derivative in x = debye_T/T.
+
+        D(x) = 3/x^3 int_0^x t^3/(e^t - 1) dt,   c = 3 (4 D - 3x/(e^x - 1)),   s = 4 D - 3 ln(1 - e^-x),   ds/dx = -c/x
+
+    Source: Debye, Ann. Phys. 344, 789 (1912).
+    """
+    integral = quad(lambda t: t**3 / np.expm1(t) if t else 0.0, 0, min(x, 200.0))[0]
+    D, bose = 3 / x**3 * integral, 1 / np.expm1(min(x, 700.0))
+    c = 3 * (4 * D - 3 * x * bose)
+    if quantity == "entropy":
+        return 4 * D - 3 * np.log(-np.expm1(-x)), -c / x
+    return c, 3 * (4 * (3 * bose - 3 * D / x) - 3 * bose + 3 * x * bose * (1 + bose))
 
 
 def is_ratio(name: str) -> bool:

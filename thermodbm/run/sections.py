@@ -94,6 +94,7 @@ class FitSection(Section):
     parameters: Annotated[dict[str, FitParameter], Field(min_length=1)]
     units: FitUnits = FitUnits()
     fixed: dict[str, float] = {}  # backgrounds and g that are known
+    profile: bool = False  # besides errors, the interval of each parameter in which chi^2 rises by one
 
 
 class Output(Section):

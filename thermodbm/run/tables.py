@@ -55,9 +55,17 @@ def _plain(tree: Any) -> Any:
     return tree.tolist() if isinstance(tree, np.ndarray | np.generic) else tree
 
 
+def _interval(parameter: Mapping[str, Any]) -> str:
+    digits = max(0, 1 - int(np.floor(np.log10(parameter["error"])))) if 0 < parameter["error"] < np.inf else 6
+    return f"{float(parameter['low']):.{digits}f} to {float(parameter['high']):.{digits}f}"
+
+
 def fit_text(fit: Mapping[str, Any]) -> str:
     """Fitted parameters, how good the fit is, and what speaks against it."""
     rows = [["parameter", "value"], *([n, shorthand(float(p["mean"]), float(p["error"]))] for n, p in fit["parameters"].items())]
+    if any("low" in p for p in fit["parameters"].values()):
+        for row, end in zip(rows, ["where chi^2 rises by 1", *map(_interval, fit["parameters"].values())], strict=True):
+            row.append(end)
     quality = f"reduced chi^2 = {fit['chi2_reduced']:.3g} of {fit['n_points']} points; {fit['message']}"
     return f"{columns(rows)}\n\n{quality}"
 
