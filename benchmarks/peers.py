@@ -191,7 +191,8 @@ def versions(python: str, name: str) -> dict[str, str]:
 def run(python: str, script: str, task: dict, core: int) -> dict:
     """A program's answer with the CPU seconds that the system charges its process and the children that it waited for."""
     scripts = HERE / "peer_programs"
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(HERE.parent) if python == sys.executable else ""}
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # sources are compiled once, not by every process
+    environment = {**inherited, **ONE_THREAD, "PYTHONPATH": str(HERE.parent) if python == sys.executable else ""}
     environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     command = [python, str(scripts / script), json.dumps(task)]
     with tempfile.TemporaryDirectory() as folder:

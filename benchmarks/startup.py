@@ -4,7 +4,8 @@
 
 Of every command: wall and CPU seconds and peak memory; of runs also what JAX says of its share: seconds of tracing and lowering, of
 compilation (summed over threads, so that they may exceed the wall time) and of reading the cache, the number of programs, and the wall
-seconds of those temperatures that needed no new number of slices: sampling alone. On a busy machine only CPU seconds count.
+seconds of those temperatures that needed no new number of slices: sampling alone. On a busy machine only CPU seconds count. Python's
+own bytecode is there, as after any first use: PYTHONDONTWRITEBYTECODE, which has every process compile all sources, is taken back.
 """
 
 import argparse
@@ -37,6 +38,12 @@ main(sys.argv[1:])
 """
 
 TRACING = "/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration"
+EVERYTHING = """
+import importlib, pkgutil, thermodbm
+for module in pkgutil.walk_packages(thermodbm.__path__, "thermodbm."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
 BACKEND = "/jax/core/compile/backend_compile_duration"
 READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 MISSES = "/jax/compilation_cache/cache_misses"
@@ -47,6 +54,7 @@ def measure(arguments: list[str], cache: Path, listen: bool) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "STARTUP_REPORT": str(report)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", **({"STARTUP_LISTEN": "1"} if listen else {})}
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-c", CHILD, *arguments], env=environment, capture_output=True, text=True, check=False)
@@ -93,6 +101,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--config", default="configs/quickstart.toml")
     options = parser.parse_args()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", EVERYTHING], env=environment, check=True)
     with tempfile.TemporaryDirectory() as folder:
         table, result = {}, Path(folder) / "result.h5"
 

@@ -1,8 +1,11 @@
 """Settings of all tests, and which of them wait for `.ci/slow`."""
 
 import os
+import sys
 from pathlib import Path
 
+# tests start some hundred processes, each of which would compile the Python of all packages anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker has a core: threads of small solves would wait for each other
 # tests compile more than they run; and LLVM cannot select instructions of some tiny programs ("SUBV_BROADCAST_LOAD") for AVX-512
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_max_isa=AVX2")
@@ -10,6 +13,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu
 import jax
 import pytest
 
+sys.dont_write_bytecode = False
 collect_ignore = ["parallel_checks.py", "device_checks.py"]  # run in processes of their own
 
 jax.config.update("jax_enable_x64", True)
