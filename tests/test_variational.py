@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 from scipy.linalg import expm
 
+from thermodbm import thermal_curve
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.ansatz import default_module
@@ -344,3 +345,15 @@ def test_rotated_start_is_a_rotated_bell_state():
     _, A = rotated_couplings(transverse_field_ising(graph(2, [(0, 1)])))
     assert np.exp(2 * A[0, 2]) == pytest.approx(1j)
     assert A[0, 1] == A[0, 3] == 0
+
+
+@pytest.mark.parametrize("enumerate", [True, False])
+@pytest.mark.parametrize(("n", "edges"), [(1, []), (2, []), (3, [(0, 1)])])
+def test_spins_without_partners(n, edges, enumerate):
+    """Free spins in a field, alone or beside a bond: nothing moves them, and nothing is left of what keeps amplitudes from vanishing."""
+    magnet, T = heisenberg(graph(n, edges), 1.0, 0.4), [0.5, 2.0]
+    method = {"kind": "variational", "enumerate": enumerate, **({} if enumerate else {"n_walkers": 256})}
+    curve, exact = thermal_curve(magnet, T=T, method=method, progress=False), exact_curve(magnet, 1 / np.array(T))
+    for name in ("energy", "susceptibility", "magnetization_z", "correlation_zz"):
+        off = np.abs(curve.observables[name].mean - exact[name])
+        assert (off <= 4.5 * curve.observables[name].error + 3e-6).all(), name

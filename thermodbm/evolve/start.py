@@ -19,6 +19,8 @@ from thermodbm.network.trial import TrialState
 
 SHARE = 0.1
 """Share of the second of two terms at the start."""
+FREE = 1e-5
+"""Amplitude of a pair of defects of spins without exchange, which has none: a logarithm stands for it."""
 PAIR_NOISE = 0.01
 """Width of the noise of pair amplitudes at the start, in units in which that of a bond is about one."""
 MAX_DEVIATION = 0.1
@@ -40,7 +42,7 @@ def pair_amplitudes(hamiltonian: SpinHamiltonian, beta: float) -> np.ndarray:
 def raise_to_floor(amplitude: np.ndarray, share: float) -> tuple[np.ndarray, float]:
     """Amplitudes of at least this share of the largest in modulus, also on the diagonal, so that nothing is cut off; and that least one."""
     largest = amplitude.flat[np.abs(amplitude).argmax()]
-    floor = share * (largest if largest else 1.0)
+    floor = share * (largest if largest else FREE)
     return np.where(np.abs(amplitude) > abs(floor), amplitude, floor), floor
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thermodbm.errors import InputError
+from thermodbm.evolve.options import ExactOptions, SamplingOptions
 from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.run.config import RunConfig, parse_config, read_tables
@@ -27,7 +28,9 @@ SCAN = np.geomspace(0.15, 7.0, 17)
 RATIOS = (1.0, 0.35, 2.8)
 """Factors by which each further coupling is moved beside the first."""
 N_STARTS = 2
-MAX_EVALUATIONS = 60
+MAX_EVALUATIONS, MAX_COARSE, MAX_FINE = 60, 10, 8
+FEWER = 8
+"""By so much samples are fewer while a fit is on its way; the errors of its curves are in the weights there as well."""
 BAD_FIT = 9.0
 """Reduced chi^2 beyond which the model is said not to describe the data."""
 
@@ -173,6 +176,11 @@ def _starts(model: FitModel, section: FitSection, scale: Scale) -> list[np.ndarr
     return [scale.to_theta(ends[0].x)]
 
 
+def _fewer(sampling: SamplingOptions) -> SamplingOptions:
+    target = sampling.target_error and sampling.target_error * FEWER**0.5
+    return replace(sampling, n_samples=max(sampling.n_samples // FEWER, sampling.n_chains), target_error=target)
+
+
 def _only_values(model: FitModel, residuals: Residuals, theta: np.ndarray, curves: Any = None) -> np.ndarray:
     return (model.predict(theta, curves or model.curves(theta, slopes=False))[0] - residuals.value) / residuals.error
 
@@ -196,12 +204,13 @@ def _backgrounds(model: FitModel, residuals: Residuals, theta: np.ndarray, lower
 
 
 def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
-    from thermodbm.evolve.options import ExactOptions
-
     scale, residuals = Scale(model.names, section, model.couplings), Residuals(model, section)
     exact = isinstance(config.method, ExactOptions)
-    tolerance = 1e-9 if exact else 3e-3
-    ends = [minimise(residuals, scale, start, tolerance, MAX_EVALUATIONS if exact else 12) for start in _starts(model, section, scale)]
+    tolerance, starts = 1e-9 if exact else 3e-3, _starts(model, section, scale)
+    if not exact:  # most of the way with few samples
+        coarse = Residuals(replace(model, source=source_of(config.method, _fewer(config.sampling))), section)
+        starts = [scale.to_theta(minimise(coarse, scale, start, 10 * tolerance, MAX_COARSE).x) for start in starts]
+    ends = [minimise(residuals, scale, start, tolerance, MAX_EVALUATIONS if exact else MAX_FINE) for start in starts]
     end = min(ends, key=lambda each: each.cost)
     theta = scale.to_theta(end.x)
     rows, jacobian, values = residuals.evaluate(theta)

@@ -65,6 +65,8 @@ def antiparallel_flips(n_sites: int) -> np.ndarray:
 def random_neighbours(key: jax.Array, visible: jax.Array, patterns: np.ndarray) -> jax.Array:
     """Configurations (n, V), each with an even chance changed by one of the moves `patterns` (K, V), all equally likely, unless it is
     void."""
+    if not len(patterns):
+        return visible
     key_which, key_stay = jax.random.split(key)
     choices = jnp.asarray(np.asarray(patterns, np.int8))
     pattern = choices[jax.random.randint(key_which, (len(visible),), 0, len(choices))]
@@ -85,6 +87,8 @@ def neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Arra
     Args:
         ratios: (n, K) as of `local_ratios`, zero where a move is void.
     """
+    if not len(patterns):
+        return jnp.ones(len(visible))
     patterns = np.asarray(patterns, np.int8)
     support = np.abs(patterns).sum(-1, dtype=np.int32)
     void = (jnp.abs(visible.astype(jnp.int32) @ patterns.T.astype(np.int32)) != support).sum(-1)
@@ -158,6 +162,8 @@ def metropolis(
 
 def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> jax.Array:
     """Psi(v')/Psi(v) for every pattern's move away from v, zero where it is void: (n_walkers, K) of visible (n_walkers, V)."""
+    if not len(patterns):
+        return jnp.zeros((len(visible), 0))
     prepared = trial.moves(theta, patterns)
 
     def block(v: jax.Array) -> jax.Array:
@@ -205,7 +211,8 @@ def _divisor(n: int, most: int) -> int:
 
 
 def _from_blocks(blocks: jax.Array) -> jax.Array:
-    return blocks.swapaxes(1, 2).reshape(-1, blocks.shape[1])
+    n_blocks, n, size = blocks.shape
+    return blocks.swapaxes(1, 2).reshape(n_blocks * size, n)
 
 
 def _patterns(moves: list[dict[int, int]], n_visible: int) -> np.ndarray:
