@@ -84,7 +84,7 @@ class VariationalOptions:
     S. minsr: by a matrix as large as the number of samples; the shift is in units of the mean diagonal element of S. auto: minsr when
     samples are fewer than parameters, cg for more than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
-    """Added to the diagonal of S in units in which that is one; None: 1e-9 where configurations are enumerated; 1e-4 for sampled pairs of
+    """Added to the diagonal of S in units in which that is one; None: 1e-8 where configurations are enumerated; 1e-4 for sampled pairs of
     defects, 1e-6 for other sampled models that conserve the magnetisation, whose rare configurations make S noisy at high temperature,
     else 1e-7. More costs accuracy: the Ising ring
     of 16 spins with 4096 walkers ends at r^2 = .004, .005 and .2 for 1e-7, 1e-5 and 1e-3. Less costs stability: the Heisenberg 4x4 torus

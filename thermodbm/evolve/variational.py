@@ -132,7 +132,7 @@ def _make_parts(
 ) -> Parts:
     simple = ansatz.hamiltonian
     everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, sites=ansatz.sites)
-    shift, tolerance, begin = (ansatz.diag_shift, 1e-4, ansatz.beta_0) if everything is None else (1e-9, 3e-5, 0.004)
+    shift, tolerance, begin = (ansatz.diag_shift, 1e-4, ansatz.beta_0) if everything is None else (1e-8, 3e-5, 0.004)
     beta_0 = (options.beta_0 or (ansatz.beta_0 if ansatz.origin == "given" else begin)) / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)
