@@ -23,6 +23,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_spins_without_partners[1-edges0-True]",
+    "test_spins_without_partners[2-edges1-False]",
+    "test_spins_without_partners[3-edges2-True]",
+    "test_spins_without_partners[3-edges2-False]",
     "test_a_stopped_run_ends_with_the_same_arrays[joined]",
     "test_a_page_does_what_it_says[interchange]",
     "test_gradients_reach_every_coupling_through_sampled_weights",
