@@ -37,6 +37,7 @@ from thermodbm.cli import main
 main(sys.argv[1:])
 """
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 TRACING = "/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration"
 EVERYTHING = """
 import importlib, pkgutil, thermodbm
@@ -53,8 +54,7 @@ def measure(arguments: list[str], cache: Path, listen: bool) -> dict:
     """Run the command line once in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "STARTUP_REPORT": str(report)}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment = {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": str(cache), "STARTUP_REPORT": str(report)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", **({"STARTUP_LISTEN": "1"} if listen else {})}
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-c", CHILD, *arguments], env=environment, capture_output=True, text=True, check=False)
@@ -101,8 +101,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--config", default="configs/quickstart.toml")
     options = parser.parse_args()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, "-c", EVERYTHING], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", EVERYTHING], env=ENVIRONMENT, check=True)
     with tempfile.TemporaryDirectory() as folder:
         table, result = {}, Path(folder) / "result.h5"
 

@@ -58,9 +58,9 @@ def extend(
     """Integrals from the last beta to this one: ln Z = -int e dbeta by Hermite's rule, the others by the trapezoidal one.
 
     Args:
+        slow: see `Path`; `slow_error` is its statistical error.
         off: share of their spread by which averages are off besides, see `Path.share`.
         variance_off: share by which the variance is off, which Hermite's rule uses.
-        slow: see `Path`; `slow_error` is its statistical error.
         fall_error: statistical error of variance (1 - slow).
     """
     d = float(beta) - path.beta
@@ -72,10 +72,9 @@ def extend(
     def chance(at: float, error: float) -> float:  # of the next in a sum of independent terms
         return float(at + d**2 / 2 * error**2)
 
-    per_site, total = slow * variance, slow * np.sqrt(n_sites * variance)
-    missed = integral(path.missed, path.slow * path.variance + per_site)
+    missed = integral(path.missed, path.slow * path.variance + slow * variance)
     missed_variance = chance(chance(path.missed_variance, path.slow_error * path.variance), slow_error * variance)
-    drift = integral(path.drift, path.slow * np.sqrt(n_sites * path.variance) + total)
+    drift = integral(path.drift, path.slow * np.sqrt(n_sites * path.variance) + slow * np.sqrt(n_sites * variance))
     drift_variance = path.drift_variance + n_sites * (missed_variance - path.missed_variance) / max(variance, 1e-300)
     # what the state is off by in cold states hardly counts while these are rare: the energy's error need not shrink with its spread
     reached = max(path.reached, float(off * np.sqrt(variance / n_sites)))

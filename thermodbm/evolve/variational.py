@@ -55,6 +55,11 @@ class Evolution(NamedTuple):
     halves: Halves  # networks to be joined
     rings: Rings | None  # of joined networks, where they are sampled
 
+    @property
+    def off(self) -> tuple[float, float]:
+        """Shares by which averages and the variance are off: `off` and `variance_off` of `path.extend`."""
+        return 2 * self.distance, np.sqrt(8) * self.start
+
 
 class Parts(NamedTuple):
     """What the evolution is made of."""
@@ -132,8 +137,9 @@ def _make_parts(
 ) -> Parts:
     simple = ansatz.hamiltonian
     everything = all_configurations(simple, options, conserve_sz=ansatz.conserves_sz, sites=ansatz.sites)
-    shift, tolerance, begin = (ansatz.diag_shift, 1e-4, ansatz.beta_0) if everything is None else (1e-8, 3e-5, 0.004)
-    beta_0 = (options.beta_0 or (ansatz.beta_0 if ansatz.origin == "given" else begin)) / largest_coupling(hamiltonian)
+    shift, tolerance = (ansatz.diag_shift, 1e-4) if everything is None else (1e-8, 3e-5)
+    begin = ansatz.beta_0 if everything is None or ansatz.origin == "given" else 0.004
+    beta_0 = (options.beta_0 or begin) / largest_coupling(hamiltonian)
     example = ansatz.start(jax.random.key(0), beta_0)
     trial = trial_state(ansatz.module, example)
     options = replace(
@@ -212,7 +218,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         at = at._replace(walkers=walkers, n_rejected=at.n_rejected + 1, step=h / 4 if not done.error < np.inf else h / 2)
         return at, Info(0.9 * at.beta / beta, f"beta {at.beta:.4g}, step rejected", None)
     chance = h**2 * n * done.variance * done.residual if parts.averager.sampled else 0.0
-    distance = float(np.sqrt(at.distance**2 + done.error**2 + chance))
+    at = at._replace(distance=float(np.sqrt(at.distance**2 + done.error**2 + chance)))
     energy_error, slow_error, fall_error = (
         float(x) * parts.averager.sampled for x in (done.energy_error, done.slow_error, done.fall_error)
     )
@@ -222,20 +228,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         beta=target if h == left else at.beta + 2 * float(h),
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
-        path=extend(
-            at.path,
-            n,
-            at.beta,
-            done.energy,
-            energy_error,
-            done.variance,
-            done.slow,
-            slow_error,
-            2 * distance,
-            np.sqrt(8) * at.start,
-            fall_error,
-        ),
-        distance=distance,
+        path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.slow, slow_error, *at.off, fall_error),
         residual=float(done.residual),
         unsolved=max(at.unsolved, float(done.unsolved)),
         n_steps=at.n_steps + 1,
@@ -246,7 +239,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
 
 def _note(at: Evolution) -> Evolution:
     """With the network kept, if it is one that will be joined."""
-    facts = at.path.systematic, 2 * at.distance + at.path.share, at.residual
+    facts = at.path.systematic, at.off[0] + at.path.share, at.residual
     return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
 
 
@@ -271,8 +264,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     n, e, c = parts.ansatz.hamiltonian.n_sites, averages.estimates["energy"], averages.estimates["specific_heat"]
     variance = max(float(c.mean), 0.0) / beta**2
     slow = at.path.slow, at.path.slow_error
-    off = 2 * at.distance, np.sqrt(8) * at.start
-    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, *slow, *off, float(c.error) / beta**2))
+    at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, *slow, *at.off, float(c.error) / beta**2))
     at, gap = _note(at), unexplained(at.path)
     observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
     if half:
@@ -284,7 +276,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
             doubled = dense_averages(simple, parts.trial, theta, beta)
         observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
-    surely = residual if joined else min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled else residual
+    surely = min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled and not joined else residual
     if surely > MAX_RESIDUAL and surely * c.mean > FROZEN:
         doubts |= Doubt.STATE
     diagnostics = {
@@ -320,7 +312,7 @@ def _observables(averages: Averages, at: Evolution, beta: float, gap: float) -> 
     return {
         **with_systematic(
             averages,
-            np.hypot(2 * at.distance + path.share, gap_share),
+            np.hypot(at.off[0] + path.share, gap_share),
             np.hypot(path.systematic, gap),
             np.hypot(path.slow, path.slow_error),
             2 * at.start,

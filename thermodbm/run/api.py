@@ -55,7 +55,8 @@ def thermal_curve(
         sampling: options or a dict of them.
         module, params: for the variational method, an ansatz of one's own: a Flax module that maps spins and ancillas (..., 2 n_sites)
             to the complex log-amplitude, and the parameters it starts from (with or without the outer {"params": ...} of `module.init`).
-            They must describe the thermal state at `VariationalOptions.beta_0` over the largest coupling, where the evolution begins;
+            They must describe the thermal state at `VariationalOptions.beta_0` (0.02 by default) over the largest coupling, where the
+            evolution begins;
             from any other state it leads elsewhere.
         observables: measured beside the others, with errors like theirs, by the methods deterministic, exact and typical: name -> function
             of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a

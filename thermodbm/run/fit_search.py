@@ -100,30 +100,33 @@ def profile(
 ) -> list[tuple[float, float]]:
     """Of each parameter the interval in which chi^2, smallest in all others, is within `unit` of its minimum at `theta`.
 
-    The root of the rise of chi^2 is nearly linear in the parameter: an end is found by the rule of three. An end that is further than
-    `FAR` errors is infinite; one beyond a bound is the bound.
+    The root of the rise of chi^2 is nearly linear in the parameter: an end is found by the rule of three, in the
+    coordinates of the optimiser, so that what is positive stays so. An end that is further than `FAR` errors is infinite (or zero, below
+    what is positive); one beyond a bound is the bound.
     """
     least = float(np.sum(residuals.evaluate(theta)[0] ** 2))
-    lower, upper = scale.to_theta(scale.lower), scale.to_theta(scale.upper)
+    centre, sigma = scale.to_x(theta), errors / scale.slope(theta)
 
     def end(j: int, side: int) -> float:
-        bound, step, at = (upper, lower)[side < 0][j], errors[j], theta.copy()
+        bound, step, x = (scale.upper, scale.lower)[side < 0][j], sigma[j], centre.copy()
         for _ in range(12):
-            if not step < FAR * errors[j]:
-                return side * np.inf
-            value = theta[j] + side * step
-            if side * (value - bound) >= 0:
-                value, step = bound, abs(bound - theta[j])
+            if not step < FAR * sigma[j]:
+                return 0.0 if side < 0 and scale.log[j] else side * np.inf
+            x[j] = centre[j] + side * step
+            if side * (x[j] - bound) >= 0:
+                x[j], step = bound, abs(bound - centre[j])
+            at = scale.to_theta(x)
             if not step > 0:
-                return float(bound)
-            at[j] = value
-            if len(theta) > 1:
-                at = scale.to_theta(minimise(residuals, scale, at, tolerance, 30, held=j).x)
-                at[j] = value
-            rise = np.sqrt(max(float(np.sum(residuals.evaluate(at)[0] ** 2)) - least, 0.0) / unit)
-            if abs(rise - 1) < 0.01 or (value == bound and rise < 1):
-                return float(value)
+                break
+            if len(x) > 1:
+                found = minimise(residuals, scale, at, tolerance, 30, held=j)
+                x, chi2 = found.x, 2 * found.cost
+            else:
+                chi2 = float(np.sum(residuals.evaluate(at)[0] ** 2))
+            rise = np.sqrt(max(chi2 - least, 0.0) / unit)
+            if abs(rise - 1) < 0.01 or (x[j] == bound and rise < 1):
+                break
             step *= float(np.clip(1 / max(rise, 1e-3), 0.2, 5.0))
-        return float(value)
+        return float(at[j])
 
     return [(end(j, -1), end(j, 1)) for j in range(len(theta))]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,6 @@ from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.progress import Progress
 from thermodbm.run.results import ThermalCurve
-
-if TYPE_CHECKING:
-    pass
 
 
 def start_jax() -> None:
@@ -156,8 +153,7 @@ def run(
             if point is None:
                 at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
             else:
-                point = _checked(point, where(config, index) + f"T = {config.temperatures[index]:.6g}")
-                point = point._replace(diagnostics={**point.diagnostics, "wall_time_s": now - since})
+                point = _finished(point, where(config, index) + f"T = {config.temperatures[index]:.6g}", now - since)
                 if config.sections["output"].get("series"):
                     point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
                 at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
@@ -192,11 +188,11 @@ def _begin(
     return at, index, jax.random.fold_in(key, len(at.points) + 1), method.advance
 
 
-def _checked(point: Point, place: str) -> Point:
-    """A point whose numbers are numbers; what is not trusted may be lost altogether, and is marked."""
+def _finished(point: Point, place: str, seconds: float) -> Point:
+    """With its wall time. Its numbers are numbers; what is not trusted may be lost altogether, and is marked."""
     if point.diagnostics.get("trusted", 1.0) and not all(np.isfinite(e.mean).all() for e in point.observables.values()):
         raise NumericsError(f"The estimates at {place} are not finite.")
-    return point
+    return point._replace(diagnostics={**point.diagnostics, "wall_time_s": seconds})
 
 
 def where(config: RunConfig, index: int) -> str:

@@ -211,8 +211,7 @@ def _divisor(n: int, most: int) -> int:
 
 
 def _from_blocks(blocks: jax.Array) -> jax.Array:
-    n_blocks, n, size = blocks.shape
-    return blocks.swapaxes(1, 2).reshape(n_blocks * size, n)
+    return blocks.swapaxes(1, 2).reshape(-1, blocks.shape[1])
 
 
 def _patterns(moves: list[dict[int, int]], n_visible: int) -> np.ndarray:
