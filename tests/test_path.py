@@ -36,12 +36,12 @@ def test_chance_in_rates_averages_out_and_a_lasting_share_does_not():
         path = infinite_temperature(1.0)
         for beta in BETAS:
             path = extend(path, 1, beta, -beta, 0.0, 1.0, rng.normal(0.0, 0.1), 0.1, 0.0)
-        rates.append(path.missed / np.sqrt(path.missed_variance))
+        rates.append(path.lag / np.sqrt(path.lag_variance))
         assert path.share < 0.1
     assert 0.8 < np.std(rates) < 1.2
     for beta in BETAS + 1:
         path = extend(path, 1, beta, -beta, 0.0, 1.0, 0.1, 0.1, 0.0)
-    assert abs(path.missed - 0.1) < 0.05
+    assert abs(path.lag - 0.1) < 0.05
 
 
 def test_entropy_of_free_spins():

@@ -4,8 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from thermodbm.evolve.clock import kept, lost, pace
+
 EXPLAINED = 3.0
 """Few standard deviations are chance; the noise of slopes is much larger than what they tell of the energy's own error."""
+
+LAG = 2.0
+"""The energy is off by at most so many times what the lag in beta comes to: the clock has put that right once (measured: 0 to 1.8)."""
 
 
 class Path(NamedTuple):
@@ -15,19 +20,19 @@ class Path(NamedTuple):
     energy: float
     energy_error: float  # statistical
     variance: float  # Var(H)/N = -de/dbeta of the exact evolution
-    slow: float  # the share by which the energy falls slower than that, r^2 but for chance
+    slow: float  # the share by which the energy falls slower than that in a time 2 tau, r^2 but for chance
     slow_error: float  # statistical
     fall_error: float  # statistical, of variance (1 - slow)
     log_z: float
     log_z_variance: float  # statistical
-    missed: float  # int slow Var/N: by so much the energy is off to first order
-    missed_variance: float  # statistical
-    drift: float  # int slow sqrt(Var) of the total Var: other averages are off by this share of their own spread
+    lag: float  # int slow (1 - slow) dt: by so much beta is less than the time t = 2 tau, see `clock`
+    lag_variance: float  # statistical
+    drift: float  # int slow sqrt(Var) dt of the total Var: other averages are off by this share of their own spread
     drift_variance: float  # statistical
     reached: float  # the most that a distance of the state from the exact one could do to the energy so far
-    systematic: float  # error of the energy, from `missed` and what else is wrong with the state
+    systematic: float  # error of the energy, from the lag and what else is wrong with the state
     systematic_area: float  # its integral: error of ln Z
-    fallen: float  # int Var (1 - slow)/N: by so much the energy should have fallen from infinite temperature
+    fallen: float  # int Var (1 - slow)/N dt: by so much the energy should have fallen from infinite temperature
     fallen_variance: float  # statistical
 
     @property
@@ -64,7 +69,8 @@ def extend(
         fall_error: statistical error of variance (1 - slow).
     """
     d = float(beta) - path.beta
-    area = d * (path.energy + energy) / 2 - d**2 * (path.variance - variance) / 12
+    falls = [x * kept(y) for x, y in ((path.variance, path.slow), (variance, slow))]
+    area = d * (path.energy + energy) / 2 - d**2 * (falls[0] - falls[1]) / 12
 
     def integral(at: float, rate: float) -> float:
         return float(at + d / 2 * rate)
@@ -72,13 +78,13 @@ def extend(
     def chance(at: float, error: float) -> float:  # of the next in a sum of independent terms
         return float(at + d**2 / 2 * error**2)
 
-    missed = integral(path.missed, path.slow * path.variance + slow * variance)
-    missed_variance = chance(chance(path.missed_variance, path.slow_error * path.variance), slow_error * variance)
-    drift = integral(path.drift, path.slow * np.sqrt(n_sites * path.variance) + slow * np.sqrt(n_sites * variance))
-    drift_variance = path.drift_variance + n_sites * (missed_variance - path.missed_variance) / max(variance, 1e-300)
+    lag = integral(path.lag, 1 / pace(path.slow) + 1 / pace(slow) - 2)
+    lag_variance = chance(chance(path.lag_variance, path.slow_error), slow_error)
+    drift = integral(path.drift, lost(path.slow) * np.sqrt(n_sites * path.variance) + lost(slow) * np.sqrt(n_sites * variance))
+    drift_variance = path.drift_variance + n_sites * variance * (lag_variance - path.lag_variance)
     # what the state is off by in cold states hardly counts while these are rare: the energy's error need not shrink with its spread
     reached = max(path.reached, float(off * np.sqrt(variance / n_sites)))
-    systematic = float(np.sqrt(missed**2 + missed_variance) + reached)
+    systematic = float(np.sqrt((LAG * lag) ** 2 + lag_variance) * variance + reached)
     return Path(
         beta=float(beta),
         energy=float(energy),
@@ -89,14 +95,14 @@ def extend(
         fall_error=float(fall_error),
         log_z=float(path.log_z - area),
         log_z_variance=float(path.log_z_variance + d**2 / 2 * (path.energy_error**2 + energy_error**2)),
-        missed=missed,
-        missed_variance=missed_variance,
+        lag=lag,
+        lag_variance=lag_variance,
         drift=drift,
         drift_variance=float(drift_variance),
         reached=reached,
         systematic=systematic,
         systematic_area=integral(path.systematic_area, path.systematic + systematic) + d**2 / 12 * variance_off * float(variance),
-        fallen=integral(path.fallen, path.variance * (1 - path.slow) + variance * (1 - slow)),
+        fallen=integral(path.fallen, sum(falls)),
         fallen_variance=chance(chance(path.fallen_variance, path.fall_error), fall_error),
     )
 

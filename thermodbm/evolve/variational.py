@@ -16,6 +16,7 @@ from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
+from thermodbm.evolve.clock import Clock, at_rest
 from thermodbm.evolve.doubling import COPIES, Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
@@ -42,6 +43,7 @@ class Evolution(NamedTuple):
     theta: jax.Array  # (P,)
     beta: float
     step: float  # in tau, to be tried next
+    clock: Clock  # tells beta from tau
     rate: jax.Array  # (P,) d theta/d tau at the end of the last step; NaN where there is none
     path: Path
     start: float  # distance of the start from the thermal state, of normalised states
@@ -89,12 +91,13 @@ def variational_method(
     The specific heat is beta^2 Var(H)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The
     susceptibility is given where the magnetisation is conserved: no equal-time average is the Kubo response of other models.
 
-    The residual r^2 of each step is logged, and what it does to averages is in their errors, as is what a distance D of the state from
-    the exact one can do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the
-    samples at its temperature: the integral of Var r^2/N over beta, with r^2 taken along (H - E) Psi, where chance in the rates averages
-    out, plus the largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of
-    sampled rates, r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p,
-    move half of the samples by H (`step.cloud_weights`), reweight, and measure r^2 on configurations that the rate has not seen.
+    The residual r^2 of each step is logged. A state that misses a share of its motion lags behind, and is called by the beta that it has
+    come to (`evolve.clock`); what the lag does to averages is in their errors, as is what a distance D of the state from the exact one can
+    do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the samples at its
+    temperature: twice the lag in beta times Var/N, from r^2 taken along (H - E) Psi, where chance in the rates averages out, plus the
+    largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of sampled rates,
+    r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of
+    the samples by H (`step.cloud_weights`), reweight, and measure r^2 on configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.
@@ -165,10 +168,12 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
     theta = from_first_rank(ravel_pytree(parts.ansatz.start(key_params, beta))[0], parts.comm)
     walkers = parts.averager.begin(key_walkers, theta)
     apart, doubts = _start_error(parts, key_params, key_draw, theta, walkers, beta)
+    began = 0.0 if parts.ansatz.origin == "infinite" else float(beta)
     return Evolution(
         theta=theta,
-        beta=0.0 if parts.ansatz.origin == "infinite" else float(beta),
+        beta=began,
         step=0.05 * beta / 2,
+        clock=at_rest(began),
         rate=np.full(theta.size, np.nan, theta.dtype),
         path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
         start=apart,
@@ -207,7 +212,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     limit = options.max_distance / np.sqrt(max(n * at.path.variance, 1e-12))
     h = min(at.step, limit, np.inf if parts.ansatz.origin == "infinite" else 0.35 * at.beta / 2)
     target = at.halves.next_stop(at.beta, beta)
-    left = (target - at.beta) / 2
+    left = max((target - at.clock.now) / at.clock.pace, MIN_STEP * beta) / 2
     h = left if left <= h else min(h, left / 2) if left < 2 * h else h
     if h < MIN_STEP * beta and left > MIN_STEP * beta:
         raise NumericsError(f"The evolution is stuck at beta = {at.beta:.6g}: steps have shrunk to {h:.1e}.")
@@ -223,9 +228,11 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
         float(x) * parts.averager.sampled for x in (done.energy_error, done.slow_error, done.fall_error)
     )
     longer = next_step_size(h, float(done.error), options.tolerance, TABLEAUS[options.integrator].order)
+    clock = at.clock.stepped(done.slow, 2 * h)
     at = at._replace(
         theta=done.theta,
-        beta=target if h == left else at.beta + 2 * float(h),
+        beta=target if h == left else min(target, clock.now),
+        clock=clock,
         step=float(max(at.step if h < at.step else 0.0, longer)),
         rate=done.rate if parts.averager.sampled else at.rate,
         path=extend(at.path, n, at.beta, done.energy, energy_error, done.variance, done.slow, slow_error, *at.off, fall_error),
@@ -330,10 +337,11 @@ def _message(at: Evolution) -> str:
 
 
 def _pack(at: Evolution) -> State:
-    rings = {} if at.rings is None else at.rings._asdict()
-    return {**at._asdict(), "path": at.path._asdict(), "walkers": pack(at.walkers), "halves": at.halves._asdict(), "rings": rings}
+    parts = {name: getattr(at, name)._asdict() for name in ("path", "clock", "halves")}
+    return {**at._asdict(), **parts, "walkers": pack(at.walkers), "rings": {} if at.rings is None else at.rings._asdict()}
 
 
 def _unpack(state: State) -> Evolution:
-    parts = {"path": Path(**state["path"]), "walkers": unpack(state["walkers"]), "halves": Halves(**state["halves"])}
-    return Evolution(**{**state, **parts, "rings": Rings(**state["rings"]) if state["rings"] else None})
+    parts = {name: kind(**state[name]) for name, kind in (("path", Path), ("clock", Clock), ("halves", Halves))}
+    rings = Rings(**state["rings"]) if state["rings"] else None
+    return Evolution(**{**state, **parts, "walkers": unpack(state["walkers"]), "rings": rings})
