@@ -1,7 +1,8 @@
 """Derivatives of sampled curves, made smooth in temperature: what a fit moves by.
 
 A derivative of a specific heat is a third cumulant, whose noise at one temperature may exceed the derivative itself; squared in a
-least-squares step, that noise makes steps too short and errors too small. But free energy, energy, entropy and specific heat are one function
+least-squares step, that noise makes steps too short and errors too small. But free energy, energy, entropy and specific heat are one
+function
 
     F(x) = d(free energy)/dlambda,  x = ln T:     de = F - F',    ds = -F'/T,    dc = (F' - F'')/T
 
