@@ -125,7 +125,17 @@ def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str
 
 def _over_steps(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
     """Sums over the steps of the ring, (n_chains, n_sub, ...), of what belongs to its layers, (n_chains, n_layers, ...): all are alike."""
-    return x.reshape(len(x), ring.n_steps, len(ring.sites), *x.shape[2:]).sum(1, dtype=jnp.int32).astype(float)
+    return x.reshape(len(x), ring.n_steps, len(ring.sites), *x.shape[2:]).sum(1, dtype=jnp.int32)
+
+
+def _counts(ring: PlaquetteRing, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Over how many steps each of two is true, as `_over_steps`: both by one sum, which is all that they cost."""
+    both = _over_steps(ring, first.astype(jnp.int32) + (second.astype(jnp.int32) << HALF_WORD))
+    return (both & (1 << HALF_WORD) - 1).astype(float), (both >> HALF_WORD).astype(float)
+
+
+HALF_WORD = 15
+"""Bits of a count: rings have fewer than 2^15 steps."""
 
 
 def _log_or_zero(weight: jax.Array) -> jax.Array:
@@ -138,9 +148,10 @@ def _respond_by_graphs(
 ) -> dict[str, jax.Array]:
     """The energy by loops is linear in the couplings, and moves with nothing else."""
     n, graphs = ring.n_sites, info.graphs
-    counts = [_over_steps(ring, graphs == kind) for kind in (VERTICAL, HORIZONTAL, DIAGONAL)]
+    vertical, horizontal = _counts(ring, graphs == VERTICAL, graphs == HORIZONTAL)
+    counts = vertical, horizontal, ring.n_steps - vertical - horizontal
     same, parallel = info.labels[:, :, 0] == info.labels[:, :, 1], spins[:, :, 0] == spins[:, :, 1]
-    joined, aligned = _over_steps(ring, same), _over_steps(ring, same & parallel)
+    joined, aligned = _counts(ring, same, same & parallel)
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)
@@ -168,8 +179,9 @@ def _respond_by_worldlines(
     """The energy is the score, dH/dlambda / N is -D/(beta N); moments are plain ones of layer 0."""
     n = ring.n_sites
     parallel, kept = _kinds(ring, spins)
-    counts = [_over_steps(ring, kind) for kind in (parallel, ~parallel & kept, ~parallel & ~kept)]
-    fields = _over_steps(ring, spins.astype(jnp.int32))
+    along_both, straight = _counts(ring, parallel, ~parallel & kept)
+    counts = along_both, straight, ring.n_steps - along_both - straight
+    fields = _over_steps(ring, spins.astype(jnp.int32)).astype(float)
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)
