@@ -43,7 +43,7 @@ from thermodbm.sampling.loop import (
     spins_of_layer,
     straight_worldlines,
 )
-from thermodbm.sampling.loop_labels import DIAGONAL, HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
+from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""

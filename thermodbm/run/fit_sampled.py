@@ -12,7 +12,7 @@ against the errors. First curves are short; then there are as many samples as er
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,10 +31,10 @@ LEAP = 0.4
 LEFT_OVER, HALF = 0.1, 0.5
 """A step is short if its square is at most LEFT_OVER errors, or the step itself HALF an error, of couplings that are hardly determined."""
 MAX_ROUNDS = 10
-RIVAL = 12.0
-"""Ends of first curves whose chi^2 is larger than the least by more than this are given up."""
-AS_GOOD = 4.0
-"""Ends whose chi^2 is larger than the least by at most this are told."""
+RIVAL = 30.0
+"""Ends of first curves whose chi^2 is larger than the least by more than this are given up: it has the noise of these curves."""
+AS_GOOD = 10.0
+"""Ends whose chi^2 is larger than the least by at most this are told, for the same reason."""
 APART = 0.1
 """Distance in the logarithms of couplings beyond which ends are different."""
 TOLERANCE = 1e-8
@@ -134,21 +134,39 @@ def fewer(sampling: SamplingOptions, share: float) -> SamplingOptions:
 
 def solve_sampled(problem: Problem, starts: Sequence[np.ndarray]) -> tuple[End, list[End]]:
     """The best end of all starts, and others that the data do not tell from it; of these the nearest to the start of the config is best."""
-    firsts: list[End] = []
-    for theta in starts:
-        if all(_apart(problem.scale, theta, end.theta) for end in firsts):
-            end = _round(problem, theta, FIRST, 0)
-            while np.max(end.step) > 0.9 * LEAP and end.n_curves < MAX_ROUNDS // 2:
-                end = _round(problem, end.theta, FIRST, end.n_curves)
-            firsts.append(end)
-    least = min(end.chi2 for end in firsts)
-    ends = [_finished(problem, end) for end in firsts if end.chi2 < least + RIVAL]
-    n_curves = sum(end.n_curves for end in ends) + sum(end.n_curves for end in firsts if end.chi2 >= least + RIVAL)
-    least, start = min(end.chi2 for end in ends), problem.scale.to_x(problem.scale.start)
-    ends = [end for end in ends if end.chi2 < least + AS_GOOD]
-    best = min(ends, key=lambda end: float(np.linalg.norm(problem.scale.to_x(end.theta) - start)))
-    others = [end for end in ends if _apart(problem.scale, end.theta, best.theta)]
-    return best._replace(n_curves=n_curves), others
+    scale, firsts = problem.scale, []
+    for theta in _distinct(scale, starts, lambda start: start):
+        end = _round(problem, theta, FIRST, 0)
+        while np.max(end.step) > 0.9 * LEAP and end.n_curves < MAX_ROUNDS // 2:
+            end = _round(problem, end.theta, FIRST, end.n_curves)
+        firsts.append(end)
+    chi2 = lambda end: end.chi2  # noqa: E731
+    firsts.sort(key=chi2)
+    n_curves = sum(end.n_curves for end in firsts)
+    begun = [end for end in _distinct(scale, firsts, lambda end: end.theta) if end.chi2 < firsts[0].chi2 + RIVAL]
+    ends = sorted((_finished(problem, end) for end in begun), key=chi2)
+    n_curves += sum(end.n_curves - before.n_curves for end, before in zip(ends, begun, strict=True))
+    as_good = [end for end in _distinct(scale, ends, lambda end: end.theta) if end.chi2 < ends[0].chi2 + AS_GOOD]
+    best = min(as_good, key=lambda end: float(np.linalg.norm(scale.to_x(end.theta) - scale.to_x(scale.start))))
+    return best._replace(n_curves=n_curves), [end for end in as_good if end is not best]
+
+
+Found = TypeVar("Found")
+
+
+def _distinct(scale: Scale, found: Sequence[Found], place: Callable[[Found], np.ndarray]) -> list[Found]:
+    """Those that are not at the couplings of an earlier one."""
+    kept: list[Found] = []
+    for each in found:
+        size = _sizes(scale, place(each))
+        if all(np.max(np.abs(scale.to_x(place(each)) - scale.to_x(place(other))) / size) > APART for other in kept):
+            kept.append(each)
+    return kept
+
+
+def _sizes(scale: Scale, theta: np.ndarray) -> np.ndarray:
+    """What distances in the optimiser's coordinates are compared with: 1 of a logarithm, else the parameter itself."""
+    return np.where(scale.log, 1.0, np.maximum(np.abs(theta), np.abs(scale.start)) + 1e-300)
 
 
 def _finished(problem: Problem, end: End) -> End:
@@ -163,7 +181,7 @@ def _round(problem: Problem, theta: np.ndarray, share: float, n_curves: int) -> 
     """A curve at theta and the step from it."""
     scale, model = problem.scale, problem.model
     residuals = Residuals(local_model(replace(model, source=problem.sources(share)), theta, problem.small), problem.section)
-    size = np.where(scale.log, 1.0, np.maximum(np.abs(theta), np.abs(scale.start)) + 1e-300)
+    size = _sizes(scale, theta)
     moving = np.array([n in model.couplings or n == "g" for n in model.names])
     x, leap = scale.to_x(theta), np.where(moving, LEAP * size, np.inf)
     found = minimise(residuals, scale.within(x - leap, x + leap), theta, TOLERANCE, 200)
@@ -173,11 +191,6 @@ def _round(problem: Problem, theta: np.ndarray, share: float, n_curves: int) -> 
         end, residuals, 2 * float(found.cost), np.where(moving, np.abs(found.x - x) / size, 0.0),
         np.maximum(np.sqrt(LEFT_OVER * error), HALF * error), share, _worth(residuals, end, share), n_curves + 1,
     )  # fmt: skip
-
-
-def _apart(scale: Scale, a: np.ndarray, b: np.ndarray) -> bool:
-    size = np.where(scale.log, 1.0, np.maximum(np.abs(a), np.abs(scale.start)) + 1e-300)
-    return bool(np.max(np.abs(scale.to_x(a) - scale.to_x(b)) / size) > APART)
 
 
 def _spread(jacobian: np.ndarray) -> np.ndarray:
