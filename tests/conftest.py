@@ -159,6 +159,8 @@ SLOW = {
     "test_sampled_derivatives_agree_with_exact_ones[worldlines]",
     "test_sampled_derivatives_in_groups_of_bonds",
     "test_a_page_does_what_it_says[fits]",
+    "test_chi_squared_of_fits_to_several_quantities_of_one_run[tfim]",
+    "test_chi_squared_of_fits_to_several_quantities_of_one_run[heisenberg]",
     "test_scans_are_merged_value_by_value",
     "test_temperatures_are_added_in_place[scan]",
     "test_sampled_magnetisation_curves[xxz]",

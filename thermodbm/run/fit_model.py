@@ -150,7 +150,7 @@ class FitModel:
             else:
                 slopes[j] = extra.get(n, 0.0)
         value = factor * x + sum(b[n] * slope for n, slope in extra.items())
-        if p.quantity in ("specific_heat", "entropy"):
+        if p.quantity in ("specific_heat", "entropy") and (b["debye"] or "debye" in self.names):
             phonons, softening = (unit * y for y in debye(p.quantity, b["debye_T"] / t))
             for n, slope in (("debye", phonons), ("debye_T", b["debye"] * softening / t)):
                 slopes += slope * np.array([n == name for name in self.names])
