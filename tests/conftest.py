@@ -161,6 +161,7 @@ SLOW = {
     "test_a_page_does_what_it_says[fits]",
     "test_chi_squared_of_fits_to_several_quantities_of_one_run[tfim]",
     "test_chi_squared_of_fits_to_several_quantities_of_one_run[heisenberg]",
+    "test_magnetisation_curves_and_backgrounds_by_sampled_rings",
     "test_scans_are_merged_value_by_value",
     "test_temperatures_are_added_in_place[scan]",
     "test_sampled_magnetisation_curves[xxz]",

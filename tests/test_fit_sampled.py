@@ -155,3 +155,27 @@ def test_trotter_steps_serve_again():
 def test_fewer_samples():
     assert fewer(SamplingOptions(n_samples=8000), 1 / 8).n_samples == 1000
     assert fewer(SamplingOptions(target_error=1e-3), 0.25).target_error == pytest.approx(2e-3)
+
+
+def test_magnetisation_curves_and_backgrounds_by_sampled_rings(tmp_path):
+    """J, g and chi_0 of six spins from magnetisations in three fields and a susceptibility, with the intervals of their profiles."""
+    ring, truth = tb.make_lattice("chain", 6), {"J": 5.0, "g": 2.1, "chi_0": 0.02}
+    fields, temperatures = np.array([2.0, 5.0, 9.0]), np.array([3.0, 6.0, 12.0])
+    rng, rows = np.random.default_rng(7), ["temperature,field,magnetization,magnetization_error"]
+    for h in fields:
+        m = truth["g"] * exact_curve(tb.heisenberg(ring, J=truth["J"], h=0.67171 * truth["g"] * h), 1 / temperatures)["magnetization_z"]
+        rows += [f"{t},{h},{x * (1 + 0.01 * rng.normal()):.8g},{0.01 * x:.8g}" for t, x in zip(temperatures, m, strict=True)]
+    chi = 0.37515 * truth["g"] ** 2 * exact_curve(tb.heisenberg(ring, J=truth["J"]), 1 / temperatures)["susceptibility"] + truth["chi_0"]
+    plain = ["temperature,susceptibility,susceptibility_error"]
+    plain += [f"{t},{x * (1 + 0.01 * rng.normal()):.8g},{0.01 * x:.8g}" for t, x in zip(temperatures, chi, strict=True)]
+    files = [tmp_path / "m.csv", tmp_path / "chi.csv"]
+    for file, lines in zip(files, (rows, plain), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    starts = {"J": {"start": 8.0}, "g": {"start": 2.0}, "chi_0": {"start": 0.0}}
+    config = {"lattice": {"kind": "chain", "extent": [6]}, "model": {"kind": "heisenberg"}, "sampling": {"n_samples": 4000}}
+    found = tb.fit(files, config | {"method": {"kind": "deterministic"}, "fit": {"parameters": starts, "profile": True}})
+    assert found.converged and found.chi2_reduced < 3
+    for name, (value, error) in found.parameters.items():
+        assert abs(value - truth[name]) < 4.5 * error < 0.2 * max(truth[name], 1.0), name
+        assert found.intervals[name][0] < value < found.intervals[name][1]
+    assert set(found.curve.response["susceptibility"]) == {"J"}

@@ -59,12 +59,13 @@ class LocalModel(FitModel):
     def _moved(self, theta: np.ndarray, field: float | None, curve: Curve, near: Curves | None) -> Curve:
         shift, values, slopes = self._shift(theta, field), {}, {}
         for name, value in curve.values.items():
-            rest, moved = dict(curve.slopes[name]), {n: 0.0 for n in curve.slopes[name]}
+            rest = dict(curve.slopes.get(name, {}))
+            moved: Mapping[str, np.ndarray | float] = dict.fromkeys(rest, 0.0)
             if near is not None:
                 here, there = near[field][1], self.small_curves[field][1]
                 value = value - there.values[name] + here.values[name]
                 rest = {n: x - there.slopes[name][n] for n, x in rest.items()}
-                moved = here.slopes[name]
+                moved = here.slopes.get(name, {})
             values[name] = value + sum(x * shift[n] for n, x in rest.items())
             slopes[name] = {n: x + moved[n] for n, x in rest.items()}
         return curve._replace(values=values, slopes=slopes)
@@ -135,7 +136,7 @@ def fewer(sampling: SamplingOptions, share: float) -> SamplingOptions:
 def solve_sampled(problem: Problem, starts: Sequence[np.ndarray]) -> tuple[End, list[End]]:
     """The best end of all starts, and others that the data do not tell from it; of these the nearest to the start of the config is best."""
     scale, firsts = problem.scale, []
-    for theta in _distinct(scale, starts, lambda start: start):
+    for theta in _distinct(problem, starts, lambda start: start):
         end = _round(problem, theta, FIRST, 0)
         while np.max(end.step) > 0.9 * LEAP and end.n_curves < MAX_ROUNDS // 2:
             end = _round(problem, end.theta, FIRST, end.n_curves)
@@ -143,30 +144,34 @@ def solve_sampled(problem: Problem, starts: Sequence[np.ndarray]) -> tuple[End, 
     chi2 = lambda end: end.chi2  # noqa: E731
     firsts.sort(key=chi2)
     n_curves = sum(end.n_curves for end in firsts)
-    begun = [end for end in _distinct(scale, firsts, lambda end: end.theta) if end.chi2 < firsts[0].chi2 + RIVAL]
+    begun = [end for end in _distinct(problem, firsts, lambda end: end.theta) if end.chi2 < firsts[0].chi2 + RIVAL]
     ends = sorted((_finished(problem, end) for end in begun), key=chi2)
     n_curves += sum(end.n_curves - before.n_curves for end, before in zip(ends, begun, strict=True))
-    as_good = [end for end in _distinct(scale, ends, lambda end: end.theta) if end.chi2 < ends[0].chi2 + AS_GOOD]
-    best = min(as_good, key=lambda end: float(np.linalg.norm(scale.to_x(end.theta) - scale.to_x(scale.start))))
+    as_good = [end for end in _distinct(problem, ends, lambda end: end.theta) if end.chi2 < ends[0].chi2 + AS_GOOD]
+    start = scale.to_x(scale.start)
+    best = min(as_good, key=lambda end: float(np.linalg.norm((scale.to_x(end.theta) - start) / _sizes(problem, end.theta))))
     return best._replace(n_curves=n_curves), [end for end in as_good if end is not best]
 
 
 Found = TypeVar("Found")
 
 
-def _distinct(scale: Scale, found: Sequence[Found], place: Callable[[Found], np.ndarray]) -> list[Found]:
+def _distinct(problem: Problem, found: Sequence[Found], place: Callable[[Found], np.ndarray]) -> list[Found]:
     """Those that are not at the couplings of an earlier one."""
     kept: list[Found] = []
     for each in found:
-        size = _sizes(scale, place(each))
-        if all(np.max(np.abs(scale.to_x(place(each)) - scale.to_x(place(other))) / size) > APART for other in kept):
+        x, size = problem.scale.to_x(place(each)), _sizes(problem, place(each))
+        if all(np.max(np.abs(x - problem.scale.to_x(place(other))) / size) > APART for other in kept):
             kept.append(each)
     return kept
 
 
-def _sizes(scale: Scale, theta: np.ndarray) -> np.ndarray:
-    """What distances in the optimiser's coordinates are compared with: 1 of a logarithm, else the parameter itself."""
-    return np.where(scale.log, 1.0, np.maximum(np.abs(theta), np.abs(scale.start)) + 1e-300)
+def _sizes(problem: Problem, theta: np.ndarray) -> np.ndarray:
+    """What distances in the optimiser's coordinates are compared with: 1 of a logarithm, else the parameter itself; no distance counts of
+    backgrounds, in which the model is exact at any distance from a curve."""
+    scale = problem.scale
+    moving = np.array([n in problem.model.couplings or n == "g" for n in problem.model.names])
+    return np.where(moving, np.where(scale.log, 1.0, np.maximum(np.abs(theta), np.abs(scale.start)) + 1e-300), np.inf)
 
 
 def _finished(problem: Problem, end: End) -> End:
@@ -181,15 +186,13 @@ def _round(problem: Problem, theta: np.ndarray, share: float, n_curves: int) -> 
     """A curve at theta and the step from it."""
     scale, model = problem.scale, problem.model
     residuals = Residuals(local_model(replace(model, source=problem.sources(share)), theta, problem.small), problem.section)
-    size = _sizes(scale, theta)
-    moving = np.array([n in model.couplings or n == "g" for n in model.names])
-    x, leap = scale.to_x(theta), np.where(moving, LEAP * size, np.inf)
-    found = minimise(residuals, scale.within(x - leap, x + leap), theta, TOLERANCE, 200)
+    x, size = scale.to_x(theta), _sizes(problem, theta)
+    found = minimise(residuals, scale.within(x - LEAP * size, x + LEAP * size), theta, TOLERANCE, 200)
     end = scale.to_theta(found.x)
-    error = _spread(residuals.evaluate(end)[1] * scale.slope(end) * size)
+    error = _spread(residuals.evaluate(end)[1] * scale.slope(end)) / size
     return End(
-        end, residuals, 2 * float(found.cost), np.where(moving, np.abs(found.x - x) / size, 0.0),
-        np.maximum(np.sqrt(LEFT_OVER * error), HALF * error), share, _worth(residuals, end, share), n_curves + 1,
+        end, residuals, 2 * float(found.cost), np.abs(found.x - x) / size, np.maximum(np.sqrt(LEFT_OVER * error), HALF * error),
+        share, _worth(residuals, end, share), n_curves + 1,
     )  # fmt: skip
 
 
