@@ -227,7 +227,7 @@ def test_chi_squared_follows_its_distribution_where_errors_of_the_model_are_corr
         slopes = {name: {"J": np.zeros(4)} for name in names}
         measured = [p._replace(value=p.value + 0.01 * rng.normal(size=4)) for p in exact_points]
         for found, covariance in ((chi2, blocks), (naive, {})):
-            curve = Curve(values, errors, slopes, covariance)
+            curve = Curve(values, errors, slopes, {}, covariance)
             object.__setattr__(model, "source", lambda *arguments, curve=curve: curve)
             object.__setattr__(model, "points", measured)
             found.append(np.sum(Residuals(model, section).evaluate(np.array([4.0]))[0] ** 2))

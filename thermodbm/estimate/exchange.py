@@ -43,7 +43,16 @@ from thermodbm.sampling.loop import (
     spins_of_layer,
     straight_worldlines,
 )
-from thermodbm.sampling.loop_labels import DIAGONAL, HORIZONTAL, VERTICAL, PlaquetteRing, chains_together, plaquette_ring, take
+from thermodbm.sampling.loop_labels import (
+    HORIZONTAL,
+    VERTICAL,
+    PlaquetteRing,
+    chains_together,
+    counts_over_steps,
+    over_steps,
+    plaquette_ring,
+    take,
+)
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
@@ -123,11 +132,6 @@ def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str
     return respond_with(ensemble, respond, None)
 
 
-def _over_steps(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
-    """Sums over the steps of the ring, (n_chains, n_sub, ...), of what belongs to its layers, (n_chains, n_layers, ...): all are alike."""
-    return x.reshape(len(x), ring.n_steps, len(ring.sites), *x.shape[2:]).sum(1, dtype=jnp.int32).astype(float)
-
-
 def _log_or_zero(weight: jax.Array) -> jax.Array:
     """ln |w|, and 0 where w vanishes: what it belongs to never occurs."""
     return jnp.where(weight != 0, jnp.log(jnp.abs(jnp.where(weight != 0, weight, 1.0))), 0.0)
@@ -138,9 +142,10 @@ def _respond_by_graphs(
 ) -> dict[str, jax.Array]:
     """The energy by loops is linear in the couplings, and moves with nothing else."""
     n, graphs = ring.n_sites, info.graphs
-    counts = [_over_steps(ring, graphs == kind) for kind in (VERTICAL, HORIZONTAL, DIAGONAL)]
+    vertical, horizontal = counts_over_steps(ring, graphs == VERTICAL, graphs == HORIZONTAL)
+    counts = vertical, horizontal, ring.n_steps - vertical - horizontal
     same, parallel = info.labels[:, :, 0] == info.labels[:, :, 1], spins[:, :, 0] == spins[:, :, 1]
-    joined, aligned = _over_steps(ring, same), _over_steps(ring, same & parallel)
+    joined, aligned = counts_over_steps(ring, same, same & parallel)
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)
@@ -168,8 +173,9 @@ def _respond_by_worldlines(
     """The energy is the score, dH/dlambda / N is -D/(beta N); moments are plain ones of layer 0."""
     n = ring.n_sites
     parallel, kept = _kinds(ring, spins)
-    counts = [_over_steps(ring, kind) for kind in (parallel, ~parallel & kept, ~parallel & ~kept)]
-    fields = _over_steps(ring, spins.astype(jnp.int32))
+    along_both, straight = counts_over_steps(ring, parallel, ~parallel & kept)
+    counts = along_both, straight, ring.n_steps - along_both - straight
+    fields = over_steps(ring, spins.astype(jnp.int32)).astype(float)
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)

@@ -133,7 +133,8 @@ STEP = 1e-3
 
 def respond_late(n_layers: int) -> Measure:
     """Explicit derivatives through the ring's weights, by central differences of the averages themselves: one program in a loop, which is
-    as fast as automatic differentiation through the filters of every worldline, and compiles in a small part of its time."""
+    as fast as automatic differentiation through the filters of every worldline, and compiles in a small part of its time. First and mixed
+    derivatives all come from the four corners about the couplings and beta."""
 
     def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         here, of, n_parameters = probe.hamiltonian, probe.directions, len(probe.directions.beta)
@@ -154,16 +155,14 @@ def respond_late(n_layers: int) -> Measure:
             return found | {"magnetization_x": x_mean.mean(0), "magnetization_z": z_mean.mean(0)}
 
         here_leaves, ways = (here.zz, here.x_field, here.z_field), (of.zz, of.x_field, of.z_field)
-        k = np.repeat(np.arange(n_parameters), 6)
-        by = np.tile([1.0, -1.0, 1.0, 1.0, -1.0, -1.0], n_parameters)
-        by_beta = np.tile([0.0, 0.0, 1.0, -1.0, 1.0, -1.0], n_parameters)
-        shifts = (np.append(k, [0, 0]), np.append(by, [0.0, 0.0]), np.append(by_beta, [1.0, -1.0]))
-        found = jax.lax.map(means, jax.tree.map(jnp.asarray, shifts))
-        grid = {name: x[:-2].reshape(n_parameters, 6, -1) for name, x in found.items()}
-        moved = {name: ((x[:, 0] - x[:, 1]) / (2 * steps[:, None])).T for name, x in grid.items() if name != "moved_energy"}
-        e, width = grid["moved_energy"], 2 * STEP * probe.beta
-        slope_moved = ((e[:, 2] - e[:, 3] - e[:, 4] + e[:, 5]) / (2 * steps[:, None] * width)).T
-        slope = (found["moved_energy"][-2] - found["moved_energy"][-1]) / width
+        by, by_beta = np.tile([1.0, 1.0, -1.0, -1.0], n_parameters), np.tile([1.0, -1.0], 2 * n_parameters)
+        corners = np.repeat(np.arange(n_parameters), 4), by, by_beta
+        found = jax.lax.map(means, jax.tree.map(jnp.asarray, corners))
+        grid = {name: x.reshape(n_parameters, 2, 2, -1) for name, x in found.items()}  # of both signs of both moves
+        steps = steps[:, None]
+        moved = {name: ((x[:, 0] - x[:, 1]).mean(1) / (2 * steps)).T for name, x in grid.items() if name != "moved_energy"}
+        in_beta_moved = (grid["moved_energy"][:, :, 0] - grid["moved_energy"][:, :, 1]) / (2 * STEP * probe.beta)
+        slope_moved, slope = ((in_beta_moved[:, 0] - in_beta_moved[:, 1]) / (2 * steps)).T, in_beta_moved.mean((0, 1))
         score = _of_configurations(probe.magnet, spins, info)["score"]
         return late_series(moved, score, _of_weights(probe, spins, n_layers)[0], slope, slope_moved)
 

@@ -18,6 +18,8 @@ MAX_BLOCKS = 1024
 """Of scalars, per chain; there are up to twice as many."""
 MAX_ARRAY_BLOCKS = 8
 """Of pair functions, per chain."""
+CORRELATED = 256
+"""Batches of all chains together from which correlations between estimates are taken."""
 INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
 """Series that are no observables themselves."""
 
@@ -141,6 +143,11 @@ def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None
         names = (set(scalars.names) - INTERMEDIATE) | {"specific_heat", "susceptibility"}  # only exchange magnets have signs
         lost = Estimate(*map(np.asarray, (np.nan, np.inf, np.nan, np.nan, 0.0)))
         return {name: lost for name in ([only] if only else sorted(names))} | {"sign": scalars.estimate(scalars.ratio("sign"))}
+    return {name: scalars.estimate(v) for name, v in _combinations(scalars, beta, n_sites, only).items()}
+
+
+def _combinations(scalars: _Scalars, beta: float, n_sites: int, only: str | None = None) -> dict[str, np.ndarray]:
+    """What every estimate is a combination of, as vectors of `_Scalars`."""
     x = {name: scalars.ratio(name) for name in scalars.names}
     mean = {name: float(scalars.evaluate(v).mean()) for name, v in x.items()}
     found = {name: v for name, v in x.items() if name not in INTERMEDIATE}
@@ -149,7 +156,7 @@ def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None
         _, weights = with_controls(scalars.evaluate(x["energy"]), [scalars.evaluate(d) for d in differences])
         found["energy"] = x["energy"] - sum(w * d for w, d in zip(weights, differences, strict=True))
     if only:
-        return {only: scalars.estimate(found[only])}
+        return {only: found[only]}
     e, score = mean["energy"], mean["score"]
     found["specific_heat"] = (beta**2 * n_sites) * (x["energy_score"] - score * x["energy"] - e * x["score"] + scalars.constant(e * score))
     m = mean["magnetization_z"]
@@ -160,7 +167,25 @@ def estimate_scalars(series: Series, beta: float, n_sites: int, only: str | None
         found["susceptibility"] = beta * (x["magnetization_z_squared"] - n_sites * drift)
     if "sign" in x:
         found["sign"] = x["sign"]
-    return {name: scalars.estimate(v) for name, v in found.items()}
+    return found
+
+
+def scalar_correlations(series: Series, beta: float, n_sites: int, names: Sequence[str]) -> np.ndarray:
+    """Correlations of the errors of estimates at one Trotter step, (n, n), from batches as long as `CORRELATED` of them can be; 0 of what
+    is not measured."""
+    scalars, found = _Scalars(series), np.eye(len(names))
+    if scalars.average_sign == 0:
+        return found
+    vectors = _combinations(scalars, beta, n_sites)
+    known = [k for k, name in enumerate(names) if name in vectors]
+    blocks = np.stack([scalars.evaluate(vectors[names[k]]) for k in known])  # (n, n_blocks, n_chains)
+    _, n_blocks, n_chains = blocks.shape
+    per_chain = max(1, min(n_blocks, -(-CORRELATED // n_chains)))
+    batches = blocks[:, : n_blocks // per_chain * per_chain].reshape(len(known), per_chain, -1, n_chains).mean(2).reshape(len(known), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found[np.ix_(known, known)] = np.nan_to_num(np.corrcoef(batches)) if batches.shape[1] > 2 else np.eye(len(known))
+    np.fill_diagonal(found, 1.0)
+    return found
 
 
 def estimate_arrays(series: Series) -> dict[str, Estimate]:

@@ -52,6 +52,7 @@ class Joint(NamedTuple):
 
     estimates: dict[str, Estimate]  # entropy, free_energy, specific_heat, (n_T,) each
     covariance: dict[str, np.ndarray]  # "a/b" of these, and of "energy/a": of the errors of a at each and b at each temperature, (n_T, n_T)
+    follows: dict[str, tuple[np.ndarray, np.ndarray]]  # derivatives of each in all energies and in all specific heats, (n_T, n_T) each
 
 
 def integrate_thermodynamics(
@@ -101,11 +102,14 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
     with np.errstate(divide="ignore"):
         unit = np.concatenate([np.ones(n), np.where(betas > 0, 1 / betas, 0.0), np.ones(n)])
     blocks = (covariance * unit * unit[:, None]).reshape(3, n, 3, n)
-    with_energy = np.zeros((n, 3 * n))  # of the errors of energies, which are in units of w here, with what follows from them
-    with_energy[known] = w * (gain[:, : known.sum()] * data.errors[: known.sum()] ** 2 * unit[:, None]).T
+    by = np.zeros((3 * n, 2, n))  # derivatives in energies, which are in units of w here, and in specific heats
+    by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, : known.sum()] / w, unit[:, None] * gain[:, known.sum() :]
+    by = by.reshape(3, n, 2, n)[:, place][..., place]
+    variance = np.where(known, energy.error, 0.0)[place] ** 2
     parts = {f"{a}/{b}": blocks[i, :, j][np.ix_(place, place)] for i, a in enumerate(results) for j, b in enumerate(results) if i <= j}
-    parts |= {f"energy/{b}": with_energy.reshape(n, 3, n)[:, j][np.ix_(place, place)] for j, b in enumerate(results)}
-    return Joint({name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}, parts)
+    parts |= {f"energy/{b}": variance[:, None] * by[j, :, 0].T for j, b in enumerate(results)}
+    estimates = {name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}
+    return Joint(estimates, parts, {name: (by[j, :, 0], by[j, :, 1]) for j, name in enumerate(results)})
 
 
 def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from thermodbm.comm import Comm
+from thermodbm.estimate.covariance import MEASURED, combined_correlations
 from thermodbm.estimate.ensemble import (
     MAX_STRETCHES,
     Chains,
@@ -26,7 +27,7 @@ from thermodbm.estimate.ensemble import (
 )
 from thermodbm.estimate.exchange import exchange_ensemble, exchange_response, layered_ensemble
 from thermodbm.estimate.ising import ising_ensemble, ising_response
-from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks
+from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks, scalar_correlations
 from thermodbm.estimate.response import known_response, response_estimates
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
@@ -316,6 +317,8 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
         diagnostics |= {"average_sign": float(sign.mean), "average_sign_error": float(sign.error)}
         if not all(abs(e["sign"].mean) > TRUSTED_SIGN * e["sign"].error for e in found):
             doubts |= Doubt.SIGN
+    correlations = [scalar_correlations(series, beta, plan.hamiltonian.n_sites, MEASURED) for series in whole]
+    diagnostics |= combined_correlations(combine, found, correlations, observables)
     diagnostics |= {"doubts": float(doubts), "trusted": float(not doubts)}
     return Point(observables, diagnostics, {}, _response(plan, whole, observables, beta, combine) if plan.response else {})
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import NumericsError
+from thermodbm.estimate.covariance import MEASURED, correlation_key, with_correlations
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.response import derivatives_of, response_by_scaling
 from thermodbm.estimate.statistics import Estimate
@@ -133,12 +134,18 @@ def _to_zero(hamiltonian: SpinHamiltonian, levels: Mapping[int, Level], beta: fl
     return extrapolate(found, (deltas / deltas[0]) ** 2, **prior.scaled(name, smallness))
 
 
+def _measured(hamiltonian: SpinHamiltonian, points: Sequence[Point]) -> list[str]:
+    """What has covariances: without field the magnetisation is known."""
+    with_field = bool(np.any(np.asarray(hamiltonian.z_field)))
+    return [n for n in MEASURED if all(n in p.observables for p in points) and (n != "magnetization_z" or with_field)]
+
+
 def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: np.ndarray) -> list[Point]:
     """Entropy and free energy by integration from infinite temperature, and the specific heat from all energies together. Temperatures
     whose sign is lost or whose chains disagree do not enter, but are predicted from the others.
 
     The specific heat of each temperature alone is kept as specific_heat_direct. The covariance of what is joined, between temperatures and
-    with the energies, goes with it.
+    with what was measured at each of them, goes with it.
     """
     wrong = Doubt.SIGN | Doubt.MIXING
     honest = np.array([not Doubt(int(p.diagnostics["doubts"])) & wrong for p in points])
@@ -148,7 +155,12 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
         mean, error = np.array([e.mean for e in estimates], float), np.array([e.error for e in estimates], float)
         return Estimate(np.where(honest, mean, np.nan), np.where(honest, error, np.nan))
 
-    joint = join_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"))
+    errors = {name: np.where(honest, [p.observables[name].error for p in points], np.nan) for name in _measured(hamiltonian, points)}
+    joint = with_correlations(
+        join_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat")),
+        errors,
+        lambda a, b: np.array([float(p.diagnostics.get(correlation_key(a, b), 0.0)) for p in points]),
+    )
     joined = []
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.estimates.items()}

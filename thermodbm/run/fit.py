@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import ExactOptions, SamplingOptions
+from thermodbm.evolve.options import ExactOptions, MethodOptions, SamplingOptions
 from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
+from thermodbm.network.trotter_step import default_d_tau
 from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
 from thermodbm.run.fit_errors import parameter_errors
-from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of
+from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of, step_like
+from thermodbm.run.fit_sampled import Problem, fewer, solve_sampled
 from thermodbm.run.fit_search import Residuals, Scale, minimise, profile
 from thermodbm.run.fit_units import resolved, scales
 from thermodbm.run.sections import MODELS, FitSection
@@ -28,9 +30,11 @@ SCAN = np.geomspace(0.15, 7.0, 17)
 RATIOS = (1.0, 0.35, 2.8)
 """Factors by which each further coupling is moved beside the first."""
 N_STARTS = 2
-MAX_EVALUATIONS, MAX_COARSE, MAX_FINE = 60, 10, 8
-FEWER = 8
-"""By so much samples are fewer while a fit is on its way; the errors of its curves are in the weights there as well."""
+STAND_IN_ERROR = 0.05
+"""Of the largest value of each quantity: how far a small magnet is taken to be off."""
+MAX_EVALUATIONS, EXACT_TOLERANCE = 60, 1e-9
+AT_BOUND = 1e-6
+"""In the optimiser's coordinates."""
 BAD_FIT = 9.0
 """Reduced chi^2 beyond which the model is said not to describe the data."""
 
@@ -153,13 +157,15 @@ def _model(config: RunConfig, points: list[Points]) -> tuple[FitModel, FitSectio
     return FitModel(make, lattice, couplings, of_units, points, tuple(section.parameters), section.fixed, source), section
 
 
-def _starts(model: FitModel, section: FitSection, scale: Scale) -> list[np.ndarray]:
-    """Where to begin: the best end of the start itself and of a scan of all couplings in scale and of their ratios on a small magnet."""
-    small = model.stand_in()
+def _starts(model: FitModel, section: FitSection, scale: Scale, small: FitModel | None) -> list[np.ndarray]:
+    """Where to begin: the ends, best first, of the start itself and of a scan of all couplings in scale and of their ratios on a small
+    magnet. One that is smaller than what is fitted is not believed to a few percent, and the ratios of the start itself come last: a small
+    magnet may tell apart what a large one does not, as Ising chains whose J and gamma are exchanged."""
     moving = [j for j, n in enumerate(model.names) if n in model.couplings and scale.log[j] and n != "h"]
     if small is None or not moving:
         return [scale.start]
-    residuals, found = Residuals(small, section), []
+    slack = STAND_IN_ERROR if small.lattice.n_sites < model.lattice.n_sites else 0.0
+    residuals, found = Residuals(small, section, slack), {}
     lower, upper = scale.to_theta(scale.lower), scale.to_theta(scale.upper)
     for ratios in product(*[RATIOS] * (min(len(moving), 3) - 1)):
         for factor in SCAN:
@@ -168,17 +174,13 @@ def _starts(model: FitModel, section: FitSection, scale: Scale) -> list[np.ndarr
                 theta[j] *= ratio if is_ratio(model.names[j]) else factor * ratio
             theta = np.clip(theta, lower, upper)
             theta = _backgrounds(small, residuals, theta, lower, upper)
-            found.append((float(np.sum(_only_values(small, residuals, theta) ** 2)), theta))
-    found.sort(key=lambda each: each[0])
-    best = [theta for _, theta in found[:N_STARTS]] + [scale.start]
+            chi2 = float(np.sum(_only_values(small, residuals, theta) ** 2))
+            if ratios not in found or chi2 < found[ratios][0]:
+                found[ratios] = chi2, theta
+    best = [theta for _, theta in sorted(found.values(), key=lambda each: each[0])[:N_STARTS]] + [scale.start]
     ends = [minimise(residuals, scale, theta, 1e-5, MAX_EVALUATIONS // 2) for theta in best]
     ends.sort(key=lambda end: end.cost)
-    return [scale.to_theta(ends[0].x)]
-
-
-def _fewer(sampling: SamplingOptions) -> SamplingOptions:
-    target = sampling.target_error and sampling.target_error * FEWER**0.5
-    return replace(sampling, n_samples=max(sampling.n_samples // FEWER, sampling.n_chains), target_error=target)
+    return [*(scale.to_theta(end.x) for end in ends), *(theta for ratios, (_, theta) in found.items() if set(ratios) <= {1.0})]
 
 
 def _only_values(model: FitModel, residuals: Residuals, theta: np.ndarray, curves: Any = None) -> np.ndarray:
@@ -203,39 +205,68 @@ def _backgrounds(model: FitModel, residuals: Residuals, theta: np.ndarray, lower
     return theta
 
 
+class _End(NamedTuple):
+    """Where the optimiser stopped."""
+
+    theta: np.ndarray
+    residuals: Residuals
+    converged: bool
+    remark: str
+    method: MethodOptions  # of the curve there
+    sampling: SamplingOptions
+    others: Sequence[str] = ()  # ends that fit as well
+
+
+def _exact_end(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _End:
+    residuals = Residuals(model, section)
+    found = minimise(residuals, scale, _starts(model, section, scale, model.stand_in())[0], EXACT_TOLERANCE, MAX_EVALUATIONS)
+    converged = found.status > 0
+    remark = f"{'converged' if converged else 'did not converge'} in {found.nfev} evaluations"
+    return _End(scale.to_theta(found.x), residuals, converged, remark, config.method, config.sampling)
+
+
+def _sampled_end(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _End:
+    small, steps = model.stand_in(), []
+    sources = lambda share: source_of(config.method, fewer(config.sampling, share), steps)  # noqa: E731
+    end, others = solve_sampled(Problem(model, sources, section, scale, small), _starts(model, section, scale, small))
+    d_tau = config.method.d_tau or step_like(steps, default_d_tau(model.hamiltonian(end.theta, np.nan), config.sampling.target_error))
+    remark = f"{'converged' if end.converged else 'did not converge'} with {end.n_curves} curves"
+    told = [", ".join(f"{n} = {t:.4g}" for n, t in zip(model.names, other.theta, strict=True)) for other in others]
+    sampling = fewer(config.sampling, end.share)
+    return _End(end.theta, end.residuals, end.converged, remark, replace(config.method, d_tau=d_tau), sampling, told)
+
+
 def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
-    scale, residuals = Scale(model.names, section, model.couplings), Residuals(model, section)
-    exact = isinstance(config.method, ExactOptions)
-    tolerance, starts = 1e-9 if exact else 3e-3, _starts(model, section, scale)
-    if not exact:  # most of the way with few samples
-        coarse = Residuals(replace(model, source=source_of(config.method, _fewer(config.sampling))), section)
-        starts = [scale.to_theta(minimise(coarse, scale, start, 10 * tolerance, MAX_COARSE).x) for start in starts]
-    ends = [minimise(residuals, scale, start, tolerance, MAX_EVALUATIONS if exact else MAX_FINE) for start in starts]
-    end = min(ends, key=lambda each: each.cost)
-    theta = scale.to_theta(end.x)
+    scale = Scale(model.names, section, model.couplings)
+    end = (_exact_end if isinstance(config.method, ExactOptions) else _sampled_end)(model, section, config, scale)
+    theta, residuals = end.theta, end.residuals
     rows, jacobian, values = residuals.evaluate(theta)
-    n_free = max(len(rows) - len(theta), 1)
-    chi2 = float(np.sum(rows**2)) / n_free
+    chi2 = float(np.sum(rows**2)) / max(len(rows) - len(theta), 1)
     unit = 1.0 if residuals.weighted else chi2
     covariance, degenerate = parameter_errors(jacobian, theta, model.names, scale.log, unit)
-    converged = end.status > 0
-    at_bound = [n for n, side in zip(model.names, end.active_mask, strict=True) if side]
-    remarks = [f"converged in {end.nfev} evaluations" if converged else f"did not converge in {end.nfev} evaluations"]
-    if at_bound:
+    errors = np.sqrt(np.diag(covariance))
+    intervals = profile(residuals, scale, theta, errors, unit, EXACT_TOLERANCE) if section.profile else []
+    result = FitResult(
+        tuple(model.names), theta, errors, covariance, chi2, len(residuals.value), end.converged,
+        _remarks(model, scale, end, chi2, degenerate), tuple(degenerate), _data(model, residuals, values),
+        resolved(section.units.model_dump()), _curve(model, end), dict(zip(model.names, intervals, strict=False)),
+    )  # fmt: skip
+    return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
+
+
+def _remarks(model: FitModel, scale: Scale, end: _End, chi2: float, degenerate: Sequence[str]) -> str:
+    """What is to be said of a fit."""
+    remarks, x = [end.remark], scale.to_x(end.theta)
+    if at_bound := [n for n, near in zip(model.names, np.minimum(x - scale.lower, scale.upper - x) < AT_BOUND, strict=True) if near]:
         remarks.append(f"{', '.join(at_bound)} at a bound")
-    if residuals.weighted and chi2 > BAD_FIT:
+    if end.residuals.weighted and chi2 > BAD_FIT:
         remarks.append("the model does not describe the data within their errors")
-    if not residuals.weighted:
+    if not end.residuals.weighted:
         remarks.append("data without errors: those of the parameters are from the scatter")
     if degenerate:
         remarks.append("not determined: " + "; ".join(degenerate))
-    intervals = profile(residuals, scale, theta, np.sqrt(np.diag(covariance)), unit, tolerance) if section.profile else []
-    result = FitResult(
-        tuple(model.names), theta, np.sqrt(np.diag(covariance)), covariance, chi2, len(residuals.value), converged, "; ".join(remarks),
-        tuple(degenerate), _data(model, residuals, values), resolved(section.units.model_dump()), _curve(config, model, theta),
-        dict(zip(model.names, intervals, strict=False)),
-    )  # fmt: skip
-    return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
+    remarks.extend(f"{other} fits as well" for other in end.others)
+    return "; ".join(remarks)
 
 
 def _data(model: FitModel, residuals: Residuals, values: np.ndarray) -> tuple[Mapping[str, Any], ...]:
@@ -248,14 +279,18 @@ def _data(model: FitModel, residuals: Residuals, values: np.ndarray) -> tuple[Ma
     return tuple(found)
 
 
-def _curve(config: RunConfig, model: FitModel, theta: np.ndarray) -> "ThermalCurve":
-    """The fitted magnet without field (or with that of [model]) at all temperatures of the data."""
+def _curve(model: FitModel, end: _End) -> "ThermalCurve":
+    """The fitted magnet without field (or with that of [model]) at all temperatures of the data; if it is sampled, with derivatives, whose
+    programs are those of the fit."""
     from thermodbm.run.api import thermal_curve
 
     temperatures = np.unique(np.concatenate([p.temperature for p in model.points]))
     fields = {f for p in model.points for f in p.field.tolist() if np.isfinite(f)}
     field = min(fields, key=abs) if fields else np.nan
-    return thermal_curve(model.hamiltonian(theta, field), T=temperatures, method=config.method, sampling=config.sampling, progress=False)
+    moved = [] if isinstance(end.method, ExactOptions) else [n for n in model.names if n in model.couplings]
+    return thermal_curve(
+        model.hamiltonian(end.theta, field), T=temperatures, method=end.method, sampling=end.sampling, response=moved, progress=False
+    )
 
 
 def fit_tree(result: FitResult) -> dict[str, Any]:

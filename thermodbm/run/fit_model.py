@@ -16,6 +16,7 @@ from thermodbm.exact.response import response_solver
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
 from thermodbm.models.names import nested
 from thermodbm.models.parameters import parameters
+from thermodbm.network.trotter_step import default_d_tau
 from thermodbm.run.fit_data import Points
 from thermodbm.run.fit_units import Scales
 
@@ -23,6 +24,8 @@ BACKGROUND = {"g": 2.0, "scale": 1.0, "chi_0": 0.0, "curie": 0.0, "phonon_3": 0.
 """Parameters beside the couplings, and their values where they are not fitted."""
 POSITIVE = ("g", "scale", "debye_T")
 """Those of them that are."""
+TOO_COARSE, TOO_FINE = 1.1, 1.6
+"""A Trotter step serves other couplings up to such factors; extrapolation and its error are of the step that was made."""
 STAND_IN_SITES = 10
 """Most sites of the smaller magnet on which starts are looked for."""
 OBSERVABLE = {"magnetization": "magnetization_z"}
@@ -35,7 +38,8 @@ class Curve(NamedTuple):
 
     values: Mapping[str, np.ndarray]  # observable -> (n_T,)
     errors: Mapping[str, np.ndarray]  # (n_T,)
-    slopes: Mapping[str, Mapping[str, np.ndarray]]  # observable -> coupling -> (n_T,)
+    slopes: Mapping[str, Mapping[str, np.ndarray]]  # observable -> coupling -> (n_T,); of a sampled curve, of all that it has
+    slope_errors: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})  # of a sampled curve
     covariance: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})  # of observables and temperatures, (n_T, n_T), as of a curve
 
     def of(self, a: str, b: str) -> np.ndarray:
@@ -76,8 +80,8 @@ class FitModel:
         """All of `BACKGROUND`."""
         return {**BACKGROUND, **self.fixed, **{n: float(t) for n, t in zip(self.names, theta, strict=True) if n in BACKGROUND}}
 
-    def curves(self, theta: np.ndarray, slopes: bool = True) -> dict[float | None, tuple[np.ndarray, Curve]]:
-        """Of every field: its temperatures, and what the model has there."""
+    def curves(self, theta: np.ndarray, slopes: bool = True, more: Sequence[str] = ()) -> dict[float | None, tuple[np.ndarray, Curve]]:
+        """Of every field: its temperatures, and what the model has there; of `more` observables than the data are of."""
         wanted: dict[float | None, tuple[set[float], set[str]]] = {}
         for p in self.points:
             for field in set(map(_key, p.field)):
@@ -91,7 +95,7 @@ class FitModel:
             if slopes and "g" in self.names and field is not None:
                 moving.append("h")
             magnet = self.hamiltonian(theta, np.nan if field is None else field)
-            found[field] = T, self.source(magnet, 1 / T, sorted(names), list(dict.fromkeys(moving)))
+            found[field] = T, self.source(magnet, 1 / T, sorted({*names, *more}), list(dict.fromkeys(moving)))
         return found
 
     def predict(
@@ -146,7 +150,7 @@ class FitModel:
             else:
                 slopes[j] = extra.get(n, 0.0)
         value = factor * x + sum(b[n] * slope for n, slope in extra.items())
-        if p.quantity in ("specific_heat", "entropy"):
+        if p.quantity in ("specific_heat", "entropy") and (b["debye"] or "debye" in self.names):
             phonons, softening = (unit * y for y in debye(p.quantity, b["debye_T"] / t))
             for n, slope in (("debye", phonons), ("debye_T", b["debye"] * softening / t)):
                 slopes += slope * np.array([n == name for name in self.names])
@@ -222,22 +226,41 @@ def exact_source() -> Source:
     return curve
 
 
-def sampled_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
-    """Curves of another method, with derivatives and errors; the same seed at every call."""
+def sampled_source(options: DeterministicOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
+    """Curves of sampled rings, with derivatives and errors; the same seed at every call.
+
+    Args:
+        steps: Trotter steps of earlier calls, to which new ones are added. One that is about as fine as the couplings ask for serves
+            again: programs belong to numbers of slices, and couplings that move a little must not compile new ones.
+    """
     from thermodbm.run.api import thermal_curve
 
+    used = [] if steps is None else steps
+
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
-        found = thermal_curve(magnet, beta=betas, method=options, sampling=sampling, response=list(names), progress=False)
+        method = replace(options, d_tau=options.d_tau or step_like(used, default_d_tau(magnet, sampling.target_error)))
+        found = thermal_curve(magnet, beta=betas, method=method, sampling=sampling, response=list(names), progress=False)
         _check_known(found.observables, observables, found.method)
         values = {n: found.observables[n].mean for n in observables}
         errors = {n: found.observables[n].error for n in observables}
-        slopes = {n: {p: e.mean for p, e in found.response.get(n, {}).items()} for n in observables}
-        return Curve(values, errors, slopes, found.covariance)
+        slopes = {n: {p: e.mean for p, e in of.items()} for n, of in found.response.items()}
+        slope_errors = {n: {p: e.error for p, e in of.items()} for n, of in found.response.items()}
+        return Curve(values, errors, slopes, slope_errors, found.covariance)
 
     return curve
 
 
-def source_of(options: MethodOptions, sampling: SamplingOptions) -> Source:
+def step_like(used: list[float], wanted: float) -> float:
+    """One of the Trotter steps in use, if it is at most a little coarser than what is wanted and not much finer; else a new one, a little
+    finer, which is put to them."""
+    for step in used:
+        if wanted / TOO_FINE < step < wanted * TOO_COARSE:
+            return step
+    used.append(wanted / TOO_COARSE)
+    return used[-1]
+
+
+def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
     """Of the method of a config.
 
     Raises:
@@ -246,7 +269,7 @@ def source_of(options: MethodOptions, sampling: SamplingOptions) -> Source:
     if isinstance(options, ExactOptions):
         return exact_source()
     if isinstance(options, DeterministicOptions):
-        return sampled_source(options, sampling)
+        return sampled_source(options, sampling, steps)
     raise InputError(
         "method.kind", expected="exact or deterministic for a fit", found=type(options).__name__.removesuffix("Options").lower()
     )

@@ -1,6 +1,7 @@
 """How a fit moves parameters, what it makes small, and how far each of them can go."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,12 @@ class Scale:
     def to_theta(self, x: np.ndarray) -> np.ndarray:
         return np.where(self.log, np.exp(np.where(self.log, np.minimum(x, 500.0), 0.0)), x)
 
+    def within(self, lower: np.ndarray, upper: np.ndarray) -> "Scale":
+        """The same with narrower bounds, in x."""
+        narrow = copy(self)
+        narrow.lower, narrow.upper = np.maximum(self.lower, lower), np.minimum(self.upper, upper)
+        return narrow
+
     def slope(self, theta: np.ndarray) -> np.ndarray:
         """d theta / dx."""
         return np.where(self.log, theta, 1.0)
@@ -43,29 +50,33 @@ class Scale:
 class Residuals:
     """Deviations from data and priors in units of their errors, and their derivatives."""
 
-    def __init__(self, model: FitModel, section: FitSection):
+    def __init__(self, model: FitModel, section: FitSection, slack: float = 0.0):
+        """`slack` is the part of the largest value of each quantity by which the model is off, everywhere, beside what it knows of."""
         self.model = model
         self.value = np.concatenate([p.value for p in model.points])
         given = np.concatenate([p.error for p in model.points])
         size = np.concatenate([np.full(len(p.value), 0.01 * np.abs(p.value).max() or 1.0) for p in model.points])
         self.weighted = bool(np.isfinite(given).all())
-        self.error = np.where(np.isfinite(given), given, size)
+        self.error = np.hypot(np.where(np.isfinite(given), given, size), 100 * slack * size)
         priors = [(j, *section.parameters[n].prior) for j, n in enumerate(model.names) if section.parameters[n].prior]
         self.priors = [np.array(column) for column in zip(*priors, strict=True)] if priors else None
         self.at: tuple[np.ndarray, Any] | None = None
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals (n,), Jacobian (n, n_parameters), model values (n_points,); the last point is kept."""
-        if self.at is not None and np.array_equal(self.at[0], theta):
-            return self.at[1]
+        if self.at is None or not np.array_equal(self.at[0], theta):
+            self.at = theta.copy(), self.weighed(theta, 1.0)
+        return self.at[1]
+
+    def weighed(self, theta: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same with the covariance of the model times a factor, as more or fewer samples would have it."""
         values, covariance, slopes = self.model.predict(theta, self.model.curves(theta))
-        rows, jacobian = whitened(covariance + np.diag(self.error**2), values - self.value, slopes)
+        rows, jacobian = whitened(factor * covariance + np.diag(self.error**2), values - self.value, slopes)
         if self.priors is not None:
             index, mean, sigma = self.priors
             rows = np.concatenate([rows, (theta[index.astype(int)] - mean) / sigma])
             jacobian = np.concatenate([jacobian, np.eye(len(theta))[index.astype(int)] / sigma[:, None]])
-        self.at = theta.copy(), (rows, jacobian, values)
-        return self.at[1]
+        return rows, jacobian, values
 
 
 def minimise(residuals: Residuals, scale: Scale, theta: np.ndarray, tolerance: float, most: int, held: int | None = None) -> Any:

@@ -17,6 +17,8 @@ from thermodbm.sampling.union import Joints, at, block_length, merge, no_joints
 
 VERTICAL, HORIZONTAL, DIAGONAL, FROZEN = range(4)
 """How a plaquette joins its legs: along each worldline, below and above, across, or all four."""
+HALF_WORD = 15
+"""Bits of a count of steps: rings have fewer than 2^15."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,17 @@ def ring_of_gates(n_sites: int, bonds: np.ndarray, gates: Sequence[tuple[np.ndar
 def take(cells: jax.Array, numbers: jax.Array) -> jax.Array:
     """cells[chain, numbers], the same for all chains, of (n_chains, ...) with the cells flattened."""
     return jax.vmap(lambda own: at(own.reshape(-1), numbers))(cells)
+
+
+def over_steps(ring: PlaquetteRing, x: jax.Array) -> jax.Array:
+    """Sums over the steps of the ring, (n_chains, n_sub, ...), of what belongs to its layers, (n_chains, n_layers, ...): all are alike."""
+    return x.reshape(len(x), ring.n_steps, len(ring.sites), *x.shape[2:]).sum(1, dtype=jnp.int32)
+
+
+def counts_over_steps(ring: PlaquetteRing, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Over how many steps each of two is true, as `over_steps`: both by one sum, which is all that they cost."""
+    both = over_steps(ring, first.astype(jnp.int32) + (second.astype(jnp.int32) << HALF_WORD))
+    return (both & (1 << HALF_WORD) - 1).astype(float), (both >> HALF_WORD).astype(float)
 
 
 def label_clusters(ring: PlaquetteRing, graphs: jax.Array, *, frozen: bool) -> jax.Array:

@@ -25,13 +25,17 @@ Spins = jax.Array
 """int8 +-1, (n_layers, n_sites, n_chains)."""
 
 
+LEAST_BOND = 0.6
+"""Least bound on |K|: above that of default steps on critical chains and all wider lattices, 0.5, so that couplings may move there."""
+
+
 class IsingFacts(NamedTuple):
     """Hashable: what a program for the ring of an Ising magnet depends on besides its number of layers. Couplings are its arguments."""
 
     lattice: Lattice
     bond_pairs: tuple[tuple[int, int], ...]
     with_field: bool  # along z
-    max_bond: float  # a bound on |K|, a power of two
+    max_bond: float  # a bound on |K|, LEAST_BOND times a power of two
     thermal: tuple[int, ...] | None = None  # layers that hold thermal averages: of a Trotter product all, which are alike
 
     @property
@@ -48,7 +52,8 @@ class IsingFacts(NamedTuple):
 def ising_facts(hamiltonian: SpinHamiltonian, max_delta: float) -> IsingFacts:
     """Of a Hamiltonian whose couplings are numbers, and the largest Trotter step that its weights will have."""
     largest = max_delta * float(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0))
-    max_bond = 2.0 ** np.ceil(np.log2(max(largest, 0.5)))  # default steps stay below 1, so that few couplings need a program of their own
+    doublings = np.ceil(np.log2(max(largest / LEAST_BOND, 1.0)))  # default steps stay below 1: few couplings need a program of their own
+    max_bond = LEAST_BOND * 2.0**doublings
     return IsingFacts(hamiltonian.lattice, hamiltonian.bond_pairs, bool(np.any(np.asarray(hamiltonian.z_field))), float(max_bond))
 
 
