@@ -222,7 +222,8 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     if not (finite and done.overlap > MIN_OVERLAP and done.error <= 2 * options.tolerance):
         at = at._replace(walkers=walkers, n_rejected=at.n_rejected + 1, step=h / 4 if not done.error < np.inf else h / 2)
         return at, Info(0.9 * at.beta / beta, f"beta {at.beta:.4g}, step rejected", None)
-    chance = h**2 * n * done.variance * done.residual if parts.averager.sampled else 0.0
+    # what r^2 is more than the share that is missed at every step, which the clock has: the rate took chance for the rule
+    chance = h**2 * n * done.variance * max(float(done.residual - done.slow), 0.0) if parts.averager.sampled else 0.0
     at = at._replace(distance=float(np.sqrt(at.distance**2 + done.error**2 + chance)))
     energy_error, slow_error, fall_error = (
         float(x) * parts.averager.sampled for x in (done.energy_error, done.slow_error, done.fall_error)
