@@ -168,6 +168,7 @@ SLOW = {
     "test_sampled_magnetisation_curves[tfim]",
     "test_notebook_runs[couplings_from_curves]",
     "test_notebook_runs[few_layers]",
+    "test_notebook_runs[frustrated_magnets]",
     "test_notebook_runs[heisenberg_magnets]",
     "test_notebook_runs[learning_the_thermal_state]",
 }

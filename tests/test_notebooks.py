@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def test_all_notebooks_are_there():
     names = {"first_thermal_curve", "how_a_network_becomes_a_gibbs_state", "heisenberg_magnets", "learning_the_thermal_state", "few_layers"}
-    names |= {"couplings_from_curves"}
+    names |= {"couplings_from_curves", "frustrated_magnets"}
     assert names == {path.stem for path in NOTEBOOKS}
 
 

@@ -83,7 +83,7 @@ def make_ansatz(
         return start_params(key, module, couplings, options.noise, positive=positive)
 
     conserves_sz = hamiltonian.conserves_sz and not rotated
-    shift = (1e-5 if product else 1e-3 if paired else 1e-6) if conserves_sz else 1e-7
+    shift = (1e-3 if paired else 1e-5) if conserves_sz else 1e-7
     return Ansatz(
         module,
         simple,

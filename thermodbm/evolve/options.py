@@ -85,8 +85,8 @@ class VariationalOptions:
     samples are fewer than parameters, cg for more than 8192 parameters, else cholesky, or pinv if diag_shift = 0."""
     diag_shift: Annotated[float, Field(ge=0)] | None = None
     """Added to the diagonal of S in units in which that is one; None: 1e-8 where configurations are enumerated; 1e-3 for sampled pairs of
-    defects, 1e-5 for sampled pair products, 1e-6 for other sampled models that conserve the magnetisation, whose rare configurations make S
-    noisy at high temperature, else 1e-7. More costs accuracy: the Ising ring of 16 spins with 4096 walkers ends at r^2 = .004, .005 and .2
+    defects, 1e-5 for other sampled models that conserve the magnetisation, whose rare configurations make S noisy at high temperature, else
+    1e-7. More costs accuracy: the Ising ring of 16 spins with 4096 walkers ends at r^2 = .004, .005 and .2
     for 1e-7, 1e-5 and 1e-3. Less costs stability: with 1e-4 one of three runs of the frustrated 4x4 torus let an amplitude grow that no
     sample had seen (r^2 at T = 1 .2 in place of .03); with 1e-3 none of three did, and r^2 is .025; with 1e-2 e is off by three times as
     much."""
