@@ -6,10 +6,10 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
 from thermodbm.models.operators import spin_flip_symmetric
-from thermodbm.network.ansatz import PurifiedDBM, deep_configurations
-from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import pair_orbits, symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.permanent import PairPermanent
+from thermodbm.network.ansatz.rbm import PurifiedDBM, deep_configurations
+from thermodbm.network.ansatz.symmetry import pair_orbits, symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 
 
 def random_params(module, n_visible, seed=0):

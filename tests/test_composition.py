@@ -5,11 +5,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, make_lattice
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.composition import Product, Superposition
+from thermodbm.network.ansatz.permanent import PairPermanent
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
 

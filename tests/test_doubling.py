@@ -15,7 +15,7 @@ from thermodbm.evolve.doubling import Joining, better, dense_averages, measure_r
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.trial import trial_state
 
 TRIANGLE = [(0, 1), (1, 2), (0, 2), (2, 3)]
 MAGNETS = {

@@ -12,7 +12,7 @@ from thermodbm.evolve.start import high_temperature_couplings, start_params
 from thermodbm.evolve.step import local_energy
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising
 from thermodbm.models.operators import diagonal_observables
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations
 from thermodbm.sampling.metropolis import antiparallel_flips, local_ratios
 

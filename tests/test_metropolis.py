@@ -14,9 +14,9 @@ from scipy.stats import chi2
 
 from thermodbm.errors import InputError
 from thermodbm.models import graph, heisenberg, make_lattice, transverse_field_ising, xxz
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.symmetry import symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations, random_configurations
 from thermodbm.sampling.metropolis import (
     hamiltonian_patterns,
@@ -154,7 +154,7 @@ from jax.flatten_util import ravel_pytree
 from thermodbm import heisenberg, make_lattice
 from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.options import VariationalOptions
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
 magnet = heisenberg(make_lattice("chain", 4))

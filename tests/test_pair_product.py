@@ -10,10 +10,10 @@ from thermodbm.evolve.ansatz import default_module
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian
 from thermodbm.models import graph, heisenberg, make_lattice, xxz
-from thermodbm.network.determinants import pair_terms
-from thermodbm.network.pair_product import REFRESH, PairProduct
-from thermodbm.network.symmetry import SymmetryGroup, automorphisms, largest_subgroup, symmetry_group
-from thermodbm.network.trial import match, trial_state
+from thermodbm.network.ansatz.determinants import pair_terms
+from thermodbm.network.ansatz.pair_product import REFRESH, PairProduct
+from thermodbm.network.ansatz.symmetry import SymmetryGroup, automorphisms, largest_subgroup, symmetry_group
+from thermodbm.network.ansatz.trial import match, trial_state
 from thermodbm.sampling.configurations import enumerate_configurations
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios, metropolis_moves
 

@@ -7,9 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, make_lattice
-from thermodbm.network.permanent import PairPermanent, find_defects, permanent, site_pair_orbits
-from thermodbm.network.symmetry import symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.permanent import PairPermanent, find_defects, permanent, site_pair_orbits
+from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations, random_configurations
 
 

@@ -12,9 +12,9 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import norm, scale_by_sr, sr_direction, tangent
 from thermodbm.evolve.step import natural_direction
 from thermodbm.models import graph, make_lattice, transverse_field_ising
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.symmetry import symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 
 
 def sample(n, n_params, real=False, seed=0):

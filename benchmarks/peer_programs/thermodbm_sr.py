@@ -11,9 +11,9 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.start import high_temperature_couplings, start_params
 from thermodbm.evolve.step import local_energy, natural_direction
 from thermodbm.models import make_lattice, transverse_field_ising
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.symmetry import symmetry_group
-from thermodbm.network.trial import trial_state
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import metropolis, metropolis_moves
 

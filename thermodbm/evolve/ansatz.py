@@ -14,11 +14,11 @@ from thermodbm.evolve.start import high_temperature_couplings, pair_product_star
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import spin_flip_symmetric
 from thermodbm.models.rotation import rotate, sublattice_rotation
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.pair_product import PairProduct
-from thermodbm.network.permanent import PairPermanent
-from thermodbm.network.symmetry import SymmetryGroup, largest_subgroup, symmetry_group
+from thermodbm.network.ansatz.composition import Product, Superposition
+from thermodbm.network.ansatz.pair_product import PairProduct
+from thermodbm.network.ansatz.permanent import PairPermanent
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import SymmetryGroup, largest_subgroup, symmetry_group
 
 MAX_PAIRED = 24
 """Sites up to which permanents, whose cost doubles with every two sites, are offered."""

@@ -13,7 +13,7 @@ from thermodbm.evolve.enumeration import ExactSum
 from thermodbm.evolve.options import SamplingOptions, VariationalOptions
 from thermodbm.evolve.step import Cloud, devices_share, from_first_rank, local_energy
 from thermodbm.models.operators import diagonal_observables
-from thermodbm.network.trial import BLOCK, TrialState
+from thermodbm.network.ansatz.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import (
     antiparallel_flips,

@@ -22,8 +22,8 @@ from thermodbm.evolve.training import Problem, free_parameters, ising_trotter
 from thermodbm.exact import all_configurations, sparse_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
+from thermodbm.network.ansatz.symmetry import symmetry_group
 from thermodbm.network.exchange import gate_groups, trotter_step
-from thermodbm.network.symmetry import symmetry_group
 
 MAX_SITES = 10
 """More are not written out as matrices."""

@@ -22,7 +22,7 @@ from thermodbm.evolve.step import local_energy
 from thermodbm.exact.diagonalisation import all_configurations, sparse_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
-from thermodbm.network.trial import TrialState
+from thermodbm.network.ansatz.trial import TrialState
 from thermodbm.sampling.composed import log_ring, ring_moves, sweep_ring, visible_of
 
 MAX_DENSE = 10

@@ -10,7 +10,7 @@ import numpy as np
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import spin_flip_symmetric
-from thermodbm.network.trial import BLOCK
+from thermodbm.network.ansatz.trial import BLOCK
 from thermodbm.sampling.configurations import enumerate_configurations, n_configurations
 
 MAX_ENUMERATED = 1 << 13

@@ -18,7 +18,7 @@ from jax.scipy.sparse.linalg import cg
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import VariationalOptions
-from thermodbm.network.ansatz import gram
+from thermodbm.network.ansatz.rbm import gram
 
 CG_TOLERANCE, CG_ITERATIONS = 1e-6, 1000
 """Where conjugate gradients stop; `SRInfo.unsolved` tells whether they came that far."""

@@ -10,12 +10,12 @@ from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.step import Cloud, cloud_weights, local_energy, reweight
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import bond_matrix
-from thermodbm.network.ansatz import PurifiedDBM
-from thermodbm.network.composition import Product, Superposition
-from thermodbm.network.determinants import pair_terms
-from thermodbm.network.permanent import site_pair_orbits
-from thermodbm.network.symmetry import pair_orbits, site_orbits
-from thermodbm.network.trial import TrialState
+from thermodbm.network.ansatz.composition import Product, Superposition
+from thermodbm.network.ansatz.determinants import pair_terms
+from thermodbm.network.ansatz.permanent import site_pair_orbits
+from thermodbm.network.ansatz.rbm import PurifiedDBM
+from thermodbm.network.ansatz.symmetry import pair_orbits, site_orbits
+from thermodbm.network.ansatz.trial import TrialState
 
 SHARE = 0.1
 """Share of the second of two terms at the start."""

@@ -17,8 +17,8 @@ from thermodbm.evolve.averages import N_SETTLE
 from thermodbm.evolve.chains import Facts, ensemble_at
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotation_sign
-from thermodbm.network.external import Amplitude, PurifiedState
-from thermodbm.network.trial import BLOCK, TrialState
+from thermodbm.network.ansatz.external import Amplitude, PurifiedState
+from thermodbm.network.ansatz.trial import BLOCK, TrialState
 from thermodbm.sampling.configurations import random_configurations
 from thermodbm.sampling.metropolis import Moves, metropolis
 

@@ -11,7 +11,7 @@ from thermodbm.evolve.integrators import TABLEAUS, runge_kutta_step
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import TrialState
+from thermodbm.network.ansatz.trial import TrialState
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios, neighbour_weights
 
 

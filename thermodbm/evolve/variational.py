@@ -27,7 +27,7 @@ from thermodbm.evolve.path import Path, extend, infinite_temperature, unexplaine
 from thermodbm.evolve.start import distance_from_thermal_state
 from thermodbm.evolve.step import Step, evolution_step, from_first_rank, rate_error
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import TrialState, trial_state
+from thermodbm.network.ansatz.trial import TrialState, trial_state
 
 MIN_OVERLAP = 0.3
 """A step after which fewer of the samples still count is taken again with half the size."""

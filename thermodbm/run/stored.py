@@ -81,7 +81,7 @@ def _sampler(config: RunConfig) -> str:
 def _variational(config: RunConfig, beta: float, network: Mapping[str, np.ndarray], module: "nn.Module | None") -> ThermalState:
     from thermodbm.evolve.ansatz import make_ansatz
     from thermodbm.evolve.state import neural_state
-    from thermodbm.network.trial import trial_state
+    from thermodbm.network.ansatz.trial import trial_state
     from thermodbm.sampling.metropolis import metropolis_moves
 
     hamiltonian, options = config.hamiltonian, config.method

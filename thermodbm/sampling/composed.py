@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import Cache, Prepared, TrialState, match
+from thermodbm.network.ansatz.trial import Cache, Prepared, TrialState, match
 
 LINKS = ((0, 1), (1, 2), (0, 3), (3, 2))
 """Layers (x, y) that an amplitude joins; of the last two it is the complex conjugate."""
@@ -27,7 +27,7 @@ _ARCS = tuple(sorted({tuple(int((k - first) % 4 < length) for k in range(4)) for
 class RingMoves(NamedTuple):
     """What the layers of a ring can do: a local move in all layers of an arc; and in all four layers at once, the flip of one spin."""
 
-    local: np.ndarray  # (K, N) int8 patterns of one layer, as in network.trial
+    local: np.ndarray  # (K, N) int8 patterns of one layer, as in network.ansatz.trial
     flips: np.ndarray  # (n_flips, N), where the magnetisation, the same in all layers, changes by no local move
 
 

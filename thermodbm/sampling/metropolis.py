@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.trial import Everything, TrialState, all_ratios, match
+from thermodbm.network.ansatz.trial import Everything, TrialState, all_ratios, match
 
 
 class Moves(NamedTuple):
-    """Patterns of 0, +-1 over the visible units (see network.trial), in kinds that are chosen equally often."""
+    """Patterns of 0, +-1 over the visible units (see network.ansatz.trial), in kinds that are chosen equally often."""
 
     patterns: np.ndarray  # (K, V) int8
     kind: np.ndarray  # (K,) int

@@ -15,8 +15,8 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
-from thermodbm.network.symmetry import SymmetryGroup, pair_orbits, site_orbits
-from thermodbm.network.trial import Prepared, TrialState, Unravel
+from thermodbm.network.ansatz.symmetry import SymmetryGroup, pair_orbits, site_orbits
+from thermodbm.network.ansatz.trial import Prepared, TrialState, Unravel
 
 
 class Weights(NamedTuple):

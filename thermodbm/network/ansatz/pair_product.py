@@ -1,4 +1,4 @@
-"""Projected pair products: the trial state of sums of determinants (`network.determinants`), whose inverses follow the moves of walkers.
+"""Projected pair products: the trial state of sums of determinants (`determinants`), whose inverses follow the moves of walkers.
 
 With A = F[U, D]^-1 of rows in D, the exchange of an up site x and a down site y multiplies a determinant by
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from thermodbm.network.determinants import (
+from thermodbm.network.ansatz.determinants import (
     NODE,
     Evaluated,
     Terms,
@@ -29,8 +29,8 @@ from thermodbm.network.determinants import (
     pair_terms,
     tables_of,
 )
-from thermodbm.network.symmetry import SymmetryGroup
-from thermodbm.network.trial import Everything, Prepared, TrialState, Unravel, match
+from thermodbm.network.ansatz.symmetry import SymmetryGroup
+from thermodbm.network.ansatz.trial import Everything, Prepared, TrialState, Unravel, match
 
 REFRESH = 64
 """Moves after which inverses are computed anew: what updates have lost until then stays below 1e-6 (tests/test_pair_product.py)."""

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from thermodbm.network.ansatz import deep_configurations
-from thermodbm.network.symmetry import SymmetryGroup, pair_orbits
-from thermodbm.network.trial import TrialState, Unravel, generic_trial
+from thermodbm.network.ansatz.rbm import deep_configurations
+from thermodbm.network.ansatz.symmetry import SymmetryGroup, pair_orbits
+from thermodbm.network.ansatz.trial import TrialState, Unravel, generic_trial
 
 BLOCK = 64
 """Configurations that are worked through together."""

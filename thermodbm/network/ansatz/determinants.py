@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax.linalg import lu, triangular_solve
 
-from thermodbm.network.symmetry import SymmetryGroup
+from thermodbm.network.ansatz.symmetry import SymmetryGroup
 
 BLOCK = 256
 """Determinants that are worked through together."""

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
-from thermodbm.network.trial import Everything, Prepared, TrialState, Unravel, all_ratios, evaluate, trial_state
+from thermodbm.network.ansatz.trial import Everything, Prepared, TrialState, Unravel, all_ratios, evaluate, trial_state
 
 
 class Product(nn.Module):
