@@ -29,6 +29,8 @@ MAX_DENSE = 10
 """Sites up to which an enumerated state is joined as a matrix."""
 MAX_RINGS = 1024
 """Rings that are sampled side by side."""
+PHASES = 4
+"""Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
 COPIES = 3.0
 """A joined state is off by at most so many times what the network at half of beta is off by: it is made of two (measured: 0.2 to 2.5)."""
 SETTLE = 10
@@ -105,7 +107,7 @@ def joining(
     if n_walkers is None:
         return Joining(tuple(betas) if n <= MAX_DENSE else (), 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)
-    n_rounds = -(-n_samples // (n_rings * comm.size))
+    n_rounds = -(-PHASES * n_samples // (n_rings * comm.size))
     return Joining(tuple(betas), n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps * 2 * n, comm))
 
 
