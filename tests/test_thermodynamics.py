@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from thermodbm.estimate.moments import high_temperature_moments, lowest_energy
 from thermodbm.estimate.statistics import Estimate, exact
-from thermodbm.estimate.thermodynamics import (
-    _positive,
-    high_temperature_moments,
-    integrate_thermodynamics,
-    join_thermodynamics,
-    lowest_energy,
-)
+from thermodbm.estimate.thermodynamics import _positive, integrate_thermodynamics, join_thermodynamics
 from thermodbm.exact import dense_hamiltonian, exact_curve
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 

@@ -25,7 +25,6 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, sweep_series
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
@@ -48,8 +47,6 @@ from thermodbm.sampling.loop_labels import (
     VERTICAL,
     PlaquetteRing,
     chains_together,
-    counts_over_steps,
-    over_steps,
     plaquette_ring,
     take,
 )
@@ -108,92 +105,6 @@ def layered_ensemble(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemb
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
         visible=lambda spins: spins_of_layer(ring, spins, 0),
     )
-
-
-GRAPHS, WORLDLINES = "graphs", "worldlines"
-"""What derivatives are taken of: the weights of graphs, whose loops are averaged over, or those of worldlines, which is always right."""
-
-
-def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str) -> Ensemble:
-    """As `exchange_ensemble`, with derivatives; its weights are made of a Hamiltonian, beta and `Directions`.
-
-    Args:
-        by: GRAPHS, where all loops are flipped freely and no weight of a graph rises from zero along a direction; or WORLDLINES.
-    """
-    ensemble = exchange_ensemble(facts, sampler, n_slices)
-    ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
-    measure = measure_sweep(facts, ring)
-
-    def respond(probe: Probe, spins: jax.Array, info: LoopInfo) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        values = measure(probe.magnet, spins, info)
-        series = (_respond_by_graphs if by == GRAPHS else _respond_by_worldlines)(facts, ring, probe, spins, info, values)
-        return values, series
-
-    return respond_with(ensemble, respond, None)
-
-
-def _log_or_zero(weight: jax.Array) -> jax.Array:
-    """ln |w|, and 0 where w vanishes: what it belongs to never occurs."""
-    return jnp.where(weight != 0, jnp.log(jnp.abs(jnp.where(weight != 0, weight, 1.0))), 0.0)
-
-
-def _respond_by_graphs(
-    facts: ExchangeFacts, ring: PlaquetteRing, probe: Probe, spins: jax.Array, info: LoopInfo, values: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """The energy by loops is linear in the couplings, and moves with nothing else."""
-    n, graphs = ring.n_sites, info.graphs
-    vertical, horizontal = counts_over_steps(ring, graphs == VERTICAL, graphs == HORIZONTAL)
-    counts = vertical, horizontal, ring.n_steps - vertical - horizontal
-    same, parallel = info.labels[:, :, 0] == info.labels[:, :, 1], spins[:, :, 0] == spins[:, :, 1]
-    joined, aligned = counts_over_steps(ring, same, same & parallel)
-
-    def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
-        params = loop_params(hamiltonian, ring, beta)
-        weights = graph_weights(gate_elements(params.zz, params.xy, 1.0))
-        return sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, weights, strict=True))
-
-    def energy(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
-        of = loop_params(hamiltonian, ring, 1.0)
-        return (jnp.tensordot(2 * aligned - joined, of.zz, 2) - 2 * jnp.tensordot(joined, jnp.abs(of.xy), 2)) / n
-
-    names = {name for name in values if name not in ("worldline_energy", "score")}
-    averages = {name: values[name].astype(float) for name in names}
-    D, score_moved = along(log_w, probe), -along(in_beta(log_w), probe) / n
-    moved = along(energy, probe)
-    zero = jnp.zeros((len(spins), 1))
-    return {
-        **sweep_series(averages, values["score"], D, moved, moved, score_moved),
-        **late_series({"energy": 0 * D}, zero[:, 0], D, zero[:, 0], 0 * D),
-    }
-
-
-def _respond_by_worldlines(
-    facts: ExchangeFacts, ring: PlaquetteRing, probe: Probe, spins: jax.Array, info: LoopInfo, values: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """The energy is the score, dH/dlambda / N is -D/(beta N); moments are plain ones of layer 0."""
-    n = ring.n_sites
-    parallel, kept = _kinds(ring, spins)
-    along_both, straight = counts_over_steps(ring, parallel, ~parallel & kept)
-    counts = along_both, straight, ring.n_steps - along_both - straight
-    fields = over_steps(ring, spins.astype(jnp.int32)).astype(float)
-
-    def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
-        params = loop_params(hamiltonian, ring, beta)
-        elements = gate_elements(params.zz, params.xy, 1.0)
-        gates = sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, elements, strict=True))
-        return gates + jnp.tensordot(fields, params.field, 3)
-
-    here, once, twice = (probe.hamiltonian, probe.beta), in_beta(log_w), in_beta(in_beta(log_w))
-    layer = spins_of_layer(ring, spins, 0).astype(float) / 2
-    energy, D, moved = -once(*here) / n, along(log_w, probe), -along(once, probe) / n
-    averages = {"energy": energy, "magnetization_z": layer.sum(1) / n, "magnetization_z_squared": layer.sum(1) ** 2 / n}
-    if (signs := two_coloring(n, facts.lattice.bonds())) is not None:
-        averages["staggered_structure_factor"] = (layer @ signs) ** 2 / n
-    zero = jnp.zeros((len(spins),))
-    return {
-        **sweep_series(averages, energy, D, moved, -D / (probe.beta * n), moved),
-        **late_series({"energy": 0 * D}, zero, D, -twice(*here) / n, -along(twice, probe) / n),
-    }
 
 
 def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
@@ -339,18 +250,18 @@ def _slope_by_worldlines(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array) 
 
 def _sum_of_gates(ring: PlaquetteRing, spins: jax.Array, elements: GateElements) -> jax.Array:
     """Sum over plaquettes of what belongs to their matrix element, (n_chains,)."""
-    parallel, kept = _kinds(ring, spins)
+    parallel, kept = kinds(ring, spins)
     value = jnp.where(parallel, elements.parallel, jnp.where(kept, elements.kept, elements.exchanged))
     return value.sum((1, 2))
 
 
-def _kinds(ring: PlaquetteRing, spins: jax.Array) -> tuple[jax.Array, jax.Array]:
+def kinds(ring: PlaquetteRing, spins: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Whether each plaquette's spins are parallel, and whether they are kept from below to above, (n_chains, n_layers, n_pairs)."""
     return spins[:, :, 0] == spins[:, :, 1], spins[:, :, 0] == take(spins, ring.up[:, 0])
 
 
 def _sign(ring: PlaquetteRing, params: LoopParams, spins: jax.Array) -> jax.Array:
     """(-1)^(exchanges on bonds with xy > 0), (n_chains,); without frustration it is +1."""
-    _, kept = _kinds(ring, spins)
+    _, kept = kinds(ring, spins)
     exchanges = (~kept & (_tile(ring, params.xy) > 0)).sum((1, 2))
     return 1.0 - 2.0 * (exchanges % 2)

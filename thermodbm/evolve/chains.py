@@ -25,7 +25,8 @@ from thermodbm.estimate.ensemble import (
     resize_chains,
     run_chains,
 )
-from thermodbm.estimate.exchange import exchange_ensemble, exchange_response, layered_ensemble
+from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
+from thermodbm.estimate.exchange_response import exchange_response
 from thermodbm.estimate.ising import ising_ensemble, ising_response
 from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks, scalar_correlations
 from thermodbm.estimate.response import known_response, response_estimates

@@ -9,13 +9,16 @@ magnets, all configurations summed: e is off by .3 to .6 of what it is at t = be
 
 from typing import NamedTuple
 
-import numpy as np
-
 
 def pace(slow: float) -> float:
     """d beta/dt of a state that misses the share `slow` of its motion: from 3/4 to 1, but for chance."""
-    slow = min(max(slow, -0.5), 1.0)
+    slow = _share(slow)
     return 1 - slow * (1 - slow)
+
+
+def _share(slow: float) -> float:
+    """What chance may have made of a share, kept from what would turn time around."""
+    return min(max(float(slow), -0.5), 1.0)
 
 
 class Clock(NamedTuple):
@@ -48,7 +51,7 @@ def at_rest(beta: float) -> Clock:
 
 def lost(slow: float) -> float:
     """Of what a unit of beta should have brought, the share that was missed."""
-    return float(np.clip(slow, -0.5, 1.0)) / pace(slow)
+    return _share(slow) / pace(slow)
 
 
 def kept(slow: float) -> float:

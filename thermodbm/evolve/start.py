@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import Comm
-from thermodbm.estimate.thermodynamics import high_temperature_moments
+from thermodbm.estimate.moments import high_temperature_moments
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.step import Cloud, cloud_weights, local_energy, reweight
 from thermodbm.models import SpinHamiltonian

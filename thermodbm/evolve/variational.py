@@ -11,8 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, NumericsError
+from thermodbm.estimate.moments import high_temperature_moments
 from thermodbm.estimate.statistics import Estimate
-from thermodbm.estimate.thermodynamics import high_temperature_moments
 from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
@@ -96,8 +96,9 @@ def variational_method(
     do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the samples at its
     temperature: twice the lag in beta times Var/N, from r^2 taken along (H - E) Psi, where chance in the rates averages out, plus the
     largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of sampled rates,
-    r sqrt(Var) each; of a start that the user gives, what its energy and correlations tell. Sampled steps draw from |Psi|^p, move half of
-    the samples by H (`step.cloud_weights`), reweight, and measure r^2 on configurations that the rate has not seen.
+    sqrt((r^2 - s) Var) each, with the missed share s: the rest of r^2 is chance; of a start that the user gives, what its energy and
+    correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight, and measure r^2 on
+    configurations that the rate has not seen.
 
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.

@@ -205,7 +205,7 @@ def _backgrounds(model: FitModel, residuals: Residuals, theta: np.ndarray, lower
     return theta
 
 
-class _End(NamedTuple):
+class _Outcome(NamedTuple):
     """Where the optimiser stopped."""
 
     theta: np.ndarray
@@ -217,15 +217,15 @@ class _End(NamedTuple):
     others: Sequence[str] = ()  # ends that fit as well
 
 
-def _exact_end(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _End:
+def _exact_outcome(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _Outcome:
     residuals = Residuals(model, section)
     found = minimise(residuals, scale, _starts(model, section, scale, model.stand_in())[0], EXACT_TOLERANCE, MAX_EVALUATIONS)
     converged = found.status > 0
     remark = f"{'converged' if converged else 'did not converge'} in {found.nfev} evaluations"
-    return _End(scale.to_theta(found.x), residuals, converged, remark, config.method, config.sampling)
+    return _Outcome(scale.to_theta(found.x), residuals, converged, remark, config.method, config.sampling)
 
 
-def _sampled_end(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _End:
+def _sampled_outcome(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _Outcome:
     small, steps = model.stand_in(), []
     sources = lambda share: source_of(config.method, fewer(config.sampling, share), steps)  # noqa: E731
     end, others = solve_sampled(Problem(model, sources, section, scale, small), _starts(model, section, scale, small))
@@ -233,12 +233,12 @@ def _sampled_end(model: FitModel, section: FitSection, config: RunConfig, scale:
     remark = f"{'converged' if end.converged else 'did not converge'} with {end.n_curves} curves"
     told = [", ".join(f"{n} = {t:.4g}" for n, t in zip(model.names, other.theta, strict=True)) for other in others]
     sampling = fewer(config.sampling, end.share)
-    return _End(end.theta, end.residuals, end.converged, remark, replace(config.method, d_tau=d_tau), sampling, told)
+    return _Outcome(end.theta, end.residuals, end.converged, remark, replace(config.method, d_tau=d_tau), sampling, told)
 
 
 def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
     scale = Scale(model.names, section, model.couplings)
-    end = (_exact_end if isinstance(config.method, ExactOptions) else _sampled_end)(model, section, config, scale)
+    end = (_exact_outcome if isinstance(config.method, ExactOptions) else _sampled_outcome)(model, section, config, scale)
     theta, residuals = end.theta, end.residuals
     rows, jacobian, values = residuals.evaluate(theta)
     chi2 = float(np.sum(rows**2)) / max(len(rows) - len(theta), 1)
@@ -254,7 +254,7 @@ def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult
     return replace(result, curve=replace(result.curve, fit=fit_tree(result)))
 
 
-def _remarks(model: FitModel, scale: Scale, end: _End, chi2: float, degenerate: Sequence[str]) -> str:
+def _remarks(model: FitModel, scale: Scale, end: _Outcome, chi2: float, degenerate: Sequence[str]) -> str:
     """What is to be said of a fit."""
     remarks, x = [end.remark], scale.to_x(end.theta)
     if at_bound := [n for n, near in zip(model.names, np.minimum(x - scale.lower, scale.upper - x) < AT_BOUND, strict=True) if near]:
@@ -279,7 +279,7 @@ def _data(model: FitModel, residuals: Residuals, values: np.ndarray) -> tuple[Ma
     return tuple(found)
 
 
-def _curve(model: FitModel, end: _End) -> "ThermalCurve":
+def _curve(model: FitModel, end: _Outcome) -> "ThermalCurve":
     """The fitted magnet without field (or with that of [model]) at all temperatures of the data; if it is sampled, with derivatives, whose
     programs are those of the fit."""
     from thermodbm.run.api import thermal_curve

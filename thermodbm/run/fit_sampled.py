@@ -12,6 +12,7 @@ against the errors. First curves are short; then there are as many samples as er
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -141,11 +142,10 @@ def solve_sampled(problem: Problem, starts: Sequence[np.ndarray]) -> tuple[End, 
         while np.max(end.step) > 0.9 * LEAP and end.n_curves < MAX_ROUNDS // 2:
             end = _round(problem, end.theta, FIRST, end.n_curves)
         firsts.append(end)
-    chi2 = lambda end: end.chi2  # noqa: E731
-    firsts.sort(key=chi2)
+    firsts.sort(key=attrgetter("chi2"))
     n_curves = sum(end.n_curves for end in firsts)
     begun = [end for end in _distinct(problem, firsts, lambda end: end.theta) if end.chi2 < firsts[0].chi2 + RIVAL]
-    ends = sorted((_finished(problem, end) for end in begun), key=chi2)
+    ends = sorted((_finished(problem, end) for end in begun), key=attrgetter("chi2"))
     n_curves += sum(end.n_curves - before.n_curves for end, before in zip(ends, begun, strict=True))
     as_good = [end for end in _distinct(problem, ends, lambda end: end.theta) if end.chi2 < ends[0].chi2 + AS_GOOD]
     start = scale.to_x(scale.start)
