@@ -1,45 +1,33 @@
 """Frustrated magnets by the variational method against exact values: deviations, stated errors, and how often these bound those.
 
-python benchmarks/frustrated.py [torus4x4] [triangular3x4] ... [--seed 1] [--figure FILE.png]
+python benchmarks/frustrated.py [j1j2_4x4_0.5] [triangular_3x4] ... [--seed 1] [--figure FILE.png]
                                 [--ansatz pair_product --determinants 40 --alpha 1 --walkers 4096 --tolerance 3e-5]
 
-Without options the defaults, the same for all magnets. torus10 (ten sites, J2 = .5) is summed over all its configurations, the others are
-sampled. Exact values: diagonalisation up to 12 sites, beyond it the finite-temperature Lanczos method with 100 random vectors.
+Without options the defaults, the same for all magnets. The tilted torus of ten sites is summed over all its configurations, the
+others are sampled. Exact values: diagonalisation up to 12 sites, beyond it the finite-temperature Lanczos method with 100 random vectors.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
+from clusters import CLUSTERS
 
 from thermodbm import ThermalCurve, thermal_curve
-from thermodbm.models import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice
-
-
-def tilted_torus(J2: float) -> SpinHamiltonian:
-    """The square lattice of ten sites, periodic under (3, 1) and (-1, 3), with first and second neighbours."""
-    number = lambda x, y: (x + 7 * y) % 10  # noqa: E731  (3, 1) and (-1, 3) come to multiples of ten
-    couplings = nx.Graph()
-    for x in range(10):
-        for (dx, dy), J in {(1, 0): 1.0, (0, 1): 1.0, (1, 1): J2, (1, -1): J2}.items():
-            couplings.add_edge(x, number(x + dx, dy), J=J)
-    edges = sorted(tuple(sorted(edge)) for edge in couplings.edges)
-    return heisenberg(graph(10, edges), J=[couplings.edges[edge]["J"] for edge in edges])
-
+from thermodbm.models import SpinHamiltonian
 
 T = [4.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.2]
 QUANTITIES = ("energy", "specific_heat", "susceptibility", "entropy")
-CASES = {
-    "torus10": lambda: tilted_torus(0.5),
-    "torus4x4": lambda: j1j2(make_lattice("square", (4, 4)), J2=0.5),
-    "triangular3x4": lambda: heisenberg(make_lattice("triangular", (3, 4))),
-    "triangular4x4": lambda: heisenberg(make_lattice("triangular", (4, 4))),
-    "kagome12": lambda: heisenberg(make_lattice("kagome", (2, 2))),
-    "chain12": lambda: j1j2(make_lattice("chain", 12), J2=0.5),
-    "chain16": lambda: j1j2(make_lattice("chain", 16), J2=0.5),
-}
+NAMES = (
+    "j1j2_tilted10_0.5",
+    "j1j2_4x4_0.5",
+    "triangular_3x4",
+    "triangular_4x4",
+    "kagome_12",
+    "j1j2_chain12_0.5",
+    "j1j2_chain16_0.5",
+)
 
 
 def reference(hamiltonian: SpinHamiltonian) -> ThermalCurve:
@@ -87,7 +75,7 @@ def draw(curves: dict[str, tuple[ThermalCurve, ThermalCurve]], file: Path) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("magnets", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("magnets", nargs="*", default=NAMES, help=", ".join(CLUSTERS))
     parser.add_argument("--ansatz")
     parser.add_argument("--determinants", type=int)
     parser.add_argument("--alpha", type=int)
@@ -100,9 +88,9 @@ def main() -> None:
     method = {"kind": "variational", **{key: value for key, value in given.items() if value is not None}}
     curves = {}
     for name in names:
-        hamiltonian = CASES[name]()
+        hamiltonian = CLUSTERS[name].make()
         exact, began, wall = reference(hamiltonian), time.process_time(), time.monotonic()
-        of_this = method | ({"enumerate": True} if name == "torus10" else {})
+        of_this = method | ({"enumerate": True} if hamiltonian.n_sites <= 10 else {})
         curve = thermal_curve(hamiltonian, T=T, method=of_this, sampling={"seed": seed}, progress=False)
         took = f"{time.process_time() - began:.0f} CPU s, {time.monotonic() - wall:.0f} s"
         print(f"\n{name}: {of_this}, seed {seed}; {took}, {curve.diagnostics['parameters'][-1]:.0f} parameters", flush=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/frustrated_tables.py [NAME ...] [--out benchmarks/frustrated]
 
-Each magnet gives NAME.csv in the folder (temperature, and every scalar observable with its error, per site, k_B = 1, S = sigma/2), and all
+Each magnet gives NAME.csv in the folder (temperature, e, c, s and chi with their errors, per site, k_B = 1, S = sigma/2), and all
 that are there stand in frustrated.md beside it. Clusters of up to 24 sites by the finite-temperature Lanczos method, down to their ground
 state; the 6x6 torus by the deterministic method with its sign, where that is known well.
 """
@@ -10,13 +10,12 @@ state; the 6x6 torus by the deterministic method with its sign, where that is kn
 import argparse
 import csv
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from clusters import CLUSTERS
 
-from thermodbm import SpinHamiltonian, heisenberg, j1j2, make_lattice, thermal_curve
+from thermodbm import thermal_curve
 from thermodbm.run.shorthand import shorthand
 
 HERE = Path(__file__).parent
@@ -27,41 +26,25 @@ SHOWN = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 10.0)
 """Temperatures of the tables, about."""
 
 
-class Case(NamedTuple):
-    """One magnet, and what is known of it."""
-
-    words: str
-    make: Callable[[], SpinHamiltonian]
-    ground_state: float | None = None  # energy per site, from the literature
-
-
-def _square(extent: tuple[int, int], ratio: float) -> Callable[[], SpinHamiltonian]:
-    return lambda: j1j2(make_lattice("square", extent), 1.0, ratio)
-
-
-def _uniform(kind: str, extent: tuple[int, int]) -> Callable[[], SpinHamiltonian]:
-    return lambda: heisenberg(make_lattice(kind, extent))
-
-
-CASES = {
-    "j1j2_chain16_0.5": Case("J1-J2 ring of 16, J2 = .5", lambda: j1j2(make_lattice("chain", 16), 1.0, 0.5), -0.375),
-    "j1j2_4x4_0.4": Case("J1-J2 4x4 torus, J2 = .4", _square((4, 4), 0.4)),
-    "j1j2_4x4_0.5": Case("J1-J2 4x4 torus, J2 = .5", _square((4, 4), 0.5), -0.5286202),
-    "j1j2_4x4_0.6": Case("J1-J2 4x4 torus, J2 = .6", _square((4, 4), 0.6)),
-    "j1j2_4x6_0.5": Case("J1-J2 4x6 torus, J2 = .5", _square((4, 6), 0.5)),
-    "triangular_3x4": Case("triangular, 12 sites (3x4)", _uniform("triangular", (3, 4))),
-    "triangular_4x4": Case("triangular, 16 sites (4x4)", _uniform("triangular", (4, 4)), -0.5347197),
-    "triangular_4x6": Case("triangular, 24 sites (4x6)", _uniform("triangular", (4, 6))),
-    "kagome_12": Case("kagome, 12 sites (2x2 cells)", _uniform("kagome", (2, 2))),
-    "kagome_18": Case("kagome, 18 sites (3x2 cells)", _uniform("kagome", (3, 2)), -0.4471262),
-    "kagome_24": Case("kagome, 24 sites (4x2 cells)", _uniform("kagome", (4, 2))),
-    "j1j2_6x6_0.5": Case("J1-J2 6x6 torus, J2 = .5", _square((6, 6), 0.5), -0.5038097),
-}
+TABLES = (
+    "j1j2_chain16_0.5",
+    "j1j2_4x4_0.4",
+    "j1j2_4x4_0.5",
+    "j1j2_4x4_0.6",
+    "j1j2_4x6_0.5",
+    "triangular_3x4",
+    "triangular_4x4",
+    "triangular_4x6",
+    "kagome_12",
+    "kagome_18",
+    "kagome_24",
+    "j1j2_6x6_0.5",
+)
 
 
 def measure(name: str, out: Path) -> None:
     """NAME.csv, with a head of comments that says how."""
-    magnet, began = CASES[name].make(), time.monotonic()
+    magnet, began = CLUSTERS[name].make(), time.monotonic()
     if magnet.n_sites <= 24:
         n_vectors = 100 if magnet.n_sites <= 16 else 30 if magnet.n_sites <= 18 else 6
         T, method, sampling = COLD, {"kind": "typical", "n_vectors": n_vectors}, {"seed": 1}
@@ -70,7 +53,7 @@ def measure(name: str, out: Path) -> None:
     curve = thermal_curve(magnet, T=T, method=method, sampling=sampling)
     settings = ", ".join(f"{k} = {v}" for k, v in (method | sampling).items())
     with (out / f"{name}.csv").open("w", newline="") as file:
-        file.write(f"# {CASES[name].words}: Heisenberg, J = 1, S = sigma/2, per site, k_B = 1\n# {settings}\n")
+        file.write(f"# {CLUSTERS[name].words}: Heisenberg, J = 1, S = sigma/2, per site, k_B = 1\n# {settings}\n")
         if not curve.trusted.all():
             file.write(f"# not to be trusted at T = {', '.join(f'{t:.4g}' for t in curve.temperature[~curve.trusted])}\n")
         rows = csv.writer(file)
@@ -87,9 +70,9 @@ def table(name: str, out: Path) -> list[str]:
     head, rows = [x[2:] for x in lines if x.startswith("#")], list(csv.DictReader(x for x in lines if not x.startswith("#")))
     T = np.array([float(row["temperature"]) for row in rows])
     picked = sorted({int(np.abs(np.log(T / t)).argmin()) for t in SHOWN if T.min() * 0.9 < t < T.max() * 1.1})
-    ground = CASES[name].ground_state
+    ground = CLUSTERS[name].ground_state
     told = f" Ground state by exact diagonalisation: {ground}." if ground is not None else ""
-    text = [f"## {CASES[name].words}", "", f"`frustrated/{name}.csv`; {'; '.join(head[1:])}.{told}", ""]
+    text = [f"## {CLUSTERS[name].words}", "", f"`frustrated/{name}.csv`; {'; '.join(head[1:])}.{told}", ""]
     text += ["| T | e | c | s | chi |", "|---|---|---|---|---|"]
     for k in picked:
         cells = [shorthand(float(rows[k][c]), float(rows[k][f"{c}_error"])) for c in COLUMNS]
@@ -99,13 +82,13 @@ def table(name: str, out: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("names", nargs="*", default=TABLES, help=", ".join(TABLES))
     parser.add_argument("--out", type=Path, default=HERE / "frustrated")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names:
         measure(name, options.out)
-        there = [n for n in CASES if (options.out / f"{n}.csv").exists()]
+        there = [n for n in TABLES if (options.out / f"{n}.csv").exists()]
         text = ["# Frustrated magnets at finite temperature", "", *__doc__.splitlines()[2:]]
         (options.out.parent / "frustrated.md").write_text("\n".join([*text, "", *(x for n in there for x in table(n, options.out))]))
 

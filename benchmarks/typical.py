@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from clusters import CLUSTERS
 
 from thermodbm import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.exact import exact_curve, typicality
@@ -21,18 +22,25 @@ from thermodbm.exact.typical_averages import Averages, typical_averages
 from thermodbm.exact.typicality import Typicality
 
 MAGNETS: dict[str, Callable[[], SpinHamiltonian]] = {
-    "j1j2-4x4": lambda: j1j2(make_lattice("square", (4, 4)), 1.0, 0.5),
-    "triangular-4x4": lambda: heisenberg(make_lattice("triangular", (4, 4))),
-    "kagome-18": lambda: heisenberg(make_lattice("kagome", (2, 3))),
-    "chain-20": lambda: heisenberg(make_lattice("chain", 20)),
-    "j1j2-4x5": lambda: j1j2(make_lattice("square", (4, 5)), 1.0, 0.5),
-    "heisenberg-4x5-open": lambda: heisenberg(make_lattice("square", (4, 5), False)),
-    "tfim-4x5": lambda: transverse_field_ising(make_lattice("square", (4, 5)), 1.0, 3.0),
-    "tfim-4x5-open": lambda: transverse_field_ising(make_lattice("square", (4, 5), False), 1.0, 3.0),
-    "j1j2-4x6": lambda: j1j2(make_lattice("square", (4, 6)), 1.0, 0.5),
-    "kagome-24": lambda: heisenberg(make_lattice("kagome", (2, 4))),
-    "triangular-4x6": lambda: heisenberg(make_lattice("triangular", (4, 6))),
+    **{name: cluster.make for name, cluster in CLUSTERS.items() if name != "j1j2_6x6_0.5"},
+    "heisenberg_chain20": lambda: heisenberg(make_lattice("chain", 20)),
+    "heisenberg_4x5_open": lambda: heisenberg(make_lattice("square", (4, 5), False)),
+    "tfim_4x5": lambda: transverse_field_ising(make_lattice("square", (4, 5)), 1.0, 3.0),
+    "tfim_4x5_open": lambda: transverse_field_ising(make_lattice("square", (4, 5), False), 1.0, 3.0),
 }
+DEFAULT = (
+    "j1j2_4x4_0.5",
+    "triangular_4x4",
+    "kagome_18",
+    "heisenberg_chain20",
+    "j1j2_4x5_0.5",
+    "heisenberg_4x5_open",
+    "tfim_4x5",
+    "tfim_4x5_open",
+    "j1j2_4x6_0.5",
+    "kagome_24",
+    "triangular_4x6",
+)
 
 
 def _random_graph() -> SpinHamiltonian:
@@ -97,7 +105,7 @@ def pulls(n_seeds: int, n_vectors: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*MAGNETS, []], help="default: all")
+    parser.add_argument("names", nargs="*", choices=[*MAGNETS, []], help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--vectors", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--T", type=float, nargs="+", default=[0.1, 0.2, 0.5, 1.0, 2.0])
@@ -106,7 +114,7 @@ def main() -> None:
     if arguments.pulls:
         pulls(arguments.pulls, arguments.vectors)
         return
-    for name in arguments.names or MAGNETS:
+    for name in arguments.names or DEFAULT:
         show(name, arguments.vectors, arguments.seed, arguments.T)
 
 
