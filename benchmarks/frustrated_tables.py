@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 COLUMNS = ("energy", "specific_heat", "entropy", "susceptibility")
 COLD = np.geomspace(0.05, 10.0, 47)
 HOT = np.geomspace(1.5, 10.0, 12)
-SHOWN = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 10.0)
+SHOWN = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 1.5, 2.0, 4.0, 10.0)
 """Temperatures of the tables, about."""
 
 

@@ -9,10 +9,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / "thermodbm"
 MODULES = sorted(ROOT.rglob("*.py"))
 
-EVERYWHERE = {"errors", "comm", "drawing", "lazy", "threads"}
+EVERYWHERE = {"errors", "comm", "drawing", "lazy", "threads", "compilation"}
 CHAIN = ["models", "network", "sampling", "estimate", "evolve", "run", "cli"]
 KNOWS = {part: {*CHAIN[: n + 1], *EVERYWHERE} for n, part in enumerate(CHAIN)}
-KNOWS |= {"exact": {"exact", "models", *EVERYWHERE}, "errors": set(), "comm": set(), "drawing": set(), "lazy": set(), "threads": set()}
+KNOWS |= {"exact": {"exact", "models", *EVERYWHERE}, **{name: set() for name in EVERYWHERE}}
 KNOWS["evolve"] |= {"exact"}
 KNOWS["plotting"] = KNOWS["evolve"]
 KNOWS["run"] |= {"exact", "plotting"}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from thermodbm import compilation
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -38,7 +39,6 @@ class Ensemble(NamedTuple):
     respond: Callable[..., tuple[Values, Values]] | None = None
     respond_late: Measure | None = None
     visible: Callable[[Any], jax.Array] | None = None  # the spins (n_chains, n_sites) of a state
-    light: bool = False  # whether compilation on CPUs is better cut short: many small programs, whose speed hardly suffers
 
 
 class Samples(NamedTuple):
@@ -77,12 +77,15 @@ def resize_chains(ensemble: Ensemble, chains: Chains) -> Chains:
     return jax.vmap(ensemble.resize)(chains)
 
 
-def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tuple[Chains, Samples]]:
+def run_chains(ensemble: Ensemble, mesh: Mesh, every: int, *, brief: bool = False) -> Callable[..., tuple[Chains, Samples]]:
     """A jitted (key, source, groups, chains, n_stretches) -> (chains, samples) that makes n_stretches <= MAX_STRETCHES stretches of
     `every` sweeps, with the weights that the ensemble makes from `source`.
 
     Keys belong to groups, by their numbers (n_groups,), and a device works through its groups one after the other: which device that is
     changes no bit of the result. Arrays of `Samples` have groups in front, and room for MAX_STRETCHES stretches.
+
+    Args:
+        brief: compile for a run of seconds, see `compilation`.
     """
     step, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure_rarely))  # traced once
     measure = jax.jit(ensemble.respond or (lambda *of: (ensemble.measure(*of), {})))
@@ -136,5 +139,4 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tupl
         sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 3, split, split), out_specs=split, check_vma=False)
         return sharded(key, source, n_stretches, groups, chains)
 
-    light = ensemble.light and jax.default_backend() == "cpu"
-    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 1} if light else None)
+    return jax.jit(run, compiler_options=compilation.brief() if brief else compilation.light())

@@ -192,5 +192,4 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Fu
         measure_rarely=measure_rarely(facts.thermal, functions),
         resize=lambda spins: resize(spins, n_layers),
         visible=lambda spins: spins[VISIBLE].T,
-        light=True,
     )

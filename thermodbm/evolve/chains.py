@@ -46,6 +46,8 @@ TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
 CHUNK_SECONDS = 0.5
 """Aim for the duration of one call of `advance`, at SECONDS_PER_SPIN."""
+BRIEF_SECONDS = 8.0
+"""Of sampling a ring at one temperature, at SECONDS_PER_SPIN: below it its program costs more to compile with care than that brings."""
 SECONDS_PER_SPIN = {"cpu": 1e-7, "gpu": 1e-9, "tpu": 1e-9}
 MAX_EVERY = 16
 """Most sweeps of a stretch, after each of which pair functions are measured."""
@@ -77,6 +79,7 @@ class Plan(NamedTuple):
     observables: Functions = ()  # of a user
     response: tuple[Parameter, ...] = ()  # in which averages are differentiated
     derivatives: str | None = None  # of what: "ring", or of exchange magnets GRAPHS or WORLDLINES
+    open_end: bool = False  # whether sampling may go on until an error is small enough
 
     @property
     def n_chains(self) -> int:
@@ -86,6 +89,10 @@ class Plan(NamedTuple):
     def cost(self, n_slices: int) -> float:
         """Seconds of a sweep of all chains, roughly."""
         return SECONDS_PER_SPIN.get(jax.default_backend(), 1e-9) * 2 * n_slices * self.hamiltonian.n_sites * self.n_chains
+
+    def brief(self, n_slices: int) -> bool:
+        """Whether a ring is sampled for seconds only."""
+        return not self.open_end and self.cost(n_slices) * (self.wanted[0] + self.n_thermal[0]) < BRIEF_SECONDS
 
     def every(self, n_slices: int) -> int:
         """Sweeps of a stretch, a power of two."""
@@ -133,11 +140,11 @@ def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Function
 
 @lru_cache(maxsize=64)
 def _compiled(
-    facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions, derivatives: str | None
+    facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions, derivatives: str | None, brief: bool
 ) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
     ensemble = ensemble_at(facts, sampler, n_slices, observables, derivatives)
-    return ensemble, run_chains(ensemble, mesh, every)
+    return ensemble, run_chains(ensemble, mesh, every, brief=brief)
 
 
 def advance_levels(
@@ -207,7 +214,7 @@ def _groups(plan: Plan, comm: Comm) -> jax.Array:
 
 def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
     mesh = group_mesh(plan.n_groups // comm.size)
-    kinds = (plan.observables, plan.derivatives)
+    kinds = (plan.observables, plan.derivatives, plan.brief(n_slices))
     return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), *kinds), mesh
 
 

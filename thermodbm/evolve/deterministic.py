@@ -57,13 +57,14 @@ def make_plan(
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups, SHARES[options.extrapolate])
     chains = n_together, n_groups, wanted, n_thermal
+    of_run = {"response": response, "open_end": sampling.target_error is not None}
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
         by = derivatives_of(hamiltonian, response, facts.by_loops) if response else None
-        return Plan(hamiltonian, facts, options.sampler or "loop", *chains, response=response, derivatives=by)
+        return Plan(hamiltonian, facts, options.sampler or "loop", *chains, derivatives=by, **of_run)
     largest = max(LEVELS[options.extrapolate]) * (options.d_tau or default_d_tau(hamiltonian, sampling.target_error))
     by = derivatives_of(hamiltonian, response, False) if response else None
-    return Plan(hamiltonian, ising_facts(hamiltonian, largest), options.sampler or "mixed", *chains, response=response, derivatives=by)
+    return Plan(hamiltonian, ising_facts(hamiltonian, largest), options.sampler or "mixed", *chains, derivatives=by, **of_run)
 
 
 def deterministic_method(

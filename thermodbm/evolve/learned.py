@@ -110,7 +110,16 @@ def learned_method(
         return store({**magnet, "betas": betas, "layers": options.layers, "target_error": target}, train)
 
     def plan_of(network: Network) -> Plan:
-        return Plan(hamiltonian, facts_of(hamiltonian, network), sampler, n_together, n_groups, wanted, n_thermal)
+        return Plan(
+            hamiltonian,
+            facts_of(hamiltonian, network),
+            sampler,
+            n_together,
+            n_groups,
+            wanted,
+            n_thermal,
+            open_end=sampling.target_error is not None,
+        )
 
     def init(key: jax.Array) -> State:
         facts = exchange_facts(hamiltonian) if hamiltonian.conserves_sz else ising_facts(hamiltonian, 1.0)

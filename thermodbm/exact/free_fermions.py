@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from scipy.special import entr, expit, logsumexp
 
+from thermodbm.compilation import brief
 from thermodbm.exact.layered_ring import log_trace, momenta, thermal_correlations_zz, thermal_modes
 from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.models.parameters import Parameter, stacked, unstacked
@@ -126,8 +127,7 @@ def _ring_slopes(n: int) -> Callable[[np.ndarray, np.ndarray], dict[str, jax.Arr
             "magnetization_x": of_gamma / (beta * n),
         }
 
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda x, along: jax.jvp(averages, (x,), (along,))[1], compiler_options=options)
+    return jax.jit(lambda x, along: jax.jvp(averages, (x,), (along,))[1], compiler_options=brief())
 
 
 def _order_slopes(n: int, J: float, gamma: float, beta: float) -> np.ndarray | None:
