@@ -1,11 +1,13 @@
 """One integration step of the parameters in imaginary time, on given configurations, and the error of a rate."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from thermodbm import compilation
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.evolve.integrators import TABLEAUS, runge_kutta_step
 from thermodbm.evolve.options import VariationalOptions
@@ -71,12 +73,17 @@ def local_energy(
     return e_loc
 
 
-def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm) -> Callable[..., Step]:
+def evolution_step(
+    hamiltonian: SpinHamiltonian, trial: TrialState, options: VariationalOptions, comm: Comm, *, brief: bool = False
+) -> Callable[..., Step]:
     """A jitted function (theta, `Cloud`, h, rate (P,)) -> `Step` of size h in tau, the same on all ranks.
 
     All stages are evaluated on the same configurations, reweighted to |Psi|^2, so that the error of the step is seen through the noise.
     The given rate is that of the last stage of the step before, which the first-same-as-last rule evaluates at theta: its residual on
     new samples tells what the parameters miss, and what they took for the rule that was chance. NaN where there is none.
+
+    Args:
+        brief: compile for runs of seconds, see `compilation`.
     """
     n, spins = hamiltonian.n_sites, slice(hamiltonian.n_sites)
     e_loc, (patterns, elements) = local_energy(hamiltonian, trial, comm), hamiltonian_patterns(hamiltonian)
@@ -127,7 +134,7 @@ def evolution_step(hamiltonian: SpinHamiltonian, trial: TrialState, options: Var
         )
         return from_first_rank(done, comm)
 
-    return jax.jit(step)
+    return jax.jit(step, compiler_options=compilation.brief() if brief else None)
 
 
 def _apart(log_psi: jax.Array, other: jax.Array, log_density: jax.Array, comm: Comm) -> jax.Array:
@@ -197,7 +204,7 @@ def rate_error(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -> C
     """A jitted function (theta, rate, `Cloud`) -> |x| of x = d Psi/d tau + (H - E) Psi, for d theta/d tau = rate and normalised Psi."""
     e_loc, log_weight = local_energy(hamiltonian, trial, comm), cloud_weights(hamiltonian, trial, comm)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compilation.brief())
     def error(theta: jax.Array, rate: jax.Array, cloud: Cloud) -> jax.Array:
         weights = reweight(log_weight(theta, cloud), comm)
         moved = tangent(lambda t: trial.log_amplitude(t, cloud.visible), theta, weights, comm)(rate)

@@ -159,7 +159,7 @@ def _make_parts(
         averager = enumerated(ansatz, trial, everything)
     composed = betas if composes(ansatz, options, hamiltonian) else ()
     joins = joining(simple, trial, composed, options, sampling.n_samples, n_walkers, comm)
-    step, start_rate_error = evolution_step(simple, trial, options, comm), rate_error(simple, trial, comm)
+    step, start_rate_error = evolution_step(simple, trial, options, comm, brief=everything is not None), rate_error(simple, trial, comm)
     return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, joins)
 
 
