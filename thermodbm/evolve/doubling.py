@@ -31,8 +31,9 @@ MAX_RINGS = 1024
 """Rings that are sampled side by side."""
 PHASES = 4
 """Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
-COPIES = 3.0
-"""A joined state is off by at most so many times what the network at half of beta is off by: it is made of two (measured: 0.2 to 2.5)."""
+COPIES = 4.0
+"""A joined state is off by at most so many times what the lag of its two copies comes to at its own beta, as their other errors are:
+what one copy misses interferes with the other (measured: 0 to 3.5)."""
 SETTLE = 10
 """Rounds before rings count, at every temperature; they begin where those of the last one ended."""
 MIN_SIGN = 3.0
@@ -53,14 +54,14 @@ class Halves(NamedTuple):
 
     betas: np.ndarray  # (K,), ascending
     thetas: np.ndarray  # (K, P); NaN where the evolution has not been
-    facts: np.ndarray  # (K, 3): `Path.systematic`, the share of their spread by which averages are off, r^2
+    facts: np.ndarray  # (K, 4): `Path.lag_error`, `Path.reached`, the share of their spread by which averages are off, r^2
 
     def next_stop(self, low: float, high: float) -> float:
         """The first of these, or else `high`, that is above `low`."""
         ahead = self.betas[self.betas > low * (1 + 1e-12)]
         return float(min(ahead.min(initial=np.inf), high))
 
-    def noted(self, at: float, theta: jax.Array, known: float, facts: tuple[float, float, float]) -> "Halves":
+    def noted(self, at: float, theta: jax.Array, known: float, facts: tuple[float, ...]) -> "Halves":
         """With the parameters at the inverse temperature `at`, and what is known of the state at `known`, if they are among these."""
         here, there = (np.isclose(self.betas, beta, rtol=1e-12, atol=0)[:, None] for beta in (at, known))
         return self._replace(thetas=np.where(here, theta, self.thetas), facts=np.where(there, facts, self.facts))
@@ -74,7 +75,13 @@ class Halves(NamedTuple):
 def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
     """Of all inverse temperatures whose half is above `lowest`, where the evolution starts."""
     stops = np.unique([beta / 2 for beta in betas if beta / 2 > lowest])
-    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
+    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 4), np.nan))
+
+
+def systematic_error(facts: np.ndarray, variance: float) -> float:
+    """Of the energy per site of a joined state with Var(H)/N = variance, from the `Halves.facts` of the network."""
+    lag_error, reached = facts[:2]
+    return COPIES * float(2 * lag_error * variance + reached)
 
 
 class Joining(NamedTuple):
@@ -239,7 +246,7 @@ def better(plain: dict[str, Estimate], doubled: dict[str, Estimate]) -> tuple[di
 
 
 def combined(
-    plain: Averages, residual: float, doubled: Doubled, facts: np.ndarray
+    plain: Averages, residual: float, doubled: Doubled, facts: np.ndarray, beta: float
 ) -> tuple[dict[str, Estimate], float, dict[str, float | np.ndarray]]:
     """The better of plain and joined estimates, r^2 of the state that gave the energy, and diagnostics.
 
@@ -250,13 +257,14 @@ def combined(
         plain: estimates with their systematic errors.
         facts: of the network that was joined, see `Halves`.
     """
-    systematic, share, r2 = COPIES * facts
     estimates = doubled.estimates
     if estimates:
+        heat = max(float(e["specific_heat"].mean) for e in (plain.estimates, estimates))
+        systematic, (share, r2) = systematic_error(facts, max(heat, 0.0) / beta**2), COPIES * facts[2:]
         spread = {name: plain.spread[name] for name in estimates}
         estimates = with_systematic(Averages(estimates, spread), share, systematic, r2)
     found, taken = better(plain.estimates, estimates)
     both = {f"{kind}_{name}": x for kind, of in (("plain", plain.estimates), ("doubled", estimates)) for name, x in of.items()}
     scalars = {name: np.array([x.mean, x.error]) for name, x in both.items() if np.ndim(x.mean) == 0}
     own = found["energy"].mean == plain.estimates["energy"].mean
-    return found, residual if own else float(facts[2]), scalars | {"doubled_sign": float(doubled.sign.mean), "composed": taken}
+    return found, residual if own else float(facts[3]), scalars | {"doubled_sign": float(doubled.sign.mean), "composed": taken}

@@ -17,7 +17,7 @@ from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.clock import Clock, at_rest
-from thermodbm.evolve.doubling import COPIES, Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages
+from thermodbm.evolve.doubling import Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages, systematic_error
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, with_systematic
@@ -248,14 +248,14 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
 
 def _note(at: Evolution) -> Evolution:
     """With the network kept, if it is one that will be joined."""
-    facts = at.path.systematic, at.off[0] + at.path.share, at.residual
+    facts = at.path.lag_error, at.path.reached, at.off[0] + at.path.share, at.residual
     return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
 
 
 def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The network to be joined at beta and what is known of it, where that is asked for."""
     half = at.halves.of(beta)
-    if half is None or (parts.options.compose == "auto" and COPIES * half[1][0] > at.path.systematic):
+    if half is None or (parts.options.compose == "auto" and systematic_error(half[1], at.path.variance) > at.path.systematic):
         return None
     return half
 
@@ -283,7 +283,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
             at = at._replace(rings=at.rings._replace(count=0, sums={}))
         else:
             doubled = dense_averages(simple, parts.trial, theta, beta)
-        observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts)
+        observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts, beta)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     surely = min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled and not joined else residual
     if surely > MAX_RESIDUAL and surely * c.mean > FROZEN:
