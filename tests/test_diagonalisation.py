@@ -5,6 +5,7 @@ import scipy.linalg
 from thermodbm.errors import InputError
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian, diagonalise, thermal_averages
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.models.operators import isotropic
 
 SX, SY, SZ = np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])
 BETAS = np.array([0.1, 1.0, 7.0])
@@ -57,16 +58,22 @@ def brute_force(hamiltonian, beta):
     if lattice.wavevectors is not None:
         apart = lattice.positions[:, None] - lattice.positions
         expected["structure_factor_zz"] = np.array([np.sum(np.cos(apart @ k) * pairs) / n for k in lattice.wavevectors])
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    pieces = [boltzmann((t + 1) / 2 * beta) for t in nodes]  # the nodes are symmetric: 1 - t is one of them too
+
+    def kubo(o):
+        """int_0^1 <o(s beta) o> ds."""
+        return sum(w / 2 * np.sum((a @ o) * (b @ o).T) / z for w, a, b in zip(weights, pieces, pieces[::-1], strict=True))
+
+    x = sum(operator(n, {i: SX}) for i in range(n))
     if hamiltonian.conserves_sz:
         expected["susceptibility"] = beta * (pairs.sum() - m**2) / n
+        expected["susceptibility_x"] = beta * kubo(x / 2) / n
         return expected
-    x = sum(operator(n, {i: SX}) for i in range(n))
     expected["magnetization_x"] = np.trace(rho @ x) / z / n
     expected["order_parameter_squared"] = pairs.sum() / n**2
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    total, pieces = s.sum(0), [boltzmann((t + 1) / 2 * beta) for t in nodes]  # the nodes are symmetric: 1 - t is one of them too
-    kubo = sum(w / 2 * np.sum((a * total) * (b * total).T) / z for w, a, b in zip(weights, pieces, pieces[::-1], strict=True))
-    expected["susceptibility"] = beta * (kubo - m**2) / n
+    expected["binder_ratio"] = n**4 * (p @ s.mean(0) ** 4) / pairs.sum() ** 2
+    expected["susceptibility"] = beta * (kubo(np.diag(s.sum(0))) - m**2) / n
     return expected
 
 
@@ -116,6 +123,18 @@ def test_thermal_averages_are_those_of_the_dense_matrix(hamiltonian):
         assert set(expected) <= set(curve)
         for name, value in expected.items():
             np.testing.assert_allclose(curve[name][t], value, rtol=1e-9, atol=1e-9, err_msg=f"{name} at beta {beta}")
+
+
+@pytest.mark.parametrize(("J", "h"), [(1.0, 0.7), (-1.0, 0.3)])
+def test_in_a_field_along_z_an_isotropic_magnet_turns_as_a_whole_by_one_along_x(J, h):
+    curve = thermal_averages(diagonalise(heisenberg(make_lattice("chain", 7), J, h)), BETAS)
+    np.testing.assert_allclose(curve["susceptibility_x"], curve["magnetization_z"] / h, rtol=1e-10)
+
+
+def test_magnets_with_too_many_elements_have_no_response_along_x(monkeypatch):
+    monkeypatch.setattr("thermodbm.exact.transverse.MAX_ELEMENTS", 10)
+    curve = thermal_averages(diagonalise(HAMILTONIANS["easy axis ring"]), BETAS)
+    assert "susceptibility_x" not in curve and "susceptibility" in curve
 
 
 @pytest.mark.parametrize("name", ["random tfim in a field", "random xxz in a field", "j1j2 torus", "ring"])
@@ -208,6 +227,7 @@ def test_larger_systems_keep_what_needs_no_eigenvectors(monkeypatch):
     for hamiltonian, expected in zip(hamiltonians, whole, strict=True):
         curve = thermal_averages(diagonalise(hamiltonian), BETAS)
         names = {"energy", "specific_heat", "entropy", "free_energy"}
-        assert set(curve) == (names | {"susceptibility", "magnetization_z"} if hamiltonian.conserves_sz else names)
+        names |= {"susceptibility", "magnetization_z"} if hamiltonian.conserves_sz else set()
+        assert set(curve) == names | ({"susceptibility_x"} if isotropic(hamiltonian) else set())
         for name, value in curve.items():
             np.testing.assert_allclose(value, expected[name], atol=1e-12)

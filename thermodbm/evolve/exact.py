@@ -12,6 +12,7 @@ from thermodbm.estimate.statistics import exact
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import ExactOptions
 from thermodbm.exact import exact_solver
+from thermodbm.exact.imaginary_time import imaginary_time_solver
 from thermodbm.exact.response import response_solver
 from thermodbm.exact.typical_averages import typical_averages
 from thermodbm.exact.typicality import Observables, Typicality
@@ -42,6 +43,7 @@ def exact_method(
     """
     solver = cache(lambda: exact_solver(hamiltonian))
     slopes = cache(lambda: response_solver(hamiltonian, response))
+    in_time = cache(lambda: imaginary_time_solver(hamiltonian, options.n_tau))
 
     def own(beta: float) -> dict[str, np.ndarray]:
         if not observables:
@@ -55,6 +57,8 @@ def exact_method(
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         curve = solver()(np.array([beta])) | own(beta)
         observables = {name: exact(values[0]) for name, values in curve.items()}
+        if options.n_tau:
+            observables |= {name: exact(values) for name, values in in_time()(beta).items()}
         found = slopes()(np.array([beta])) if response else {}
         derivatives = {name: {parameter: exact(x[0]) for parameter, x in of.items()} for name, of in found.items()}
         return state, Info(1.0, "exact", Point(observables, {}, {}, derivatives))

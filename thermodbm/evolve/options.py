@@ -8,6 +8,8 @@ from pydantic import Field, PositiveFloat
 # Types carry the range of what makes sense; `run.config` checks them, whether the options come from a file or from Python.
 Sampler = Literal["mixed", "cluster", "column", "loop", "gibbs"]
 
+TauParts = Literal[4, 8, 16, 32, 64]
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -36,6 +38,9 @@ class DeterministicOptions:
     """Run at two or three Trotter steps and extrapolate to zero, with the extrapolation error in the error bars."""
     sampler: Sampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
+    n_tau: TauParts | None = None
+    """Measure correlations of sz in imaginary time too, from the deep layers, at tau = beta/n_tau, 2 beta/n_tau, ... beta/2 and 0, and static
+    susceptibilities at all wavevectors. Rings then have at least n_tau layers at every Trotter step."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,9 @@ class LearnedOptions:
 @dataclass(frozen=True)
 class ExactOptions:
     """[method] with kind = "exact": free fermions for the periodic Ising chain, full diagonalisation otherwise."""
+
+    n_tau: TauParts | None = None
+    """Correlations of sz in imaginary time too, as the deterministic method has them: of magnets of at most 12 sites (tfim: 10)."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from thermodbm.exact.sectors import (
     spins_of,
     transitions,
 )
+from thermodbm.exact.transverse import Response, Solved, affordable, transverse_elements
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.operators import Couplings, diagonal_observables, spin_flip_symmetric
+from thermodbm.models.operators import Couplings, diagonal_observables, isotropic, spin_flip_symmetric
 
 MAX_SITES = 18
 """More configurations than 2^18 are not enumerated."""
@@ -45,7 +46,8 @@ class Spectrum(NamedTuple):
     energies: np.ndarray  # (n_levels,), of the whole system
     degeneracy: np.ndarray  # (n_levels,), copies of a level in sectors related to its own
     values: dict[str, np.ndarray]  # observable -> <n|O|n>, (n_levels, ...), per site; total_sz and total_sz_squared where conserved
-    response: list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # of M = sum_i sz_i: energies (n,), energies (m,), |<n|M|m>|^2 (n, m)
+    response: list[Response]  # of M = sum_i sz_i, or of M = sum_i Sx_i where the former is conserved; empty where it is not known
+    isotropic: bool  # all axes are alike
 
 
 def all_configurations(n_sites: int) -> np.ndarray:
@@ -86,14 +88,18 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     table = conserved_values(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
         table |= diagonal_values(hamiltonian, spins, flip)
+        if not hamiltonian.conserves_sz:
+            table["order_parameter_fourth"] = spins.mean(-1) ** 4
+    transverse = vectors and hamiltonian.conserves_sz and not isotropic(hamiltonian) and affordable(sectors)
     operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
 
     energies, degeneracy, response = [], [], []
     values: dict[str, list[np.ndarray]] = {name: [] for name in table}
     if vectors and not hamiltonian.conserves_sz:
         values["magnetization_x"] = []
+    before: list[Solved] = []
     for multiplicity, parities in sectors:
-        solved = []
+        solved: list[Solved] = []
         for chi, rows in parities:
             basis = real_basis(orbits, chi, rows, inversion)
             h, x = (basis.conj().T @ sector_matrix(orbits, chi, rows, operator) @ basis for operator in operators)
@@ -112,14 +118,24 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
                 values[name].append(np.tensordot(weights, per_state[rows], 1))
             if "magnetization_x" in values:
                 values["magnetization_x"].append(np.einsum("rn,rn->n", v.conj(), x @ v).real / n)
-                solved.append((e, rows, states))
-        if solved:  # M is odd under the flip: it joins the first parity to the last
-            (e, rows, states), (e_m, rows_m, states_m) = solved[0], solved[-1]
-            common, left, right = np.intersect1d(rows, rows_m, return_indices=True)
-            element = states[left].conj().T @ (spins[common].sum(-1, dtype=float)[:, None] * states_m[right])
-            response.append((e, e_m, multiplicity * len(parities) * np.abs(element) ** 2))
+            if transverse or not hamiltonian.conserves_sz:
+                solved.append(Solved(multiplicity, chi, rows, e, states))
+        if transverse:
+            for first, second in [*zip(before, solved, strict=False), *zip(solved, solved, strict=True)]:
+                response += transverse_elements(orbits, operators[1], first, second)
+            before = solved
+        elif solved:
+            response.append(_longitudinal_elements(spins, solved[0], solved[-1]))
     stacked = {name: np.concatenate(parts) for name, parts in values.items()}
-    return Spectrum(n, hamiltonian.conserves_sz, np.concatenate(energies), np.concatenate(degeneracy), stacked, response)
+    levels = np.concatenate(energies), np.concatenate(degeneracy)
+    return Spectrum(n, hamiltonian.conserves_sz, *levels, stacked, response, isotropic(hamiltonian))
+
+
+def _longitudinal_elements(spins: np.ndarray, first: Solved, second: Solved) -> Response:
+    """Of M = sum_i sz_i, which is odd under the flip: it joins the first parity to the last, or a sector with itself."""
+    common, left, right = np.intersect1d(first.rows, second.rows, return_indices=True)
+    element = first.states[left].conj().T @ (spins[common].sum(-1, dtype=float)[:, None] * second.states[right])
+    return first.energies, second.energies, first.multiplicity * (1 if first is second else 2) * np.abs(element) ** 2
 
 
 def sectors_of(hamiltonian: SpinHamiltonian, flip: bool) -> Sectors:
@@ -150,7 +166,8 @@ def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndar
     """Thermal averages per site at every inverse temperature, under the names of the contract.
 
     e = <H>/N, c = beta^2 (<H^2> - <H>^2)/N, s = ln Z/N + beta e, f = e - s/beta. The susceptibility is beta (<M^2> - <M>^2)/N of the
-    conserved M = sum_i Sz_i; for tfim, with M = sum_i sz_i, it is the Kubo response beta/N (int_0^1 <M(tau) M> - <M>^2).
+    conserved M = sum_i Sz_i; for tfim, with M = sum_i sz_i, it is the Kubo response beta/N (int_0^1 <M(tau) M> - <M>^2), as is
+    susceptibility_x with M = sum_i Sx_i of a magnet that conserves M_z.
 
     Args:
         spectrum: of `diagonalise`.
@@ -159,8 +176,8 @@ def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndar
     Returns:
         Arrays (n_T, ...): energy, specific_heat, entropy, free_energy; susceptibility and magnetization_z if the magnetisation is
         conserved; and, if the spectrum holds expectation values, also correlation_zz (n_T, n_sites), structure_factor_zz
-        (n_T, n_cells) on a periodic lattice, staggered_structure_factor on a bipartite one, and for tfim magnetization_x,
-        magnetization_z, order_parameter_squared, susceptibility.
+        (n_T, n_cells) on a periodic lattice, staggered_structure_factor on a bipartite one, for tfim magnetization_x,
+        magnetization_z, order_parameter_squared, binder_ratio, susceptibility, and for others susceptibility_x up to some 14 sites.
     """
     betas, n = np.asarray(betas, float), spectrum.n_sites
     ground = spectrum.energies.min()
@@ -181,10 +198,15 @@ def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndar
     if spectrum.conserves_sz:
         m, m_squared = values.pop("total_sz"), values.pop("total_sz_squared")
         curve |= {"susceptibility": betas * (m_squared - m**2) / n, "magnetization_z": m / n}
+    if "order_parameter_fourth" in values:
+        curve["binder_ratio"] = values.pop("order_parameter_fourth") / values["order_parameter_squared"] ** 2
     curve |= values
+    if spectrum.isotropic:
+        curve["susceptibility_x"] = curve["susceptibility"].copy()
     if spectrum.response:
-        kubo = [_kubo(spectrum.response, beta, ground) for beta in betas] / np.exp(log_z)
-        curve["susceptibility"] = kubo / n - betas * n * curve["magnetization_z"] ** 2
+        kubo = [_kubo(spectrum.response, beta, ground) for beta in betas] / np.exp(log_z) / n
+        known = {"susceptibility_x": kubo} if spectrum.conserves_sz else {"susceptibility": kubo - betas * n * curve["magnetization_z"] ** 2}
+        curve |= known
     return curve
 
 

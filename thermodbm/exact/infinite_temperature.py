@@ -8,10 +8,13 @@ from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 
 
-def infinite_temperature(hamiltonian: SpinHamiltonian) -> dict[str, np.ndarray]:
+def infinite_temperature(hamiltonian: SpinHamiltonian, n_tau: int | None = None) -> dict[str, np.ndarray]:
     """Averages per site at beta = 0, under the names of the contract: <H> = 0, s = ln 2, <S_i S_j> = m^2 delta_ij with the moment m.
 
-    beta f = -ln 2, so f itself is -inf; the susceptibility, beta times the fluctuations of the magnetisation, is 0.
+    beta f = -ln 2, so f itself is -inf; susceptibilities, beta times fluctuations, are 0.
+
+    Args:
+        n_tau: with correlations at these parts of an imaginary time that has no length.
 
     >>> from thermodbm.models import heisenberg, make_lattice
     >>> {name: float(x) for name, x in infinite_temperature(heisenberg(make_lattice("chain", 3))).items() if x.ndim == 0}["entropy"]
@@ -34,5 +37,13 @@ def infinite_temperature(hamiltonian: SpinHamiltonian) -> dict[str, np.ndarray]:
     if two_coloring(n, lattice.bonds()) is not None:
         values["staggered_structure_factor"] = square
     if not hamiltonian.conserves_sz:
-        values |= {"magnetization_x": zero, "order_parameter_squared": square / n}
+        values |= {"magnetization_x": zero, "order_parameter_squared": square / n, "binder_ratio": np.asarray(3 - 2 / n)}
+    else:
+        values["susceptibility_x"] = zero
+    if n_tau:
+        for pairs in ("correlation_zz", "structure_factor_zz"):
+            if pairs in values:
+                values[f"imaginary_time_{pairs}"] = np.tile(values[pairs], (n_tau // 2 + 1, 1))
+        if "structure_factor_zz" in values:
+            values["static_susceptibility_zz"] = np.zeros_like(values["structure_factor_zz"])
     return values

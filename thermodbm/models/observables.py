@@ -14,7 +14,7 @@ class Observable(NamedTuple):
     symbol: str  # in matplotlib's TeX
     unit: int  # power of the coupling J
     doc: str  # one line
-    dims: tuple[str, ...] = ()  # beyond temperature: site, wavevector
+    dims: tuple[str, ...] = ()  # beyond temperature: tau, site, wavevector
     models: tuple[str, ...] = ISING + EXCHANGE
     panel: bool = True  # drawn where nothing is asked for
 
@@ -36,6 +36,15 @@ _ALL = (
         "susceptibility", "susceptibility per site", r"\chi", -1, "Response of the magnetisation along z to a field along z, per site."
     ),
     Observable(
+        "susceptibility_x",
+        "transverse susceptibility per site",
+        r"\chi_{xx}",
+        -1,
+        "Kubo response of the magnetisation along x to a field along x, per site: int_0^beta <M_x(tau) M_x> dtau / N with M_x = sum_i Sx_i.",
+        models=EXCHANGE,
+        panel=False,
+    ),
+    Observable(
         "staggered_structure_factor",
         "staggered structure factor",
         r"S(\mathrm{staggered})",
@@ -44,6 +53,15 @@ _ALL = (
     ),
     Observable(
         "order_parameter_squared", "squared magnetisation", r"\langle m_z^2 \rangle", 0, "<m_z^2>, m_z = sum_i sz_i / N.", models=ISING
+    ),
+    Observable(
+        "binder_ratio",
+        "Binder ratio",
+        r"\langle m_z^4 \rangle / \langle m_z^2 \rangle^2",
+        0,
+        "Binder ratio <m_z^4>/<m_z^2>^2, m_z = sum_i sz_i / N: 1 in an ordered state, 3 where the magnetisation is Gaussian.",
+        models=ISING,
+        panel=False,
     ),
     Observable("magnetization_x", "transverse magnetisation", "m_x", 0, "<sum_i sx_i>/N.", models=ISING),
     Observable("magnetization_z", "longitudinal magnetisation", "m_z", 0, "Magnetisation along z per site."),
@@ -61,6 +79,30 @@ _ALL = (
         "S_{zz}",
         0,
         "Static zz structure factor at the wavevectors of a periodic lattice, (n_T, n_cells).",
+        ("wavevector",),
+    ),
+    Observable(
+        "imaginary_time_correlation_zz",
+        "zz correlation in imaginary time",
+        r"C_{zz}(\tau)",
+        0,
+        "<s_i(tau) s_j(0)> with site 0, averaged over translations, at tau = k beta/n_tau up to beta/2, (n_T, n_tau/2 + 1, n_sites).",
+        ("tau", "site"),
+    ),
+    Observable(
+        "imaginary_time_structure_factor_zz",
+        "zz structure factor in imaginary time",
+        r"S_{zz}(\tau)",
+        0,
+        "<s_q(tau) s_-q(0)>/N at the wavevectors of a periodic lattice and tau = k beta/n_tau up to beta/2, (n_T, n_tau/2 + 1, n_cells).",
+        ("tau", "wavevector"),
+    ),
+    Observable(
+        "static_susceptibility_zz",
+        "static zz susceptibility",
+        r"\chi_{zz}(q)",
+        -1,
+        "Kubo response int_0^beta <s_q(tau) s_-q(0)> dtau / N at the wavevectors of a periodic lattice, nothing subtracted, (n_T, n_cells).",
         ("wavevector",),
     ),
 )

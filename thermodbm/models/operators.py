@@ -52,6 +52,12 @@ def spin_flip_symmetric(hamiltonian: SpinHamiltonian) -> bool:
     return not np.any(np.asarray(hamiltonian.z_field))
 
 
+def isotropic(hamiltonian: SpinHamiltonian) -> bool:
+    """Whether H is the same along all axes, and so are its susceptibilities."""
+    alike = hamiltonian.conserves_sz and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
+    return bool(alike) and not np.any(np.asarray(hamiltonian.z_field))
+
+
 def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[Array], dict[str, Array]]:
     """Observables diagonal in sz, per site, as a function of spins +-1 of shape (n, n_sites), NumPy or JAX alike.
 

@@ -21,7 +21,8 @@ def known_points(config: RunConfig) -> dict[int, Point]:
     """Infinite temperature, where it is asked for: no method need visit it."""
     found = {}
     for number, part in enumerate(config.sweeps):
-        observables = {name: exact(values) for name, values in infinite_temperature(part.hamiltonian).items()}
+        n_tau = getattr(part.method, "n_tau", None)
+        observables = {name: exact(values) for name, values in infinite_temperature(part.hamiltonian, n_tau).items()}
         for index in np.flatnonzero(part.betas == 0):
             found[number * len(part.betas) + int(index)] = Point(observables, {"wall_time_s": 0.0}, {})
     return found

@@ -36,6 +36,8 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
 
     lattice = curve.hamiltonian.lattice
     sizes = {"site": lattice.n_sites, "wavevector": 0 if lattice.wavevectors is None else len(lattice.wavevectors)}
+    in_time = [np.shape(e.mean)[1] for name, e in curve.observables.items() if name in OBSERVABLES and "tau" in OBSERVABLES[name].dims]
+    sizes["tau"] = in_time[0] if in_time else 0
     variables: dict[str, Any] = {}
     for name, values in curve.diagnostics.items():
         axes = [f"{name}_{k + 1}" for k in range(np.ndim(values) - 1)]
@@ -60,6 +62,8 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
         "distance": ("site", lattice.distances),
         **{name: ("temperature", values, {"role": "scan"}) for name, values in curve.scan.items()},
     }
+    if in_time:
+        coordinates["tau"] = ("tau", np.linspace(0.0, 0.5, in_time[0]), {"units": "beta", "long_name": "imaginary time"})
     if lattice.wavevectors is not None:
         coordinates["momentum"] = (("wavevector", "component"), lattice.wavevectors)
     attributes = {"method": curve.method, "seed": curve.seed, "finished": int(curve.finished), "config": curve.config}
