@@ -23,6 +23,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_sampled_correlations_agree_with_exact_ones[Ising ring]",
+    "test_sampled_correlations_agree_with_exact_ones[loops]",
+    "test_sampled_correlations_agree_with_exact_ones[loops in a field]",
+    "test_sampled_correlations_agree_with_exact_ones[with a sign]",
     "test_spins_without_partners[1-edges0-True]",
     "test_spins_without_partners[2-edges1-False]",
     "test_spins_without_partners[3-edges2-True]",

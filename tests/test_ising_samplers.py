@@ -234,8 +234,8 @@ def test_improved_estimators_average_to_the_exact_order_parameter(thermal):
     start = jnp.asarray(spins[..., np.random.default_rng(1).choice(len(p), 40_000, p=p)])
     _, info = jax.jit(cluster_kernel(facts_of(hamiltonian, thermal), N_LAYERS).step)(jax.random.key(0), weights, start)
     m = spins[slice(None) if thermal is None else np.array(thermal)].mean(1)
-    exact = {"order_parameter_squared": (m**2).mean(0), "kubo_squared": m.mean(0) ** 2}
-    assert (info.kubo_squared is None) == (thermal is not None)
+    exact = {"order_parameter_squared": (m**2).mean(0), "kubo_squared": m.mean(0) ** 2, "order_parameter_fourth": (m**4).mean(0)}
+    assert (info.kubo_squared is None) == (info.order_parameter_fourth is None) == (thermal is not None)
     for name, y in ((name, exact[name]) for name, value in info._asdict().items() if value is not None):
         x = np.asarray(getattr(info, name), float)
         assert x.std() < (0.9 if name == "kubo_squared" else 1.1) * np.sqrt(p @ y**2 - (p @ y) ** 2)

@@ -39,6 +39,7 @@ class Ensemble(NamedTuple):
     respond: Callable[..., tuple[Values, Values]] | None = None
     respond_late: Measure | None = None
     visible: Callable[[Any], jax.Array] | None = None  # the spins (n_chains, n_sites) of a state
+    layers: Callable[[Any], jax.Array] | None = None  # spins at equally spaced times (n_chains, n_layers, n_sites), where all are alike
 
 
 class Samples(NamedTuple):

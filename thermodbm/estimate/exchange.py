@@ -47,9 +47,11 @@ from thermodbm.sampling.loop_labels import (
     VERTICAL,
     PlaquetteRing,
     chains_together,
+    n_labels,
     plaquette_ring,
     take,
 )
+from thermodbm.sampling.union import at
 
 MAX_LAYERS = 16
 """Layers on which pair functions are measured: neighbouring ones hold nearly the same."""
@@ -78,6 +80,7 @@ def exchange_ensemble(facts: ExchangeFacts, sampler: str, n_slices: int, functio
         measure_rarely=measure_rarely(facts, ring, functions),
         resize=lambda spins: straight_worldlines(ring, spins_of_layer(ring, spins, 0)),
         visible=lambda spins: spins_of_layer(ring, spins, 0),
+        layers=lambda spins: spins_of_layer(ring, spins, np.arange(ring.n_steps)),
     )
 
 
@@ -186,8 +189,8 @@ def measure_sweep(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
 
 
 def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing, functions: Functions = ()) -> Measure:
-    """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz; and
-    `functions` of a user."""
+    """slope (n_chains, 1), correlation_zz (n_chains, n_sites) at equal times, and on a fully periodic lattice structure_factor_zz; by loops
+    transverse_squared (n_chains, 1), of which beta makes susceptibility_x; and `functions` of a user."""
     lattice, by_loops = facts.lattice, facts.by_loops
     steps = np.unique(np.linspace(0, ring.n_steps, MAX_LAYERS, endpoint=False).astype(int))
 
@@ -198,9 +201,29 @@ def measure_rarely(facts: ExchangeFacts, ring: PlaquetteRing, functions: Functio
         values = {"slope": slope[:, None], "correlation_zz": correlations(lattice, field).mean(1), **on_layers(functions, layers)}
         if lattice.wavevectors is not None:
             values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
+        if by_loops:
+            values["transverse_squared"] = _transverse_squared(ring, np.array(facts.rotation), info)[:, None]
         return values
 
     return measure
+
+
+def _transverse_squared(ring: PlaquetteRing, rotation: np.ndarray, info: LoopInfo) -> jax.Array:
+    """<(sum_i Sx_i averaged over imaginary time)^2>/N of all loops, (n_chains,).
+
+    Two points of a loop cut it into two arcs; with one of them flipped it is a configuration with S+ and S- there, of the same weight. So
+    <Sx_p Sx_q> = <[same loop]>/4 times the signs by which the sublattice rotation has made all weights positive.
+    """
+    n_groups = len(info.labels) // chains_together(ring, len(info.labels))
+    labels, graphs = (x.reshape(n_groups, -1, *x.shape[1:]) for x in (info.labels[:, :: len(ring.sites)], info.graphs))
+    signs = jnp.asarray(np.append(rotation, 0)[ring.sites[0]], jnp.float32)  # 0 for an idle site
+    size = n_labels(graphs[0])
+
+    def squares(labels: jax.Array) -> jax.Array:
+        sums = jnp.zeros(size, jnp.float32).at[labels].add(jnp.broadcast_to(signs, labels.shape), mode="promise_in_bounds")
+        return (at(sums, labels) * signs).sum((1, 2, 3))
+
+    return jax.lax.map(squares, labels).reshape(-1) / (4 * ring.n_sites * ring.n_steps**2)
 
 
 def _tile(ring: PlaquetteRing, x: jax.Array) -> jax.Array:

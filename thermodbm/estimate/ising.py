@@ -70,7 +70,8 @@ def _of_configurations(magnet: Magnet, spins: Spins, info: ClusterInfo | None, t
     n = hamiltonian.n_sites
     if info is None:
         magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
-        info = ClusterInfo((magnetisation**2).mean(0), magnetisation.mean(0) ** 2 if thermal is None else None)
+        others = (magnetisation.mean(0) ** 2, (magnetisation**4).mean(0)) if thermal is None else (None, None)
+        info = ClusterInfo((magnetisation**2).mean(0), *others)
     score = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
     return {"score": score} | {name: value for name, value in info._asdict().items() if value is not None}
 
@@ -114,7 +115,7 @@ def respond(n_layers: int) -> Callable[..., tuple[dict[str, jax.Array], dict[str
         values |= {"magnetization_x": x.mean(0), "magnetization_z": z.mean(0), **_of_configurations(probe.magnet, spins, info)}
         free = of(probe.directions.zz, probe.directions.x_field, probe.directions.z_field).T
         plain = _of_configurations(probe.magnet, spins, None)  # averages over the signs of clusters go with their weights, not with these
-        averages = {name: v.astype(float) for name, v in (values | plain).items() if name != "score"}
+        averages = {name: v.astype(float) for name, v in (values | plain).items() if name not in ("score", "order_parameter_fourth")}
         D, score_moved = _of_weights(probe, spins, n_layers)
         return values, sweep_series(averages, values["score"], D, free, free, score_moved)
 
@@ -192,4 +193,5 @@ def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Fu
         measure_rarely=measure_rarely(facts.thermal, functions),
         resize=lambda spins: resize(spins, n_layers),
         visible=lambda spins: spins[VISIBLE].T,
+        layers=lambda spins: jnp.moveaxis(spins, -1, 0),
     )

@@ -20,8 +20,10 @@ MAX_ARRAY_BLOCKS = 8
 """Of pair functions, per chain."""
 CORRELATED = 256
 """Batches of all chains together from which correlations between estimates are taken."""
-INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared"}
+INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared", "order_parameter_fourth"}
 """Series that are no observables themselves."""
+SQUARES = {"susceptibility_x": "transverse_squared", "static_susceptibility_zz": "static_squared_zz"}
+"""Kubo responses that are beta times a series of fluctuations measured now and then."""
 
 
 class Series(NamedTuple):
@@ -161,6 +163,10 @@ def _combinations(scalars: _Scalars, beta: float, n_sites: int, only: str | None
     found["specific_heat"] = (beta**2 * n_sites) * (x["energy_score"] - score * x["energy"] - e * x["score"] + scalars.constant(e * score))
     m = mean["magnetization_z"]
     drift = 2 * m * x["magnetization_z"] - scalars.constant(m**2)
+    if "order_parameter_fourth" in x:  # to first order about the means
+        square, ratio = mean["order_parameter_squared"], mean["order_parameter_fourth"] / mean["order_parameter_squared"] ** 2
+        slope = x["order_parameter_fourth"] / square - 2 * ratio * x["order_parameter_squared"]
+        found["binder_ratio"] = slope / square + scalars.constant(2 * ratio)
     if "kubo_squared" in x:
         found["susceptibility"] = beta * n_sites * (x["kubo_squared"] - drift)
     elif "magnetization_z_squared" in x:
@@ -168,6 +174,22 @@ def _combinations(scalars: _Scalars, beta: float, n_sites: int, only: str | None
     if "sign" in x:
         found["sign"] = x["sign"]
     return found
+
+
+def estimate_level(series: Series, beta: float, n_sites: int) -> dict[str, Estimate]:
+    """Everything that one Trotter step yields."""
+    found, arrays = estimate_scalars(series, beta, n_sites), estimate_arrays(series)
+    slope, fluctuation = arrays.pop("slope"), found["specific_heat"]
+    found["specific_heat"] = fluctuation._replace(
+        mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
+    )
+    for name, square in SQUARES.items():
+        if square in arrays:
+            e = arrays.pop(square)
+            arrays[name] = e._replace(mean=beta * e.mean, error=beta * e.error)
+    if "susceptibility_x" in arrays:
+        arrays["susceptibility_x"] = Estimate(*(x if x is None else x[0] for x in arrays["susceptibility_x"]))
+    return found | arrays
 
 
 def scalar_correlations(series: Series, beta: float, n_sites: int, names: Sequence[str]) -> np.ndarray:

@@ -25,26 +25,36 @@ def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]
         "magnetization_z": 2 * moment / n,
         "correlation_zz": min(2.0, 4 / averaged) * moment**2,
         "structure_factor_zz": 4 * moment**2,
+        "imaginary_time_correlation_zz": min(2.0, 4 / averaged) * moment**2,
+        "imaginary_time_structure_factor_zz": 4 * moment**2,
+        "static_susceptibility_zz": 4 * beta * moment**2,
         "staggered_structure_factor": 4 * moment**2,
     }
     if hamiltonian.conserves_sz:
-        return changes | {"susceptibility": beta / n}
+        return changes | {"susceptibility": beta / n, "susceptibility_x": beta / n}
     magnetised = bool(np.any(np.asarray(hamiltonian.z_field)))
     return changes | {
         "magnetization_x": 2 / n,
         "order_parameter_squared": 4 * (n - 1) / n**2,
+        "binder_ratio": 16 / n**2,
         "susceptibility": 4 * beta / (n if magnetised else 1),
     }
 
 
-def known_values(hamiltonian: SpinHamiltonian) -> dict[str, tuple[np.ndarray, float]]:
-    """Entries that identities and symmetries fix: name -> (which, value)."""
+def known_values(hamiltonian: SpinHamiltonian, n_tau: int | None = None) -> dict[str, tuple[np.ndarray, float]]:
+    """Entries that identities and symmetries fix: name -> (which, value).
+
+    Args:
+        n_tau: of correlations in imaginary time, which stand one time after the other.
+    """
     n, moment = hamiltonian.n_sites, hamiltonian.moment
     known = {"correlation_zz": (np.arange(n) == 0, moment**2)}
+    if n_tau:
+        known["imaginary_time_correlation_zz"] = (np.arange((n_tau // 2 + 1) * n) == 0, moment**2)
     if spin_flip_symmetric(hamiltonian):
         known["magnetization_z"] = (np.True_, 0.0)
     if not np.any(np.asarray(hamiltonian.x_field)):
         known["magnetization_x"] = (np.True_, 0.0)
     if n == 1 and not hamiltonian.conserves_sz:
-        known["order_parameter_squared"] = (np.True_, 1.0)
+        known |= {"order_parameter_squared": (np.True_, 1.0), "binder_ratio": (np.True_, 1.0)}
     return known

@@ -27,8 +27,9 @@ from thermodbm.estimate.ensemble import (
 )
 from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
 from thermodbm.estimate.exchange_response import exchange_response
+from thermodbm.estimate.imaginary_time import with_imaginary_time
 from thermodbm.estimate.ising import ising_ensemble, ising_response
-from thermodbm.estimate.levels import Series, add_samples, estimate_arrays, estimate_scalars, join_ranks, scalar_correlations
+from thermodbm.estimate.levels import SQUARES, Series, add_samples, estimate_level, estimate_scalars, join_ranks, scalar_correlations
 from thermodbm.estimate.response import known_response, response_estimates
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
@@ -38,6 +39,7 @@ from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.observables import OBSERVABLES
+from thermodbm.models.operators import isotropic
 from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
@@ -80,6 +82,7 @@ class Plan(NamedTuple):
     response: tuple[Parameter, ...] = ()  # in which averages are differentiated
     derivatives: str | None = None  # of what: "ring", or of exchange magnets GRAPHS or WORLDLINES
     open_end: bool = False  # whether sampling may go on until an error is small enough
+    n_tau: int | None = None  # parts of beta at which correlations in imaginary time are measured
 
     @property
     def n_chains(self) -> int:
@@ -121,29 +124,31 @@ def sweeps_of_levels(
     return wanted, tuple(max(30, w // 10) if sampling.n_thermal is None else sampling.n_thermal for w in wanted)
 
 
-def ensemble_at(facts: Facts, sampler: str, n_slices: int, observables: Functions = (), derivatives: str | None = None) -> Ensemble:
-    """The ensemble that belongs to the model; with observables of a user, measured where all layers are alike, or with the kind of its
-    derivatives.
+def ensemble_at(
+    facts: Facts, sampler: str, n_slices: int, observables: Functions = (), derivatives: str | None = None, n_tau: int | None = None
+) -> Ensemble:
+    """The ensemble that belongs to the model; where all layers are alike with observables of a user, the kind of its derivatives, or
+    correlations in imaginary time.
 
     Raises:
         InputError: for a sampler that does not fit.
     """
+    exchange = isinstance(facts, ExchangeFacts)
     if derivatives is not None:
-        exchange = isinstance(facts, ExchangeFacts)
-        return exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
-    if isinstance(facts, ExchangeFacts):
-        if facts.layered:
-            return layered_ensemble(facts, sampler, n_slices)
-        return exchange_ensemble(facts, sampler, n_slices, observables)
-    return ising_ensemble(facts, sampler, n_slices, observables)
+        found = exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
+    elif exchange and facts.layered:
+        found = layered_ensemble(facts, sampler, n_slices)
+    else:
+        found = (exchange_ensemble if exchange else ising_ensemble)(facts, sampler, n_slices, observables)
+    return with_imaginary_time(found, facts.lattice, 0.5 if exchange else 1.0, n_tau) if n_tau else found
 
 
 @lru_cache(maxsize=64)
 def _compiled(
-    facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, observables: Functions, derivatives: str | None, brief: bool
+    facts: Facts, sampler: str, n_slices: int, mesh: Mesh, every: int, measured: tuple[Functions, str | None, int | None], brief: bool
 ) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
-    ensemble = ensemble_at(facts, sampler, n_slices, observables, derivatives)
+    ensemble = ensemble_at(facts, sampler, n_slices, *measured)
     return ensemble, run_chains(ensemble, mesh, every, brief=brief)
 
 
@@ -214,8 +219,9 @@ def _groups(plan: Plan, comm: Comm) -> jax.Array:
 
 def _runner(plan: Plan, n_slices: int, comm: Comm) -> tuple[Ensemble, Any, Mesh]:
     mesh = group_mesh(plan.n_groups // comm.size)
-    kinds = (plan.observables, plan.derivatives, plan.brief(n_slices))
-    return *_compiled(plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), *kinds), mesh
+    measured = (plan.observables, plan.derivatives, plan.n_tau)
+    program = plan.facts, plan.sampler, n_slices, mesh, plan.every(n_slices), measured, plan.brief(n_slices)
+    return *_compiled(*program), mesh
 
 
 def start_levels(key: jax.Array, plan: Plan, before: Mapping[int, Level], slices: Sequence[int], comm: Comm) -> dict[int, Level]:
@@ -277,17 +283,6 @@ def how_far(
     return (fraction if enough else min(fraction, 0.99)), f"error {error:.1e}"
 
 
-def _level_estimates(plan: Plan, series: Series, beta: float) -> dict[str, Estimate]:
-    """Everything that one Trotter step yields."""
-    n = plan.hamiltonian.n_sites
-    found, arrays = estimate_scalars(series, beta, n), estimate_arrays(series)
-    slope, fluctuation = arrays.pop("slope"), found["specific_heat"]
-    found["specific_heat"] = fluctuation._replace(
-        mean=fluctuation.mean - beta**2 * slope.mean[0], error=np.hypot(fluctuation.error, beta**2 * slope.error[0])
-    )
-    return found | arrays
-
-
 def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: int, beta: float) -> dict[str, Estimate]:
     """The estimates with what samples cannot have seen in their errors, and what is known without."""
     sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
@@ -295,9 +290,9 @@ def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: 
     independent, changed = series.n_draws * plan.n_chains / (2 * tau), dict(found)
     for name, change in least_changes(plan.hamiltonian, beta).items():
         if name in found and sign:
-            n_draws = independent / every if name in series.arrays else independent
+            n_draws = independent / every if SQUARES.get(name, name) in series.arrays else independent
             changed[name] = found[name]._replace(error=np.hypot(found[name].error, change / (sign * max(n_draws, 1.0))))
-    for name, (entries, value) in known_values(plan.hamiltonian).items():
+    for name, (entries, value) in known_values(plan.hamiltonian, plan.n_tau).items():
         if name in found:
             e = changed[name]
             changed[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
@@ -308,12 +303,17 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
     """Every observable of a temperature with its error, and what is to be thought of it; without the network."""
     ordered = [level for _, level in sorted(levels.items())]
     whole = [join_ranks(comm.share(level.series)) for level in ordered]
-    found = [_level_estimates(plan, series, beta) for series in whole]
+    found = [estimate_level(series, beta, plan.hamiltonian.n_sites) for series in whole]
     doubts = doubts_of_chains(found[0])
     found = [_with_floors(plan, e, x, plan.every(level.n_slices), beta) for e, x, level in zip(found, whole, ordered, strict=True)]
     observables = {name: combine(name, [e[name] for e in found]) for name in found[0] if name != "sign"}
-    for name, shape in check_observables(dict(plan.observables), plan.hamiltonian.n_sites).items():
+    shapes = check_observables(dict(plan.observables), plan.hamiltonian.n_sites)
+    if plan.n_tau:
+        shapes |= {name: (plan.n_tau // 2 + 1, -1) for name in observables if name.startswith("imaginary_time_")}
+    for name, shape in shapes.items():
         observables[name] = Estimate(*(x if x is None else np.reshape(x, shape) for x in observables[name]))
+    if isotropic(plan.hamiltonian) and "susceptibility" in observables:
+        observables["susceptibility_x"] = observables["susceptibility"]
     n_slices = ordered[0].n_slices
     diagnostics = {
         "n_slices": n_slices,

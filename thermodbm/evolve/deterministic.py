@@ -57,7 +57,7 @@ def make_plan(
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups, SHARES[options.extrapolate])
     chains = n_together, n_groups, wanted, n_thermal
-    of_run = {"response": response, "open_end": sampling.target_error is not None}
+    of_run = {"response": response, "open_end": sampling.target_error is not None, "n_tau": options.n_tau}
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
         by = derivatives_of(hamiltonian, response, facts.by_loops) if response else None
@@ -94,7 +94,7 @@ def deterministic_method(
         return hamiltonian, jnp.asarray(beta, float), *jax.tree.map(jnp.asarray, directions)
 
     def slices_at(beta: float) -> list[int]:
-        return slices(beta, d_tau, options.extrapolate)
+        return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)
 
     programs = Ahead(lambda n_slices: compile_level(plan, n_slices, source(1.0), comm))
 

@@ -40,13 +40,16 @@ def default_d_tau(hamiltonian: SpinHamiltonian, target_error: float | None = Non
     return STEP[kind] / scale * finer
 
 
-def slices(beta: float, d_tau: float, extrapolate: bool) -> list[int]:
+def slices(beta: float, d_tau: float, extrapolate: bool, n_tau: int = 0) -> list[int]:
     """Numbers of slices of every level, the finest first; powers of two, so that a sweep of temperatures needs few shapes.
+
+    Args:
+        n_tau: parts, a power of two, into which the layers of each level must fall: a ring has two to a slice.
 
     >>> slices(beta=8.0, d_tau=0.1, extrapolate=True)
     [64, 32, 16]
     """
     coarsest = LEVELS[extrapolate][-1]
-    needed = max(beta / (2 * d_tau), MIN_SLICES) / coarsest
+    needed = max(beta / (2 * d_tau), MIN_SLICES, coarsest * n_tau / 2) / coarsest
     finest = coarsest * 2 ** int(np.ceil(np.log2(needed) - 1e-9))
     return [finest // r for r in LEVELS[extrapolate]]

@@ -25,6 +25,7 @@ class ClusterInfo(NamedTuple):
 
     order_parameter_squared: jax.Array  # <m_z^2> of a layer
     kubo_squared: jax.Array | None  # <(m_z averaged over layers)^2>, where all layers are alike
+    order_parameter_fourth: jax.Array | None  # <m_z^4> of a layer, likewise
 
 
 def run_heads(joined: jax.Array) -> jax.Array:
@@ -105,14 +106,15 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         narrow = jnp.int16 if n_sites < 2**15 else jnp.int32
 
         def one(k: jax.Array, sums: tuple) -> tuple:
-            square, kubo, _ = sums
+            square, kubo, fourth, _ = sums
             flipped = jnp.where((signs >> k.astype(jnp.uint8)) & 1 == 1, -spins, spins)
             thermal = flipped if facts.thermal is None else flipped[np.array(facts.thermal)]
             magnetisation = thermal.sum(1, dtype=narrow).astype(jnp.float32) / n_sites  # (n_layers, n_chains)
-            return square + (magnetisation**2).mean(0) / N_SIGNS, kubo + magnetisation.mean(0) ** 2 / N_SIGNS, flipped
+            moments = (magnetisation**2).mean(0), magnetisation.mean(0) ** 2, (magnetisation**4).mean(0)
+            return *(x + moment / N_SIGNS for x, moment in zip((square, kubo, fourth), moments, strict=True)), flipped
 
         nothing = jnp.zeros(spins.shape[-1], jnp.float32)
-        square, kubo, flipped = lax.fori_loop(0, N_SIGNS, one, (nothing, nothing, spins))
-        return flipped, ClusterInfo(square, kubo if facts.thermal is None else None)
+        square, kubo, fourth, flipped = lax.fori_loop(0, N_SIGNS, one, (nothing, nothing, nothing, spins))
+        return flipped, ClusterInfo(square, *((kubo, fourth) if facts.thermal is None else (None, None)))
 
     return SamplerKernel(init, step)

@@ -35,9 +35,14 @@ class ExchangeFacts(NamedTuple):
     lattice: Lattice
     bond_pairs: tuple[tuple[int, int], ...]
     with_field: bool
-    frustrated: bool  # weights have signs
+    rotation: tuple[int, ...] | None  # signs of `models.rotation.sublattice_rotation`; None: frustrated, weights have signs
     regime: Regime
     layered: bool = False  # layers of gates of any couplings, measured at their ends; those of a Trotter product are alike
+
+    @property
+    def frustrated(self) -> bool:
+        """Whether weights have signs."""
+        return self.rotation is None
 
     @property
     def by_loops(self) -> bool:
@@ -53,11 +58,12 @@ def exchange_facts(hamiltonian: SpinHamiltonian) -> ExchangeFacts:
     """
     if not hamiltonian.conserves_sz:
         raise InputError("method.sampler", expected='"loop" only for xxz, heisenberg and j1j2', found=hamiltonian.model)
+    rotation = sublattice_rotation(hamiltonian)
     return ExchangeFacts(
         lattice=hamiltonian.lattice,
         bond_pairs=hamiltonian.bond_pairs,
         with_field=bool(np.any(np.asarray(hamiltonian.z_field))),
-        frustrated=sublattice_rotation(hamiltonian) is None,
+        rotation=None if rotation is None else tuple(rotation.tolist()),
         regime=regime(hamiltonian),
     )
 
