@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from exchange_ring import ring_averages, trotter_bias
+from exchange_ring import ring_averages, ring_in_time, trotter_bias
 
 from thermodbm.exact import exact_curve
+from thermodbm.exact.imaginary_time import imaginary_time_solver
 from thermodbm.models import make_lattice, xxz
 from thermodbm.network.trotter_step import commutator_scale, default_d_tau, slices
 
@@ -33,6 +34,8 @@ NAMES = (
     "structure_factor_zz",
     "staggered_structure_factor",
 )
+IN_TIME = ("susceptibility_x", "imaginary_time_correlation_zz", "imaginary_time_structure_factor_zz", "static_susceptibility_zz")
+N_TAU = 8
 LATTICES = {f"ring {n}": make_lattice("chain", n) for n in range(4, 9)} | {"2x3": make_lattice("square", (2, 3))}
 DELTAS, SIGNS, FIELDS, BETAS = (0.0, 0.5, 1.0, 2.0, 5.0), (1.0, -1.0), (0.0, 0.7), (1.0, 4.0, 8.0, 16.0)
 
@@ -54,20 +57,23 @@ def orders() -> None:
     over_second, over_value = defaultdict(list), defaultdict(list)
     for lattice, delta, J, h, beta in product(LATTICES.values(), DELTAS, SIGNS, FIELDS, BETAS):
         magnet = xxz(lattice, J, delta, h)
-        n_slices = slices(beta, default_d_tau(magnet, TARGET), True)
+        n_slices = slices(beta, default_d_tau(magnet, TARGET), True, N_TAU)
         small = (beta / (2 * n_slices[0]) * commutator_scale(magnet)) ** 2
-        exact = exact_curve(magnet, np.array([beta]))
+        exact = {name: values[0] for name, values in exact_curve(magnet, np.array([beta])).items()}
         averages = [ring_averages(magnet, 2 * n, beta / (2 * n)) for n in n_slices]
-        for name in set(NAMES) & set(exact) & set(averages[0]):
+        if lattice.n_sites <= 6:  # of larger ones matrices take long
+            exact |= imaginary_time_solver(magnet, N_TAU)(beta)
+            averages = [a | ring_in_time(magnet, 2 * n, beta / (2 * n), N_TAU) for a, n in zip(averages, n_slices, strict=True)]
+        for name in {*NAMES, *IN_TIME} & set(exact) & set(averages[0]):
             values = np.stack([np.ravel(a[name]) for a in averages])
-            second, fourth, _ = np.linalg.solve([[1, 1, 1], [4, 16, 64], [16, 256, 4096]], values - np.ravel(exact[name][0]))
+            second, fourth, _ = np.linalg.solve([[1, 1, 1], [4, 16, 64], [16, 256, 4096]], values - np.ravel(exact[name]))
             seen = np.abs(second) > 1e-9
             over_second[name] += list(fourth[seen] / second[seen] / small)
             over_value[name].append(np.abs(fourth).max() / small**2 / max(np.abs(values).max(), 1e-7))
     for title, found in (("over the second, / s", over_second), ("over the largest value, / s^2", over_value)):
         print(f"Fourth order {title}: percentiles 0, 5, 25, 50, 75, 95, 100")
-        for name in NAMES:
-            print(f"{name:28}" + "".join(f"{x:8.2f}" for x in np.percentile(found[name], [0, 5, 25, 50, 75, 95, 100])), flush=True)
+        for name in (*NAMES, *IN_TIME):
+            print(f"{name:35}" + "".join(f"{x:8.2f}" for x in np.percentile(found[name], [0, 5, 25, 50, 75, 95, 100])), flush=True)
 
 
 if __name__ == "__main__":

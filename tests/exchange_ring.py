@@ -84,6 +84,39 @@ def ring_averages(h: SpinHamiltonian, n_steps: int, delta: float) -> dict[str, n
     return averages
 
 
+def ring_in_time(h: SpinHamiltonian, n_steps: int, delta: float, n_tau: int) -> dict[str, np.ndarray]:
+    """Exact averages of the same ring of what lies at different times: susceptibility_x, and correlations of sz between whole steps."""
+    n, beta = h.n_sites, n_steps * delta
+    half, first = half_step(h, delta), half_gates(h, delta)
+    values, vectors = np.linalg.eigh(half @ half.T)
+    logs = n_steps * np.log(np.maximum(values, 1e-300))
+    left, right = vectors.T @ np.linalg.inv(first), first @ vectors
+    total_x = left @ sum(on_site(X, i, n) for i in range(n)) @ right / 2
+    spins = 0.5 * (1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)[::-1]) & 1))
+    s = np.stack([left @ (x[:, None] * right) for x in spins.T])
+
+    def weight(steps: int) -> np.ndarray:
+        """Of two levels that last for the rest of the ring and for some steps."""
+        part = steps / n_steps
+        return np.exp((1 - part) * logs[:, None] + part * logs - logsumexp(logs))
+
+    def pairs(w: np.ndarray) -> np.ndarray:
+        return np.einsum("iab,jba->ij", s * w, s, optimize=True)
+
+    apart = [n_steps * k // n_tau for k in range(n_tau // 2 + 1)]
+    c = np.array([pairs(weight(k) + weight(n_steps - k)) / 2 for k in apart])
+    mean = sum(weight(k) for k in range(n_steps)) / n_steps
+    averages = {
+        "susceptibility_x": beta * np.sum(mean * total_x * total_x.T) / n,
+        "imaginary_time_correlation_zz": np.mean([c[:, t[0], t] for t in h.lattice.translations], axis=0),
+    }
+    if h.lattice.wavevectors is not None:
+        waves = np.exp(-1j * h.lattice.positions @ h.lattice.wavevectors.T)
+        at_q = lambda c: np.einsum("...ij,ik,jk->...k", c, waves, waves.conj()).real / n  # noqa: E731
+        averages |= {"imaginary_time_structure_factor_zz": at_q(c), "static_susceptibility_zz": beta * at_q(pairs(mean))}
+    return averages
+
+
 def half_step(h: SpinHamiltonian, delta: float) -> np.ndarray:
     """A with A A^T one symmetric Trotter step."""
     inner = [group for group, _ in trotter_step(h.bonds)][1:]

@@ -91,7 +91,7 @@ def test_they_stand_in_file_and_dataset_with_their_axes_and_at_infinite_temperat
     curve = tb.thermal_curve(magnet, T=[1.0, np.inf], method=tb.ExactOptions(n_tau=4), progress=False)
     curve.save(tmp_path / "curve.h5")
     loaded = tb.ThermalCurve.load(tmp_path / "curve.h5")
-    assert loaded.imaginary_time_structure_factor_zz.mean.shape == (2, 3, 6) and loaded.imaginary_time_correlation_zz.error.shape == (2, 3, 6)
+    assert loaded.imaginary_time_structure_factor_zz.mean.shape == loaded.imaginary_time_correlation_zz.error.shape == (2, 3, 6)
     np.testing.assert_allclose(loaded.imaginary_time_correlation_zz.mean[1], [[1, 0, 0, 0, 0, 0]] * 3)
     assert loaded.static_susceptibility_zz.mean[1].tolist() == [0.0] * 6
     assert loaded.binder_ratio.mean[1] == pytest.approx(3 - 2 / 6)
@@ -114,7 +114,7 @@ def test_what_cannot_have_them_is_refused():
     ring = make_lattice("chain", 13)
     with pytest.raises(InputError, match="at most 12 sites"):
         tb.thermal_curve(heisenberg(ring), T=1.0, method={"kind": "exact", "n_tau": 8}, progress=False)
-    with pytest.raises(InputError, match="belongs to kind = deterministic | exact"):
+    with pytest.raises(InputError, match=r"belongs to kind = deterministic \| exact"):
         tb.thermal_curve(heisenberg(ring), T=1.0, method={"kind": "typical", "n_tau": 8}, progress=False)
     with pytest.raises(InputError, match="n_tau"):
         tb.thermal_curve(heisenberg(ring), T=1.0, method={"kind": "deterministic", "n_tau": 7}, progress=False)

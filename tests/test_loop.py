@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
-from exchange_ring import ring_averages
+from exchange_ring import ring_averages, ring_in_time
 from scipy.stats import chi2
 
 from thermodbm.errors import InputError
 from thermodbm.estimate.exchange import exchange_ensemble
+from thermodbm.estimate.imaginary_time import with_imaginary_time
+from thermodbm.estimate.levels import SQUARES
 from thermodbm.estimate.statistics import from_chains
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.rotation import balanced_signs
@@ -134,7 +136,7 @@ def test_samples_follow_the_enumerated_weights(h, n_steps, beta):
 def test_estimators_agree_with_the_trotterised_ring(name):
     """Every estimator within 4.5 standard errors, taken from the scatter of independent chains, of dense matrix products."""
     h, n_slices, beta, n_chains, n_sweeps = MAGNETS[name], 2, 1.3, 256, 150
-    ensemble = exchange_ensemble(exchange_facts(h), "loop", n_slices)
+    ensemble = with_imaginary_time(exchange_ensemble(exchange_facts(h), "loop", n_slices), h.lattice, h.moment, 4)
     params = ensemble.weights(h, beta)
 
     @jax.jit
@@ -156,9 +158,13 @@ def test_estimators_agree_with_the_trotterised_ring(name):
     def averages(keep: np.ndarray) -> dict[str, np.ndarray]:
         x = {k: v[keep].mean(0) / chains["sign"][keep].mean() for k, v in chains.items()}
         x["specific_heat"] = beta**2 * (h.n_sites * (x["energy_score"] - x["energy"] * x["score"]) - x["slope"])
+        for name, square in SQUARES.items():
+            if square in x:
+                x[name] = beta * x[square]
         return x
 
-    exact = ring_averages(h, 2 * n_slices, beta / (2 * n_slices))
+    ring = h, 2 * n_slices, beta / (2 * n_slices)
+    exact = ring_averages(*ring) | {name: np.ravel(value) for name, value in ring_in_time(*ring, 4).items()}
     everything, index = averages(np.ones(n_chains, bool)), np.arange(n_chains)
     without = [averages(index % 32 != k) for k in range(32)]
     for observable, value in {**exact, "score": exact["energy"]}.items():

@@ -47,8 +47,8 @@ the value or less) it was anything from -1.8 to 1.2; both are small. The sixth o
 heat, which are stationary at low temperature: their second order cancels.
 
 Exchange: by benchmarks/exchange_trotter.py the second order of each observable cancels somewhere. The fourth order of the energy and of
-pair functions is at most 0.08 of their largest value, in imaginary time too, and 0.18 of static susceptibilities; that of what only excitations have (c, chi, m_z) is up to 40 where they are few, and
-is always fitted."""
+pair functions is at most 0.08 of their largest value, in imaginary time too, and 0.18 of static susceptibilities; that of what only
+excitations have (c, chi, m_z) is up to 40 where they are few, and is always fitted."""
 
 
 def extrapolate(

@@ -39,8 +39,8 @@ class DeterministicOptions:
     sampler: Sampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
     n_tau: TauParts | None = None
-    """Measure correlations of sz in imaginary time too, from the deep layers, at tau = beta/n_tau, 2 beta/n_tau, ... beta/2 and 0, and static
-    susceptibilities at all wavevectors. Rings then have at least n_tau layers at every Trotter step."""
+    """Measure correlations of sz in imaginary time too, from the deep layers, at tau = 0, beta/n_tau, 2 beta/n_tau, ... beta/2, and
+    static susceptibilities at all wavevectors. Rings then have at least n_tau layers at every Trotter step."""
 
 
 @dataclass(frozen=True)

@@ -205,8 +205,10 @@ def thermal_averages(spectrum: Spectrum, betas: np.ndarray) -> dict[str, np.ndar
         curve["susceptibility_x"] = curve["susceptibility"].copy()
     if spectrum.response:
         kubo = [_kubo(spectrum.response, beta, ground) for beta in betas] / np.exp(log_z) / n
-        known = {"susceptibility_x": kubo} if spectrum.conserves_sz else {"susceptibility": kubo - betas * n * curve["magnetization_z"] ** 2}
-        curve |= known
+        if spectrum.conserves_sz:
+            curve["susceptibility_x"] = kubo
+        else:
+            curve["susceptibility"] = kubo - betas * n * curve["magnetization_z"] ** 2
     return curve
 
 

@@ -28,8 +28,8 @@ class _Block(NamedTuple):
 
 def imaginary_time_solver(hamiltonian: SpinHamiltonian, n_tau: int) -> Callable[[float], dict[str, np.ndarray]]:
     """A function from an inverse temperature to imaginary_time_correlation_zz (n_tau/2 + 1, n_sites), with site 0 and averaged over
-    translations, at tau = 0, beta/n_tau, ... beta/2; and on a periodic lattice imaginary_time_structure_factor_zz (n_tau/2 + 1, n_cells) and
-    static_susceptibility_zz (n_cells,).
+    translations, at tau = 0, beta/n_tau, ... beta/2; and on a periodic lattice imaginary_time_structure_factor_zz (n_tau/2 + 1, n_cells)
+    and static_susceptibility_zz (n_cells,).
 
     Raises:
         InputError: for magnets that are too large.

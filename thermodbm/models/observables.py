@@ -40,7 +40,7 @@ _ALL = (
         "transverse susceptibility per site",
         r"\chi_{xx}",
         -1,
-        "Kubo response of the magnetisation along x to a field along x, per site: int_0^beta <M_x(tau) M_x> dtau / N with M_x = sum_i Sx_i.",
+        "Kubo response of the magnetisation along x to a field along x, int_0^beta <M_x(tau) M_x> dtau / N with M_x = sum_i Sx_i.",
         models=EXCHANGE,
         panel=False,
     ),
@@ -102,7 +102,7 @@ _ALL = (
         "static zz susceptibility",
         r"\chi_{zz}(q)",
         -1,
-        "Kubo response int_0^beta <s_q(tau) s_-q(0)> dtau / N at the wavevectors of a periodic lattice, nothing subtracted, (n_T, n_cells).",
+        "Kubo response int_0^beta <s_q(tau) s_-q(0)> dtau / N at wavevectors of a periodic lattice (n_T, n_cells), nothing subtracted.",
         ("wavevector",),
     ),
 )

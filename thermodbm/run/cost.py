@@ -45,7 +45,8 @@ def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptio
     with np.errstate(over="ignore", divide="ignore"):
         d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
         needed = np.asarray(betas) / (2 * d_tau)
-    levels = [slices(beta, d_tau, options.extrapolate, options.n_tau or 0) if n < MAX_SLICES else [n] for beta, n in zip(betas, needed, strict=True)]
+    how = d_tau, options.extrapolate, options.n_tau or 0
+    levels = [slices(beta, *how) if n < MAX_SLICES else [n] for beta, n in zip(betas, needed, strict=True)]
     per_slice = 2.0 * hamiltonian.n_sites * (len(trotter_step(hamiltonian.bonds)) if hamiltonian.conserves_sz else 1)
     n_spins = per_slice * np.array([float(sum(level)) for level in levels])
     n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains)))
