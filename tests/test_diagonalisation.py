@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.linalg
 
+from thermodbm import ThermalCurve, thermal_curve
 from thermodbm.errors import InputError
 from thermodbm.exact.diagonalisation import all_configurations, dense_hamiltonian, diagonalise, thermal_averages
+from thermodbm.exact.response import response_solver
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.models.operators import isotropic
 
@@ -70,9 +74,10 @@ def brute_force(hamiltonian, beta):
         expected["susceptibility"] = beta * (pairs.sum() - m**2) / n
         expected["susceptibility_x"] = beta * kubo(x / 2) / n
         return expected
-    expected["magnetization_x"] = np.trace(rho @ x) / z / n
-    expected["order_parameter_squared"] = pairs.sum() / n**2
-    expected["binder_ratio"] = n**4 * (p @ s.mean(0) ** 4) / pairs.sum() ** 2
+    expected["magnetization_x"] = moment * np.trace(rho @ x) / z / n
+    if hamiltonian.model == "tfim":
+        expected["order_parameter_squared"] = pairs.sum() / n**2
+        expected["binder_ratio"] = n**4 * (p @ s.mean(0) ** 4) / pairs.sum() ** 2
     expected["susceptibility"] = beta * (kubo(np.diag(s.sum(0))) - m**2) / n
     return expected
 
@@ -112,6 +117,8 @@ HAMILTONIANS = {
     "ferromagnetic ring in a field": heisenberg(make_lattice("chain", 6), -1.0, 0.6),
     "easy axis ring": xxz(make_lattice("chain", 6), -0.9, 1.7),
     "j1j2 torus": j1j2(make_lattice("square", (2, 4)), 1.0, 0.5),
+    "easy plane in a field along x": xxz(make_lattice("chain", 6), 1.0, 0.4, h_x=0.7),
+    "random xxz in fields along x and z": replace(random_xxz(graph(5, EDGES), 3), x_field=np.array([0.3, -0.5, 0.2, 0, 1]), along_x=True),
 }
 
 
@@ -129,6 +136,26 @@ def test_thermal_averages_are_those_of_the_dense_matrix(hamiltonian):
 def test_in_a_field_along_z_an_isotropic_magnet_turns_as_a_whole_by_one_along_x(J, h):
     curve = thermal_averages(diagonalise(heisenberg(make_lattice("chain", 7), J, h)), BETAS)
     np.testing.assert_allclose(curve["susceptibility_x"], curve["magnetization_z"] / h, rtol=1e-10)
+
+
+def test_a_field_along_x_is_one_along_z_of_an_isotropic_magnet(tmp_path):
+    couplings, scan = {"lattice": make_lattice("chain", 6), "J": 1.0}, [0.0, 0.7]
+    along_x, along_z = (
+        thermal_curve(heisenberg(**couplings), T=[0.5, np.inf], method="exact", scan={name: scan}, progress=False) for name in ("h_x", "h")
+    )
+    along_x.save(tmp_path / "x.h5")
+    found = ThermalCurve.load(tmp_path / "x.h5")
+    for name, same in (("energy", "energy"), ("magnetization_x", "magnetization_z"), ("susceptibility", "susceptibility_x")):
+        np.testing.assert_allclose(getattr(found, name).mean, getattr(along_z, same).mean, atol=1e-12)
+    assert found.hamiltonian.along_x and not along_z.hamiltonian.along_x and "h_x" not in along_z.config
+
+
+@pytest.mark.parametrize("method", ["deterministic", "learned", "variational", "typical"])
+def test_a_field_along_x_is_refused_by_methods_that_conserve_the_magnetisation(method):
+    with pytest.raises(InputError, match=f"no field along x with method.kind = {method}"):
+        thermal_curve(heisenberg(make_lattice("chain", 4), h_x=0.1), T=1.0, method=method, progress=False)
+    with pytest.raises(InputError, match="field along x"):
+        response_solver(heisenberg(make_lattice("chain", 4), h_x=0.1), [])
 
 
 def test_magnets_with_too_many_elements_have_no_response_along_x(monkeypatch):

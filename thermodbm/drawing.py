@@ -69,7 +69,7 @@ def draw_hamiltonian(hamiltonian: "SpinHamiltonian", ax: "Axes | None" = None) -
     _draw_bonds(ax, lattice, hamiltonian.bonds, colors, 0.5 + 3 * strength)
     _draw_sites(ax, lattice, np.asarray(hamiltonian.z_field, float))
     kinds = {"ferromagnetic": (couplings < 0, _BLUE), "antiferromagnetic": (couplings > 0, _VERMILION)}
-    size = 4.0 if hamiltonian.conserves_sz else 1.0  # from Pauli matrices to the convention of the model
+    size = 1 / hamiltonian.moment**2  # from Pauli matrices to the convention of the model
     if groups := _distinct_groups(lattice, couplings):
         kinds = {
             f"{group}, {word}": (chosen & members, color) for group, members in groups.items() for word, (chosen, color) in kinds.items()
@@ -81,7 +81,7 @@ def draw_hamiltonian(hamiltonian: "SpinHamiltonian", ax: "Axes | None" = None) -
     if field.any():
         ax.plot([], [], "o", color="0.55", label=f"field along z, |h| = {_span(field[field > 0] / hamiltonian.moment)}")
     gamma = np.asarray(hamiltonian.x_field, float)
-    transverse = f"\ntransverse field {_span(gamma)}" if gamma.any() else ""
+    transverse = f"\ntransverse field {_span(gamma / hamiltonian.moment)}" if gamma.any() else ""
     ax.set_title(f"{hamiltonian.model}: {_name(lattice)}, {len(hamiltonian.bonds)} bonds{transverse}", fontsize=10)
     _legend(ax, 1)
     return ax

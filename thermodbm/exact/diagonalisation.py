@@ -46,7 +46,7 @@ class Spectrum(NamedTuple):
     energies: np.ndarray  # (n_levels,), of the whole system
     degeneracy: np.ndarray  # (n_levels,), copies of a level in sectors related to its own
     values: dict[str, np.ndarray]  # observable -> <n|O|n>, (n_levels, ...), per site; total_sz and total_sz_squared where conserved
-    response: list[Response]  # of M = sum_i sz_i, or of M = sum_i Sx_i where the former is conserved; empty where it is not known
+    response: list[Response]  # of M = sum_i s_i along z, or along x where that is conserved; empty where it is not known
     isotropic: bool  # all axes are alike
 
 
@@ -88,7 +88,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
     table = conserved_values(spins, flip) if hamiltonian.conserves_sz else {}
     if vectors:
         table |= diagonal_values(hamiltonian, spins, flip)
-        if not hamiltonian.conserves_sz:
+        if hamiltonian.model == "tfim":
             table["order_parameter_fourth"] = spins.mean(-1) ** 4
     transverse = vectors and hamiltonian.conserves_sz and not isotropic(hamiltonian) and affordable(sectors)
     operators = transitions(orbits, Couplings.of(hamiltonian)), transitions(orbits, Couplings.transverse(n))
@@ -117,7 +117,7 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
             for name, per_state in table.items():
                 values[name].append(np.tensordot(weights, per_state[rows], 1))
             if "magnetization_x" in values:
-                values["magnetization_x"].append(np.einsum("rn,rn->n", v.conj(), x @ v).real / n)
+                values["magnetization_x"].append(hamiltonian.moment * np.einsum("rn,rn->n", v.conj(), x @ v).real / n)
             if transverse or not hamiltonian.conserves_sz:
                 solved.append(Solved(multiplicity, chi, rows, e, states))
         if transverse:
@@ -125,14 +125,14 @@ def diagonalise(hamiltonian: SpinHamiltonian) -> Spectrum:
                 response += transverse_elements(orbits, operators[1], first, second)
             before = solved
         elif solved:
-            response.append(_longitudinal_elements(spins, solved[0], solved[-1]))
+            response.append(_longitudinal_elements(hamiltonian.moment * spins, solved[0], solved[-1]))
     stacked = {name: np.concatenate(parts) for name, parts in values.items()}
     levels = np.concatenate(energies), np.concatenate(degeneracy)
     return Spectrum(n, hamiltonian.conserves_sz, *levels, stacked, response, isotropic(hamiltonian))
 
 
 def _longitudinal_elements(spins: np.ndarray, first: Solved, second: Solved) -> Response:
-    """Of M = sum_i sz_i, which is odd under the flip: it joins the first parity to the last, or a sector with itself."""
+    """Of M = sum_i s_i, which is odd under the flip: it joins the first parity to the last, or a sector with itself."""
     common, left, right = np.intersect1d(first.rows, second.rows, return_indices=True)
     element = first.states[left].conj().T @ (spins[common].sum(-1, dtype=float)[:, None] * second.states[right])
     return first.energies, second.energies, first.multiplicity * (1 if first is second else 2) * np.abs(element) ** 2
@@ -241,8 +241,10 @@ def _kubo(response: list[tuple[np.ndarray, np.ndarray, np.ndarray]], beta: float
 def diagonal_values(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
     """Observables diagonal in sz that are not conserved, of configurations (n, n_sites), averaged over flips if asked: arrays (n, ...)."""
     values = diagonal_observables(hamiltonian)(spins)
+    if hamiltonian.model != "tfim":
+        del values["magnetization_z_squared"]
     if hamiltonian.conserves_sz:
-        del values["magnetization_z"], values["magnetization_z_squared"]
+        del values["magnetization_z"]
     elif flip:
         values["magnetization_z"] = np.zeros(len(spins))
     return values

@@ -36,10 +36,12 @@ def infinite_temperature(hamiltonian: SpinHamiltonian, n_tau: int | None = None)
         values["structure_factor_zz"] = np.full(len(lattice.wavevectors), square)
     if two_coloring(n, lattice.bonds()) is not None:
         values["staggered_structure_factor"] = square
-    if not hamiltonian.conserves_sz:
-        values |= {"magnetization_x": zero, "order_parameter_squared": square / n, "binder_ratio": np.asarray(3 - 2 / n)}
-    else:
+    if hamiltonian.conserves_sz:
         values["susceptibility_x"] = zero
+    else:
+        values["magnetization_x"] = zero
+    if hamiltonian.model == "tfim":
+        values |= {"order_parameter_squared": square / n, "binder_ratio": np.asarray(3 - 2 / n)}
     if n_tau:
         for pairs in ("correlation_zz", "structure_factor_zz"):
             if pairs in values:

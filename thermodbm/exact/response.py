@@ -74,6 +74,8 @@ def response_solver(
     Raises:
         InputError: if neither full diagonalisation with eigenvectors nor free fermions are possible.
     """
+    if hamiltonian.along_x:
+        raise InputError("response", expected="a magnet without field along x", found="model.h_x")
     if free_fermions.applicable(hamiltonian) and hamiltonian.n_sites > 12:
         correlations = observables is None or "order_parameter_squared" in observables
         return lambda betas: free_fermions.ising_ring_response(hamiltonian, parameters, betas, correlations=correlations)

@@ -33,6 +33,7 @@ class SpinHamiltonian:
     xy: jax.Array  # (n_bonds,)
     x_field: jax.Array  # (n_sites,)
     z_field: jax.Array  # (n_sites,)
+    along_x: bool = field(default=False, metadata={"static": True})  # an exchange model has a field along x, too
 
     @property
     def n_sites(self) -> int:
@@ -47,12 +48,12 @@ class SpinHamiltonian:
     @property
     def conserves_sz(self) -> bool:
         """Whether the total magnetisation along z is conserved: exchange moves only, no spin flips."""
-        return self.model != "tfim"
+        return self.model != "tfim" and not self.along_x
 
     @property
     def moment(self) -> float:
         """Value of the spin operator for an up spin: 1 where the convention is Pauli matrices (tfim), 1/2 where it is S = sigma/2."""
-        return 0.5 if self.conserves_sz else 1.0
+        return 1.0 if self.model == "tfim" else 0.5
 
     def diagonal_energy(self, spins: jax.Array) -> jax.Array:
         """Energy of the part diagonal in sz, (...), of configurations +-1 of shape (..., n_sites)."""
@@ -65,7 +66,12 @@ class SpinHamiltonian:
         """Terms of H off the diagonal: the sites whose spins one turns over, (K, 1), or exchanges, (K, 2), and their elements (K,).
 
         Elements are -x_field of a flip, and 2 xy of the exchange of an antiparallel pair.
+
+        Raises:
+            InputError: for an exchange model in a field along x, which has both.
         """
+        if self.along_x:
+            raise no_field_along_x("this method")
         return (self.bonds, 2 * self.xy) if self.conserves_sz else (np.arange(self.n_sites)[:, None], -self.x_field)
 
     def connected(self, spins: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -90,6 +96,14 @@ class SpinHamiltonian:
         from thermodbm.drawing import draw_hamiltonian, svg
 
         return svg(draw_hamiltonian(self))
+
+
+def no_field_along_x(method: str) -> InputError:
+    """The complaint of what needs a conserved magnetisation."""
+    hint = "Exact diagonalisation takes it. Where all couplings are isotropic, a uniform field may as well point along z: h."
+    return InputError(
+        "model.h_x", expected=f"no field along x with {method}, which needs a conserved magnetisation", found="one", hint=hint
+    )
 
 
 def check_hamiltonian(hamiltonian: object) -> None:
@@ -182,22 +196,27 @@ def transverse_field_ising(lattice: Lattice, J: Coupling = 1.0, gamma: Coupling 
     return SpinHamiltonian(lattice, "tfim", _pairs(bonds), zz, 0 * zz, _leaf("gamma", gamma, n, "site"), _leaf("h", h, n, "site"))
 
 
-def _exchange(lattice: Lattice, model: str, bonds: np.ndarray, jz: jax.Array, jxy: jax.Array, h: Coupling) -> SpinHamiltonian:
-    """H = sum_b Jz SzSz + Jxy (SxSx + SySy) - h sum Sz with S = sigma/2."""
+def _exchange(
+    lattice: Lattice, model: str, bonds: np.ndarray, jz: jax.Array, jxy: jax.Array, h: Coupling, h_x: Coupling | None
+) -> SpinHamiltonian:
+    """H = sum_b Jz SzSz + Jxy (SxSx + SySy) - h sum Sz - h_x sum Sx with S = sigma/2."""
     n = lattice.n_sites
-    z_field = _leaf("h", h, n, "site") / 2
-    return SpinHamiltonian(lattice, model, _pairs(bonds), jz / 4, jxy / 4, 0 * z_field, z_field)
+    z_field, x_field = (_leaf(name, value, n, "site") / 2 for name, value in (("h", h), ("h_x", 0.0 if h_x is None else h_x)))
+    return SpinHamiltonian(lattice, model, _pairs(bonds), jz / 4, jxy / 4, x_field, z_field, h_x is not None)
 
 
-def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
-    """H = sum_<ij> J [ SxSx + SySy + delta SzSz ] - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic."""
+def xxz(lattice: Lattice, J: Coupling = 1.0, delta: Coupling = 1.0, h: Coupling = 0.0, h_x: Coupling | None = None) -> SpinHamiltonian:
+    """H = sum_<ij> J [ SxSx + SySy + delta SzSz ] - h sum_i Sz_i - h_x sum_i Sx_i, with S = sigma/2; J > 0 is antiferromagnetic.
+
+    Without h_x (None) the magnetisation along z is conserved; with it, 0 included, only exact diagonalisation takes the magnet.
+    """
     check_lattice(lattice)
     jxy = _of_bonds("J", J, lattice)
-    return _exchange(lattice, "xxz", lattice.bonds(), jxy * _of_bonds("delta", delta, lattice), jxy, h)
+    return _exchange(lattice, "xxz", lattice.bonds(), jxy * _of_bonds("delta", delta, lattice), jxy, h, h_x)
 
 
-def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHamiltonian:
-    """H = J sum_<ij> S_i . S_j - h sum_i Sz_i, with S = sigma/2; J > 0 is antiferromagnetic.
+def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0, h_x: Coupling | None = None) -> SpinHamiltonian:
+    """H = J sum_<ij> S_i . S_j - h sum_i Sz_i - h_x sum_i Sx_i, with S = sigma/2; J > 0 is antiferromagnetic; h_x as of `xxz`.
 
     >>> from thermodbm import make_lattice
     >>> float(heisenberg(make_lattice("chain", 4)).diagonal_energy(np.array([1, -1, 1, -1])))
@@ -207,11 +226,12 @@ def heisenberg(lattice: Lattice, J: Coupling = 1.0, h: Coupling = 0.0) -> SpinHa
     """
     check_lattice(lattice)
     j = _of_bonds("J", J, lattice)
-    return _exchange(lattice, "heisenberg", lattice.bonds(), j, j, h)
+    return _exchange(lattice, "heisenberg", lattice.bonds(), j, j, h, h_x)
 
 
-def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling = 0.0) -> SpinHamiltonian:
-    """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i over first and second neighbours, with S = sigma/2.
+def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling = 0.0, h_x: Coupling | None = None) -> SpinHamiltonian:
+    """H = J1 sum_<ij> S_i . S_j + J2 sum_<<ij>> S_i . S_j - h sum_i Sz_i - h_x sum_i Sx_i over first and second neighbours, with
+    S = sigma/2; h_x as of `xxz`.
 
     J1 may be given by groups of bonds; J2 has none. Second neighbours of a ladder are its diagonals.
     """
@@ -219,4 +239,4 @@ def j1j2(lattice: Lattice, J1: Coupling = 1.0, J2: Coupling = 0.5, h: Coupling =
     first, second = lattice.bonds(1), lattice.bonds(2)
     parts = [_of_bonds("J1", J1, lattice), _leaf("J2", J2, len(second), "second-neighbour bond")]
     j = (np if all(isinstance(part, np.ndarray) for part in parts) else jnp).concatenate(parts)
-    return _exchange(lattice, "j1j2", np.concatenate([first, second]), j, j, h)
+    return _exchange(lattice, "j1j2", np.concatenate([first, second]), j, j, h, h_x)

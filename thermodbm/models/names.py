@@ -5,13 +5,16 @@ from typing import Any
 
 
 def flat(couplings: Mapping[str, Any], groups: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Those of a model by the names of parameters: one for each group of bonds where they are given so, or `names` are of groups.
+    """Those of a model by the names of parameters: one for each group of bonds where they are given so, or `names` are of groups. What is
+    None is no coupling.
 
     >>> flat({"J": 1.0, "h": 0.0}, ["leg", "rung"], ["J.rung"])
     {'J.leg': 1.0, 'J.rung': 1.0, 'h': 0.0}
     """
     found: dict[str, Any] = {}
     for name, value in couplings.items():
+        if value is None:
+            continue
         if not isinstance(value, Mapping) and isinstance(value, float | int) and any(n.startswith(f"{name}.") for n in names):
             value = dict.fromkeys(groups, value)
         found |= {f"{name}.{group}": v for group, v in value.items()} if isinstance(value, Mapping) else {name: value}

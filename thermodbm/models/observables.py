@@ -63,7 +63,7 @@ _ALL = (
         models=ISING,
         panel=False,
     ),
-    Observable("magnetization_x", "transverse magnetisation", "m_x", 0, "<sum_i sx_i>/N.", models=ISING),
+    Observable("magnetization_x", "transverse magnetisation", "m_x", 0, "Magnetisation along x per site."),
     Observable("magnetization_z", "longitudinal magnetisation", "m_z", 0, "Magnetisation along z per site."),
     Observable(
         "correlation_zz",

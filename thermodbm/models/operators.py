@@ -69,7 +69,7 @@ def diagonal_observables(hamiltonian: SpinHamiltonian) -> Callable[[Array], dict
         (n, n_cells) on a periodic lattice; staggered_structure_factor (n,) on a bipartite one.
     """
     lattice, n = hamiltonian.lattice, hamiltonian.n_sites
-    square = "magnetization_z_squared" if hamiltonian.conserves_sz else "order_parameter_squared"
+    square = "order_parameter_squared" if hamiltonian.model == "tfim" else "magnetization_z_squared"
     signs = two_coloring(n, lattice.bonds())
     waves = None if lattice.wavevectors is None else np.exp(-1j * lattice.positions @ lattice.wavevectors.T)
 

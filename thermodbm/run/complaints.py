@@ -110,8 +110,8 @@ def _unknown_key(where: str, loc: tuple[str | int, ...], sections: Mapping[str, 
     known = list(sections[owner].model_fields)
     siblings = [name for name, s in sections.items() if name != owner and len(loc) > 2 and {"kind", key} <= set(s.model_fields)]
     hint = ""
-    if close := get_close_matches(key, known, n=1):
-        hint = f"Did you mean {close[0]!r}?"
-    elif siblings:
+    if siblings:
         hint = f"The key belongs to kind = {' | '.join(siblings)}."
+    elif close := get_close_matches(key, known, n=1):
+        hint = f"Did you mean {close[0]!r}?"
     return InputError(where, expected=f"one of the keys {', '.join(known)}", found=f"the unknown key {show(key)}", hint=hint)

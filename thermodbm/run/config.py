@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from thermodbm.errors import InputError
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, MethodOptions, SamplingOptions, VariationalOptions
 from thermodbm.models import Lattice, SpinHamiltonian, graph, make_lattice
+from thermodbm.models.hamiltonian import no_field_along_x
 from thermodbm.models.parameters import Parameter, parameters
 from thermodbm.run.bond_table import with_bonds
 from thermodbm.run.complaints import input_error
@@ -175,6 +176,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     sampling = SamplingOptions(**sections["sampling"])
     ignored = {where.partition(".")[2] for where in IGNORED[document.method.kind]}
     sections["sampling"] = {k: v for k, v in sections["sampling"].items() if k not in ignored}
+    if hamiltonian.along_x and document.method.kind != "exact":
+        raise no_field_along_x(f"method.kind = {document.method.kind}")
     if isinstance(method, DeterministicOptions | LearnedOptions):
         _check_sampler(hamiltonian, method.sampler)
     if isinstance(method, VariationalOptions):

@@ -28,6 +28,8 @@ def describe(hamiltonian: SpinHamiltonian) -> dict[str, dict[str, Any]]:
     else:
         n_first = len(lattice.bonds(1))
         couplings = {"J1": 4 * zz[:n_first], "J2": 4 * zz[n_first:], "h": 2 * z_field}
+    if hamiltonian.along_x:
+        couplings["h_x"] = 2 * x_field
     return {"lattice": place, "model": {"kind": hamiltonian.model, **{name: _short(lattice, name, x) for name, x in couplings.items()}}}
 
 

@@ -54,7 +54,7 @@ def scales(hamiltonian: SpinHamiltonian, units: dict[str, str]) -> Scales:
     magnetisation twice and its susceptibility four times that of S.
     """
     u = _registry()
-    pauli = 1.0 if hamiltonian.conserves_sz else 2.0
+    pauli = 2 * hamiltonian.moment
     magneton = float((1 * u.bohr_magneton / u.boltzmann_constant).to("kelvin / tesla").magnitude)
     # chi = N_A g^2 mu_B^2 chi_S / k_B in SI (times mu_0), of which cgs is 10^6 / 4 pi
     si = float(

@@ -34,7 +34,8 @@ def scanned(data: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], "RunCo
         raise InputError(f"scan.{name}", expected=f"{name} in [scan] or in [model]", found="both")
     place = parse({**rest, "model": _without_groups(model, base)})
     magnet = place.hamiltonian
-    known = [n for n in (*parameter_names(magnet), *group_names(magnet)) if n != BETA]
+    along_x = ["h_x"] if "h_x" in place.sections["model"] else []
+    known = [n for n in (*parameter_names(magnet), *group_names(magnet), *along_x) if n != BETA]
     if name not in known:
         raise InputError("scan", expected=f"one of {', '.join(known)}", found=name)
     given = {**{k: v for k, v in place.sections["model"].items() if k != base}, base: model.get(base, place.sections["model"][base])}

@@ -114,7 +114,8 @@ def _model_section(kind: str, constructor: Any) -> type[Section]:
     """The section whose keys and defaults are the couplings that a Hamiltonian constructor takes."""
     couplings = {n: p.default for n, p in inspect.signature(constructor).parameters.items() if n != "lattice"}
     by_bond = float | tuple[float, ...]
-    keys = {name: (by_bond | dict[str, float] if name in GROUPED else by_bond, default) for name, default in couplings.items()}
+    types = {name: by_bond | dict[str, float] if name in GROUPED else by_bond for name in couplings}
+    keys = {name: (types[name] if default is not None else types[name] | None, default) for name, default in couplings.items()}
     return create_model(kind, __base__=Section, kind=(Literal[kind], ...), **keys)
 
 
