@@ -6,7 +6,7 @@ import numpy as np
 
 from thermodbm.estimate.ensemble import Ensemble
 from thermodbm.estimate.exchange import exchange_ensemble, kinds, measure_sweep
-from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, sweep_series
+from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import gate_elements
@@ -66,6 +66,7 @@ def _respond_by_graphs(
     moved = along(energy, probe)
     zero = jnp.zeros((len(spins), 1))
     return {
+        **second_series(log_w, probe, D),
         **sweep_series(averages, values["score"], D, moved, moved, score_moved),
         **late_series({"energy": 0 * D}, zero[:, 0], D, zero[:, 0], 0 * D),
     }
@@ -95,6 +96,7 @@ def _respond_by_worldlines(
         averages["staggered_structure_factor"] = (layer @ signs) ** 2 / n
     zero = jnp.zeros((len(spins),))
     return {
+        **second_series(log_w, probe, D),
         **sweep_series(averages, energy, D, moved, -D / (probe.beta * n), moved),
         **late_series({"energy": 0 * D}, zero, D, -twice(*here) / n, -along(twice, probe) / n),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, sweep_series
+from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
@@ -116,16 +116,17 @@ def respond(n_layers: int) -> Callable[..., tuple[dict[str, jax.Array], dict[str
         free = of(probe.directions.zz, probe.directions.x_field, probe.directions.z_field).T
         plain = _of_configurations(probe.magnet, spins, None)  # averages over the signs of clusters go with their weights, not with these
         averages = {name: v.astype(float) for name, v in (values | plain).items() if name not in ("score", "order_parameter_fourth")}
-        D, score_moved = _of_weights(probe, spins, n_layers)
-        return values, sweep_series(averages, values["score"], D, free, free, score_moved)
+        D, score_moved, second = _of_weights(probe, spins, n_layers)
+        return values, {**second, **sweep_series(averages, values["score"], D, free, free, score_moved)}
 
     return measure
 
 
-def _of_weights(probe: Probe, spins: Spins, n_layers: int) -> tuple[jax.Array, jax.Array]:
-    """Derivatives of ln W and of the score, (n_chains, K)."""
+def _of_weights(probe: Probe, spins: Spins, n_layers: int) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Derivatives of ln W and of the score, (n_chains, K), and `second_series`."""
     log_w = lambda hamiltonian, beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
-    return along(log_w, probe), -along(in_beta(log_w), probe) / probe.hamiltonian.n_sites
+    D = along(log_w, probe)
+    return D, -along(in_beta(log_w), probe) / probe.hamiltonian.n_sites, second_series(log_w, probe, D)
 
 
 STEP = 1e-3

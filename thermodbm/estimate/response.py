@@ -22,7 +22,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.estimate.statistics import MIN_BATCHES, Blocks, Estimate
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.parameters import BETA, Directions, Parameter, parameter, stacked
+from thermodbm.models.parameters import BETA, LOG_PARTITION, Directions, Parameter, parameter, stacked
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -37,6 +37,7 @@ class Probe(NamedTuple):
     hamiltonian: SpinHamiltonian
     beta: jax.Array
     directions: Directions
+    mixed: Directions | None = None  # second derivatives of the couplings, where those of ln Z are wanted
 
 
 def along(f: Callable[[SpinHamiltonian, jax.Array], Any], probe: Probe) -> Any:
@@ -54,6 +55,16 @@ def along(f: Callable[[SpinHamiltonian, jax.Array], Any], probe: Probe) -> Any:
 def in_beta(f: Callable[[SpinHamiltonian, jax.Array], Any]) -> Callable[[SpinHamiltonian, jax.Array], Any]:
     """df/dbeta as a function of the same arguments."""
     return lambda hamiltonian, beta: jax.jvp(lambda b: f(hamiltonian, b), (beta,), (jnp.ones_like(beta),))[1]
+
+
+def second_series(log_w: Callable[[SpinHamiltonian, jax.Array], jax.Array], probe: Probe, D: jax.Array) -> Values:
+    """Of second derivatives of ln Z, (n_chains, K K) each, if they are wanted: D_a D_b, and dD_a/dlambda_b."""
+    if probe.mixed is None:
+        return {}
+    twice = along(lambda hamiltonian, beta: along(log_w, probe._replace(hamiltonian=hamiltonian, beta=beta)), probe)
+    bent = along(log_w, probe._replace(directions=probe.mixed))
+    n_chains = len(D)  # `along` puts the chains of a matrix in its middle
+    return {"D*D": (D[:, :, None] * D[:, None]).reshape(n_chains, -1), "D_moved": jnp.moveaxis(twice, 1, 0).reshape(n_chains, -1) + bent}
 
 
 def sweep_series(averages: Values, score: jax.Array, D: jax.Array, explicit: jax.Array, free: jax.Array, score_moved: jax.Array) -> Values:
@@ -86,8 +97,8 @@ def respond_with(ensemble: Ensemble, respond: Callable, respond_late: Measure | 
     """The ensemble with weights that are a `Probe`."""
     kernel = ensemble.kernel
 
-    def weights(hamiltonian: SpinHamiltonian, beta: jax.Array, directions: Directions) -> Probe:
-        return Probe(ensemble.weights(hamiltonian, beta), hamiltonian, beta, directions)
+    def weights(hamiltonian: SpinHamiltonian, beta: jax.Array, directions: Directions, mixed: Directions | None = None) -> Probe:
+        return Probe(ensemble.weights(hamiltonian, beta), hamiltonian, beta, directions, mixed)
 
     return ensemble._replace(
         kernel=SamplerKernel(kernel.init, lambda key, probe, state: kernel.step(key, probe.magnet, state)),
@@ -114,13 +125,13 @@ def batches_of(response: Mapping[str, Blocks]) -> dict[str, np.ndarray]:
 def response_estimates(
     response: Mapping[str, Blocks], hamiltonian: SpinHamiltonian, of_beta: np.ndarray, beta: float
 ) -> dict[str, Estimate]:
-    """Derivatives (K,) of every scalar at one Trotter step, per site; of free_energy and entropy those in couplings alone."""
+    """Derivatives (K,) of every scalar at one Trotter step, per site; of free_energy and entropy those in couplings alone; and those of
+    ln Z twice, (K K,), where there are."""
     batches = batches_of(response)
     n = len(next(iter(batches.values())))
     if n < 2:
-        lost = np.full(len(of_beta), np.nan)
-        names = _from_means({k: b.mean(0) if len(b) else lost for k, b in batches.items()}, hamiltonian, of_beta, beta)
-        return {name: Estimate(lost, np.full(len(of_beta), np.inf)) for name in names}
+        shapes = _from_means({k: np.full(b.shape[1:], np.nan) for k, b in batches.items()}, hamiltonian, of_beta, beta)
+        return {name: Estimate(np.full(x.shape, np.nan), np.full(x.shape, np.inf)) for name, x in shapes.items()}
     total = {name: x.mean(0) for name, x in batches.items()}
     without = {name: (n * total[name] - x) / (n - 1) for name, x in batches.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,6 +162,9 @@ def _from_means(means: Mapping[str, np.ndarray], hamiltonian: SpinHamiltonian, o
     found |= {"free_energy": x["free"], "entropy": beta * (energy - x["free"])}
     plain = ("magnetization_x", "magnetization_z", "order_parameter_squared", "staggered_structure_factor")
     found |= {name: moved(name) for name in plain if name in x}
+    if "D*D" in x:
+        products = (D[..., :, None] * D[..., None, :]).reshape(x["D*D"].shape)
+        found[LOG_PARTITION] = (x["D*D"] - products + x["D_moved"]) / n
     m = x["magnetization_z"]
     for square, factor in (("kubo_squared", beta * n), ("magnetization_z_squared", beta)):
         if square in x:
@@ -181,7 +195,7 @@ def known_response(
     return found
 
 
-def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], by_loops: bool) -> str:
+def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], by_loops: bool, second: bool = False) -> str:
     """Of what derivatives are to be taken: "ring" for the Ising model, else "graphs" where no weight of a graph rises from zero, or
     "worldlines".
 
@@ -198,7 +212,7 @@ def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter]
         return "ring"
     isotropic = np.abs(np.abs(zz) - np.abs(xy)) <= 1e-12 * np.abs(xy)
     turned = np.abs(directions.zz * xy - directions.xy * zz)[:, isotropic] > 1e-12
-    of_sites = any(p.shape and p.directions.z_field.any() for p in parameters)
+    of_sites = any((p.shape or second) and p.directions.z_field.any() for p in parameters)
     return "graphs" if by_loops and not (turned.any() or of_sites) else "worldlines"
 
 

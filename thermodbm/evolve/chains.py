@@ -40,7 +40,7 @@ from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.observables import OBSERVABLES
 from thermodbm.models.operators import isotropic
-from thermodbm.models.parameters import Parameter, stacked, unstacked
+from thermodbm.models.parameters import LOG_PARTITION, SECOND, Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
 
@@ -338,8 +338,12 @@ def _response(
     hamiltonian, of_beta = plan.hamiltonian, stacked(plan.response).beta
     found = [response_estimates(series.response, hamiltonian, of_beta, beta) for series in levels]
     response: dict[str, dict[str, Estimate]] = {}
+    second: dict[str, Estimate] = {}
     for name in found[0]:
         estimate = combine("specific_heat", [each[name] for each in found])
+        if name == LOG_PARTITION:
+            second = {SECOND: Estimate(*(x.reshape((len(of_beta),) * 2) for x in estimate[:2]))}
+            continue
         mean, error = (unstacked(plan.response, x) for x in estimate[:2])
         response[name] = {p.name: Estimate(mean[p.name], error[p.name]) for p in plan.response}
-    return known_response(hamiltonian, plan.response, response, observables)
+    return known_response(hamiltonian, plan.response, response, observables) | ({LOG_PARTITION: second} if second else {})

@@ -35,7 +35,7 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import DeterministicOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.parameters import Parameter, stacked
+from thermodbm.models.parameters import Parameter, mixed_directions, stacked
 from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
@@ -51,6 +51,7 @@ def make_plan(
     sampling: SamplingOptions,
     n_ranks: int = 1,
     response: Sequence[Parameter] = (),
+    second: bool = False,
 ) -> Plan:
     """The plan for given options."""
     response = tuple(response)
@@ -60,7 +61,7 @@ def make_plan(
     of_run = {"response": response, "open_end": sampling.target_error is not None, "n_tau": options.n_tau}
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
-        by = derivatives_of(hamiltonian, response, facts.by_loops) if response else None
+        by = derivatives_of(hamiltonian, response, facts.by_loops, second) if response else None
         return Plan(hamiltonian, facts, options.sampler or "loop", *chains, derivatives=by, **of_run)
     largest = max(LEVELS[options.extrapolate]) * (options.d_tau or default_d_tau(hamiltonian, sampling.target_error))
     by = derivatives_of(hamiltonian, response, False) if response else None
@@ -75,6 +76,7 @@ def deterministic_method(
     betas: Sequence[float] = (),
     observables: Functions = (),
     response: Sequence[Parameter] = (),
+    second: bool = False,
 ) -> ThermalMethod:
     """Sample the analytic network at each temperature; results as in the contract, with extrapolation and its error.
 
@@ -84,8 +86,8 @@ def deterministic_method(
     Raises:
         InputError: for a sampler that does not fit the model.
     """
-    plan = make_plan(hamiltonian, options, sampling, comm.size, response)._replace(observables=observables)
-    directions = (stacked(plan.response),) if plan.response else ()
+    plan = make_plan(hamiltonian, options, sampling, comm.size, response, second)._replace(observables=observables)
+    directions = (stacked(plan.response), *([mixed_directions(hamiltonian, plan.response)] if second else [])) if plan.response else ()
     ensemble_at(plan.facts, plan.sampler, 1)  # complains at once
 
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)

@@ -14,10 +14,11 @@ from thermodbm.evolve.options import ExactOptions
 from thermodbm.exact import exact_solver
 from thermodbm.exact.imaginary_time import imaginary_time_solver
 from thermodbm.exact.response import response_solver
+from thermodbm.exact.second_response import second_derivatives
 from thermodbm.exact.typical_averages import typical_averages
 from thermodbm.exact.typicality import Observables, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.parameters import Parameter
+from thermodbm.models.parameters import LOG_PARTITION, SECOND, Parameter
 
 MAX_SITES = 12
 """Up to which observables of a user are taken in all states."""
@@ -29,6 +30,7 @@ def exact_method(
     comm: Comm = SERIAL,
     observables: Observables | None = None,
     response: Sequence[Parameter] = (),
+    second: bool = False,
 ) -> ThermalMethod:
     """A method without state or randomness; every call of `advance` finishes a temperature.
 
@@ -37,12 +39,14 @@ def exact_method(
 
     Args:
         response: parameters in which all is differentiated.
+        second: whether ln Z is differentiated twice.
 
     Raises:
         InputError: at the first temperature, if the system is too large (see `exact_solver`).
     """
     solver = cache(lambda: exact_solver(hamiltonian))
     slopes = cache(lambda: response_solver(hamiltonian, response))
+    twice = cache(lambda: second_derivatives(hamiltonian, response))
     in_time = cache(lambda: imaginary_time_solver(hamiltonian, options.n_tau))
 
     def own(beta: float) -> dict[str, np.ndarray]:
@@ -61,6 +65,8 @@ def exact_method(
             observables |= {name: exact(values) for name, values in in_time()(beta).items()}
         found = slopes()(np.array([beta])) if response else {}
         derivatives = {name: {parameter: exact(x[0]) for parameter, x in of.items()} for name, of in found.items()}
+        if second:
+            derivatives[LOG_PARTITION] = {SECOND: exact(twice()(beta))}
         return state, Info(1.0, "exact", Point(observables, {}, {}, derivatives))
 
     return ThermalMethod(init=lambda key: {}, advance=advance)

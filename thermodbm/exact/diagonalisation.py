@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 from thermodbm.errors import InputError
+from thermodbm.exact.kubo import boltzmann_integral
 from thermodbm.exact.sectors import (
     Orbits,
     characters,
@@ -229,13 +230,7 @@ def is_real(character: np.ndarray, inversion: np.ndarray | None) -> bool:
 
 def _kubo(response: list[tuple[np.ndarray, np.ndarray, np.ndarray]], beta: float, ground: float) -> float:
     """sum_nm |<n|M|m>|^2 (exp(-beta E_n) - exp(-beta E_m)) / (E_m - E_n), energies above the ground state."""
-    total = 0.0
-    for e_n, e_m, weight in response:
-        low = np.minimum(e_n[:, None], e_m) - ground
-        x = beta * np.abs(e_n[:, None] - e_m)
-        slope = np.where(x > 1e-12, -np.expm1(-x) / np.where(x > 1e-12, x, 1.0), 1.0)
-        total += np.sum(weight * beta * np.exp(-beta * low) * slope)
-    return total
+    return sum(float(np.sum(weight * boltzmann_integral(e_n[:, None] - ground, e_m - ground, beta))) for e_n, e_m, weight in response)
 
 
 def diagonal_values(hamiltonian: SpinHamiltonian, spins: np.ndarray, flip: bool) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from scipy.special import entr, expit, logsumexp
 from thermodbm.compilation import brief
 from thermodbm.exact.layered_ring import log_trace, momenta, thermal_correlations_zz, thermal_modes
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.parameters import Parameter, stacked, unstacked
+from thermodbm.models.parameters import Directions, Parameter, stacked, unstacked
 
 MAX_SITES_CORRELATIONS = 256
 """Their determinants take N^4 operations a temperature."""
@@ -103,6 +103,26 @@ def ising_ring_response(
         for name, slope in slopes.items():
             found.setdefault(name, []).append(along @ slope)
     return {name: unstacked(parameters, np.array(values)) for name, values in found.items()}
+
+
+def ising_ring_second(hamiltonian: SpinHamiltonian, directions: Directions, beta: float) -> np.ndarray:
+    """d^2 ln Z / d lambda_a d lambda_b / N of a ring along directions that move all its bonds and sites alike, (K, K).
+
+    JAX must be in double precision.
+    """
+    n = hamiltonian.n_sites
+    along = np.stack([-directions.zz.mean(1), directions.x_field.mean(1), directions.beta], 1)
+    here = np.array([-float(hamiltonian.zz[0]), float(hamiltonian.x_field[0]), beta])
+    return along @ np.asarray(_ring_second(n)(here)) @ along.T / n
+
+
+@lru_cache(maxsize=16)
+def _ring_second(n: int) -> Callable[[np.ndarray], jax.Array]:
+    """Compiled second derivatives of ln Z of a ring of n sites in J, gamma and beta, (3, 3)."""
+    ks = momenta(n)
+    log_z = lambda x: jax.nn.logsumexp(log_trace(ks, thermal_modes(ks, *x)))  # noqa: E731
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(jax.jacfwd(jax.jacfwd(log_z)), compiler_options=options)
 
 
 @lru_cache(maxsize=16)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from thermodbm.errors import InputError
-from thermodbm.exact.sectors import Orbits, sector_matrix, spins_of, transitions
+from thermodbm.exact.kubo import boltzmann_integral
+from thermodbm.exact.sectors import sector_matrix, spins_of, transitions
+from thermodbm.exact.whole_space import magnetisation_blocks
 from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.models.operators import Couplings
 
@@ -50,7 +51,7 @@ def imaginary_time_solver(hamiltonian: SpinHamiltonian, n_tau: int) -> Callable[
         origin = np.array([[pairs[:, t[0], j] for j in t] for t in lattice.translations])
         found = {"imaginary_time_correlation_zz": origin.mean(0).T}
         if waves is not None:
-            integral = sum(_pairs(b, lambda x, y: _integral(x, y, beta, log_z), ground) for b in blocks)
+            integral = sum(_pairs(b, lambda x, y: boltzmann_integral(x, y, beta) * np.exp(-log_z), ground) for b in blocks)
             found |= {"imaginary_time_structure_factor_zz": structure(pairs), "static_susceptibility_zz": structure(integral)}
         return found
 
@@ -58,15 +59,8 @@ def imaginary_time_solver(hamiltonian: SpinHamiltonian, n_tau: int) -> Callable[
 
 
 def _solve(hamiltonian: SpinHamiltonian) -> list[_Block]:
-    n = hamiltonian.n_sites
-    if n > 12:  # before 2^n configurations are listed
-        raise _too_large(hamiltonian)
-    orbits = Orbits.of(n, np.arange(n)[None], flip=False)
-    spins = hamiltonian.moment * spins_of(orbits.representatives, n)
-    sums = spins.sum(1) if hamiltonian.conserves_sz else np.zeros(len(spins))
-    sectors = [np.flatnonzero(sums == m) for m in np.unique(sums)]
-    if n * sum(float(len(rows)) ** 2 for rows in sectors) > MAX_ELEMENTS:
-        raise _too_large(hamiltonian)
+    orbits, sectors = magnetisation_blocks(hamiltonian, "method.n_tau", hamiltonian.n_sites, MAX_ELEMENTS)
+    spins = hamiltonian.moment * spins_of(orbits.representatives, hamiltonian.n_sites)
     operator, blocks = transitions(orbits, Couplings.of(hamiltonian)), []
     for rows in sectors:
         energies, v = np.linalg.eigh(sector_matrix(orbits, np.ones(1), rows, operator).toarray())
@@ -79,19 +73,3 @@ def _pairs(block: _Block, weight: Callable[[np.ndarray, np.ndarray], np.ndarray]
     e = block.energies - ground
     flat = block.elements.reshape(len(block.elements), -1)
     return (flat * weight(e[:, None], e).ravel()) @ flat.T
-
-
-def _integral(x: np.ndarray, y: np.ndarray, beta: float, log_z: float) -> np.ndarray:
-    """int_0^beta exp(-(beta - tau) x - tau y) dtau / Z = beta exp(-beta min) (1 - exp(-d))/d / Z with d = beta |x - y|."""
-    d = beta * np.abs(x - y)
-    slope = np.where(d > 1e-12, -np.expm1(-d) / np.where(d > 1e-12, d, 1.0), 1.0)
-    return beta * np.exp(-beta * np.minimum(x, y) - log_z) * slope
-
-
-def _too_large(hamiltonian: SpinHamiltonian) -> InputError:
-    return InputError(
-        "method.n_tau",
-        expected=f"a magnet of at most {12 if hamiltonian.conserves_sz else 10} sites for correlations in imaginary time",
-        found=f"{hamiltonian.n_sites} sites",
-        hint='method.kind = "deterministic" samples larger ones.',
-    )

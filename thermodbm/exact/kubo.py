@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from thermodbm.exact.typicality import Part
 
 
+def boltzmann_integral(x: np.ndarray, y: np.ndarray, beta: np.ndarray | float) -> np.ndarray:
+    """int_0^beta exp(-(beta - tau) x - tau y) dtau = beta exp(-beta min) (1 - exp(-d))/d with d = beta |x - y|, elementwise."""
+    d = beta * np.abs(x - y)
+    slope = np.where(d > 1e-12, -np.expm1(-d) / np.where(d > 1e-12, d, 1.0), 1.0)
+    return beta * np.exp(-beta * np.minimum(x, y)) * slope
+
+
 def kubo_response(
     first: "Part", second: "Part", magnetisation: np.ndarray, factor: int, *, betas: np.ndarray, n_lanczos: int
 ) -> dict[str, np.ndarray]:
@@ -41,11 +48,7 @@ def kubo_response(
 
     def integral(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """F of all temperatures, (n_T, ...), in units of exp(-beta reference)."""
-        gap = np.abs(x - y)
-        steps = betas.reshape(-1, *(1,) * gap.ndim)
-        z = steps * gap
-        slope = np.where(z > 1e-12, -np.expm1(-z) / np.where(z > 1e-12, z, 1.0), 1.0)
-        return steps * np.exp(-steps * (np.minimum(x, y) - reference)) * slope
+        return boltzmann_integral(x - reference, y - reference, betas.reshape(-1, *(1,) * np.ndim(x - y)))
 
     def with_the_rest(one: "Part", other: "Part", back: bool) -> np.ndarray:
         """sum over states n apart in one sector and all states of the other that are not apart, (n_T,)."""

@@ -1,6 +1,7 @@
 """Named parameters of a Hamiltonian, and the direction in the space of all couplings in which each of them moves it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ EACH = "each"
 """What stands behind the name of a coupling, "J.each", to ask for one derivative per bond or site."""
 _COUPLINGS = {"tfim": ("J", "gamma", "h"), "xxz": ("J", "delta", "h"), "heisenberg": ("J", "h"), "j1j2": ("J1", "J2", "h")}
 _PER_SITE = ("gamma", "h")
+LOG_PARTITION, SECOND = "log_partition", "second"
+"""Under which d^2 ln Z / d lambda_a d lambda_b / N, (n_T, K, K), stands among the derivatives."""
 GROUPED = ("J", "delta", "J1")
 """Couplings of nearest neighbours, which have groups of bonds."""
 
@@ -97,6 +100,22 @@ def parameters(hamiltonian: SpinHamiltonian, names: Sequence[str]) -> list[Param
 def stacked(found: Sequence[Parameter]) -> Directions:
     """The directions of all parameters, one after the other."""
     return Directions(*(np.concatenate(parts) for parts in zip(*(p.directions for p in found), strict=True)))
+
+
+def labels(found: Sequence[Parameter]) -> list[str]:
+    """A name for each of the stacked directions: "J", or "J.each[3]"."""
+    return [f"{p.name}[{k}]" if p.shape else p.name for p in found for k in range(len(p.directions.beta))]
+
+
+def mixed_directions(hamiltonian: SpinHamiltonian, found: Sequence[Parameter]) -> Directions:
+    """d^2 (zz, xy, x_field, z_field) / d lambda_a d lambda_b of all pairs of the stacked directions, K = n^2 of them: J and delta of xxz
+    stand in H as a product, all others alone."""
+    here, rows = stacked(found), []
+    for zz, xy, x, z in zip(*here.leaves, strict=True):
+        there = replace(hamiltonian, zz=hamiltonian.zz + zz, xy=hamiltonian.xy + xy, x_field=hamiltonian.x_field + x, z_field=z)
+        moved = stacked(parameters(there, [p.name for p in found]))
+        rows.append([after - before for after, before in zip(moved, here, strict=True)])
+    return Directions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
 def unstacked(found: Sequence[Parameter], values: np.ndarray) -> dict[str, np.ndarray]:

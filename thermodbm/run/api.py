@@ -38,6 +38,7 @@ def thermal_curve(
     params: Any = None,
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     response: Sequence[str] = (),
+    second: bool = False,
     scan: Mapping[str, Any] | None = None,
     series: bool = False,
     progress: bool = True,
@@ -62,6 +63,7 @@ def thermal_curve(
             of spins (n, n_sites) of +-1 that gives (n,) or (n, ...). The deterministic method needs functions that JAX can trace. Such a
             run cannot be resumed.
         response: names of parameters in which all is differentiated, as in [response]; the derivatives are `ThermalCurve.response`.
+        second: second derivatives of ln Z in these parameters too: `ThermalCurve.log_partition_hessian`.
         scan: one field or coupling with several values, such as {"h": [0.0, 0.5]}, as in [scan]: all temperatures at each of them, in
             one curve (`ThermalCurve.scan`, `sweeps`). Observables and modules of one's own do not go with it.
         series: whether to keep the series of the chains (deterministic, learned), as [output] series does: `ThermalCurve.to_arviz`.
@@ -85,7 +87,9 @@ def thermal_curve(
         "sampling": plain_options("sampling", sampling or {}),
     }
     if len(response):
-        data["response"] = {"parameters": [response] if isinstance(response, str) else list(response)}
+        data["response"] = {"parameters": [response] if isinstance(response, str) else list(response), "second": second or None}
+    elif second:
+        raise InputError("second", expected="names of parameters, response = [...]", found="none")
     if scan is not None:
         data["scan"] = {name: _plain(values) for name, values in scan.items()}
         data["model"] = _without_scanned(data["model"], scan)
@@ -102,7 +106,8 @@ def thermal_curve(
 
         own = variational_method(config.hamiltonian, config.method, config.sampling, module=module, params=_inner(params))
     elif observables:
-        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables, config.response)
+        derivatives = config.response, config.second
+        own = make_method(config.hamiltonian, config.method, config.sampling, SERIAL, config.betas, observables, *derivatives)
     with (
         reserve(config.output, force) if config.output else nullcontext(),
         Reporter(len(config.betas), int((config.betas == 0).sum())) if progress else nullcontext() as reporter,

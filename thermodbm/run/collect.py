@@ -8,7 +8,7 @@ import numpy as np
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.exact.infinite_temperature import infinite_temperature
-from thermodbm.models.parameters import BETA
+from thermodbm.models.parameters import BETA, LOG_PARTITION
 from thermodbm.run.checkpoint import Checkpoint
 from thermodbm.run.config import RunConfig
 from thermodbm.run.results import ThermalCurve
@@ -69,7 +69,7 @@ def _joined(config: RunConfig, method_of: Callable[[int], ThermalMethod], number
     }
     measured = {name for point in joined for name in point.observables}
     slopes = {p.name: exact(np.zeros(p.shape)) for p in config.response if p.name != BETA}  # nothing depends on couplings there
-    differentiated = dict.fromkeys(name for point in joined for name in point.response)
+    differentiated = dict.fromkeys(name for point in joined for name in point.response if name != LOG_PARTITION)
     for index, point in points.items():
         if config.betas[index] == 0:  # known, but of what the method does not measure nothing is said
             kept = {name: e for name, e in point.observables.items() if name in measured or not measured}

@@ -114,7 +114,7 @@ def _rejoined(tables: dict[str, Any], points: dict[int, Point], curves: Sequence
 
     def method_of(number: int) -> ThermalMethod:
         part: RunConfig = config.sweeps[number]
-        return make_method(part.hamiltonian, part.method, part.sampling, betas=part.betas, response=part.response)
+        return make_method(part.hamiltonian, part.method, part.sampling, betas=part.betas, response=part.response, second=part.second)
 
     seeds = tuple(dict.fromkeys(seed for c in curves for seed in c.seeds))
     joined = curve_of(config, method_of, Checkpoint(points, 0, {}, sum(c.wall_time for c in curves), 0.0), {})

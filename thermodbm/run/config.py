@@ -35,6 +35,7 @@ class RunConfig:
     output: Path | None
     sections: Mapping[str, Any]  # plain tables of numbers, strings and tuples
     response: tuple[Parameter, ...] = ()  # in which all is differentiated
+    second: bool = False  # whether ln Z is differentiated twice
     fit: FitSection | None = None  # what `thermodbm fit` varies; runs look past it
     scan: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> (n_T,) value at each of the temperatures
     parts: tuple["RunConfig", ...] = ()  # of a scan, one for each value; all else above but temperatures and betas is of the first
@@ -185,7 +186,8 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
 
         check_ansatz(hamiltonian, method)
     output = None if document.output.file is None else Path(document.output.file)
-    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response, document.fit)
+    second = bool(response and document.response.second)
+    return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response, second, document.fit)
 
 
 NO_RESPONSE = {

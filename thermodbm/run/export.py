@@ -7,6 +7,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.models.observables import OBSERVABLES
+from thermodbm.models.parameters import LOG_PARTITION
 
 if TYPE_CHECKING:
     import xarray
@@ -53,6 +54,11 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
             if (values := getattr(estimate, field)) is not None:
                 variables[f"{name}_{field}"] = (("temperature", *axes), values)
     for (name, parameter), estimate in curve.derivatives.items():
+        if name == LOG_PARTITION:
+            axes = ("temperature", "parameter", "other_parameter")
+            variables["d2_log_partition"] = (axes, estimate.mean, {"long_name": "second derivatives of ln Z, per site"})
+            variables["d2_log_partition_error"] = (axes, estimate.error)
+            continue
         axes = [f"{parameter}_{k + 1}" for k in range(np.ndim(estimate.mean) - 1)]
         variables[f"d_{name}_d_{parameter}"] = (("temperature", *axes), estimate.mean, {"role": "derivative"})
         variables[f"d_{name}_d_{parameter}_error"] = (("temperature", *axes), estimate.error)
@@ -62,6 +68,8 @@ def as_xarray(curve: "ThermalCurve") -> "xarray.Dataset":
         "distance": ("site", lattice.distances),
         **{name: ("temperature", values, {"role": "scan"}) for name, values in curve.scan.items()},
     }
+    if LOG_PARTITION in curve.response:
+        coordinates |= {axis: (axis, curve.parameters) for axis in ("parameter", "other_parameter")}
     if in_time:
         coordinates["tau"] = ("tau", np.linspace(0.0, 0.5, in_time[0]), {"units": "beta", "long_name": "imaginary time"})
     if lattice.wavevectors is not None:

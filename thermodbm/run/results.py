@@ -13,6 +13,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
 from thermodbm.models.observables import OBSERVABLES, Observable
+from thermodbm.models.parameters import LOG_PARTITION, SECOND, labels
 from thermodbm.run.curve_file import read_fields, write_curve
 from thermodbm.run.hdf5 import Tree, read_file
 from thermodbm.run.shorthand import shorthand
@@ -71,6 +72,20 @@ class ThermalCurve:
     def derivatives(self) -> dict[tuple[str, str], Estimate]:
         """The response, by observable and parameter."""
         return {(name, parameter): estimate for name, of in self.response.items() for parameter, estimate in of.items()}
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of all that the response is in, one after the other: "J.each[0]" and so on of each bond."""
+        from thermodbm.run.config import parse_config
+
+        return labels(parse_config(tomllib.loads(self.config)).response)
+
+    @property
+    def log_partition_hessian(self) -> Estimate:
+        """d^2 ln Z / d lambda_a d lambda_b / N of all `parameters`, (n_T, K, K), where asked for."""
+        if LOG_PARTITION not in self.response:
+            raise AttributeError("this curve has no second derivatives of ln Z: ask for them by [response] second = true")
+        return self.response[LOG_PARTITION][SECOND]
 
     @property
     def done(self) -> np.ndarray:

@@ -65,9 +65,10 @@ def make_method(
     betas: Sequence[float] = (),
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     response: Sequence[Parameter] = (),
+    second: bool = False,
 ) -> ThermalMethod:
     """The method that belongs to a set of options; `betas` are those that it will be asked for, `observables` of a user, `response` the
-    parameters in which it differentiates.
+    parameters in which it differentiates, ln Z twice if it is to be `second` derivatives, too.
 
     What only some methods need, such as Flax, is imported for those alone: it takes as long as a short run.
     """
@@ -77,7 +78,8 @@ def make_method(
         raise InputError("observables", expected="method deterministic, exact or typical", found=type(options).__name__, hint=hint)
     match options:
         case DeterministicOptions():
-            return deterministic_method(hamiltonian, options, sampling, comm, betas, tuple((observables or {}).items()), response)
+            own = tuple((observables or {}).items())
+            return deterministic_method(hamiltonian, options, sampling, comm, betas, own, response, second)
         case LearnedOptions():
             from thermodbm.evolve.learned import learned_method, train_anew
 
@@ -87,7 +89,7 @@ def make_method(
 
             return variational_method(hamiltonian, options, sampling, comm, betas=betas)
         case ExactOptions():
-            return exact_method(hamiltonian, options, comm, observables, response)
+            return exact_method(hamiltonian, options, comm, observables, response, second)
         case TypicalOptions():
             from thermodbm.evolve.typical import typical_method
 
@@ -125,7 +127,7 @@ def run(
     @lru_cache(maxsize=1)  # of the sweep at hand
     def method_of(number: int) -> ThermalMethod:
         part = config.sweeps[number]
-        return method or make_method(part.hamiltonian, part.method, part.sampling, comm, part.betas, None, part.response)
+        return method or make_method(part.hamiltonian, part.method, part.sampling, comm, part.betas, None, part.response, part.second)
 
     joined: Joined = {}
     at = begin or first_checkpoint(config, method_of)

@@ -73,6 +73,7 @@ class Temperature(Section):
 
 class Response(Section):
     parameters: Annotated[tuple[str, ...], Field(min_length=1)]
+    second: bool | None = None  # second derivatives of ln Z too; no key of a stored config unless asked for
 
 
 class FitParameter(Section):
