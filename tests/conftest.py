@@ -23,6 +23,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_variational_states_have_a_susceptibility[enumerated-ring]",
+    "test_variational_states_have_a_susceptibility[sampled-ring]",
+    "test_variational_states_have_a_susceptibility[sampled-bonds of both signs in a field]",
     "test_sampled_second_derivatives_agree_with_exact_ones[Ising]",
     "test_sampled_second_derivatives_agree_with_exact_ones[worldlines with a sign]",
     "test_sampled_correlations_agree_with_exact_ones[Ising ring]",

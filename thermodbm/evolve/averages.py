@@ -62,6 +62,8 @@ def enumerated(ansatz: Ansatz, trial: TrialState, configurations: ExactSum) -> A
         log_weight = 2 * trial.log_amplitude(theta, cloud.visible).real + jnp.log(cloud.multiplicity)
         energies, ratios = e_loc(theta, cloud.visible)
         found = {**measure.energy_observables(hamiltonian, energies, ratios), **configurations.diagonal(diagonal)}
+        if ansatz.origin == "analytic":
+            found |= measure.kubo_observables(hamiltonian, cloud.visible, ratios)
         return jax.nn.softmax(log_weight), energies, found
 
     return Averager(
@@ -103,6 +105,8 @@ def sampled(
         energies, ratios = e_loc(theta, visible)
         zero_mean = controls(visible[:, :n], ratios, local_ratios(trial, theta, visible, pair_flips, share=devices_share(comm)))
         found = measure.energy_observables(hamiltonian, energies, ratios) | diagonal(visible[:, :n])
+        if ansatz.origin == "analytic":
+            found |= measure.kubo_observables(hamiltonian, visible, ratios)
         return found | variance(jax.random.fold_in(key, comm.rank), theta, visible) | {"controls": zero_mean}
 
     def begin(key: jax.Array, theta: jax.Array) -> Walkers:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
+from thermodbm.estimate.kubo_bounds import kubo_bounds, kubo_gradient
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.operators import bond_matrix
+from thermodbm.models.operators import bond_matrix, spin_flip_symmetric
 from thermodbm.sampling.metropolis import hamiltonian_patterns, neighbour_weights, random_neighbours
 
 Values = Mapping[str, jax.Array]
@@ -38,6 +39,20 @@ def energy_observables(hamiltonian: SpinHamiltonian, e_loc: jax.Array, ratios: j
     if not hamiltonian.conserves_sz:
         found["magnetization_x"] = ratios.real.mean(-1)
     return found
+
+
+def kubo_observables(hamiltonian: SpinHamiltonian, visible: jax.Array, ratios: jax.Array) -> dict[str, jax.Array]:
+    """Of the magnetisation m of tfim per site, what `estimate.kubo_bounds` asks for beside its square: `kubo_slope`, twice the energy per
+    site in the transverse fields, and `kubo_halfway`, m on the spins times m on the ancillas, which are turned over.
+
+    Args:
+        visible: spins and ancillas (n, 2 n_sites) of a state that is a matrix between spins and reversed ancillas.
+    """
+    if hamiltonian.conserves_sz:
+        return {}
+    n, elements = hamiltonian.n_sites, np.asarray(hamiltonian.off_diagonal[1])
+    s = visible.astype(float)
+    return {"kubo_slope": -2 * (ratios.real @ elements) / n, "kubo_halfway": -s[:, :n].mean(1) * s[:, n:].mean(1)}
 
 
 def heat_bath_controls(hamiltonian: SpinHamiltonian) -> Callable[..., jax.Array]:
@@ -139,6 +154,8 @@ def walker_estimates(hamiltonian: SpinHamiltonian, beta: float, tally: Tally, co
         tau_int = 0.5 * np.divide(total * variance, single, out=np.ones(value.shape), where=single > 0)
         spread[name] = np.sqrt(single)
         found[name] = Estimate(value - (mean_controls @ slopes).reshape(value.shape), np.sqrt(left), tau_int, None, n_eff)
+    if "susceptibility" in found:
+        found["susceptibility"] = _between_bounds(hamiltonian, beta, mean, found["susceptibility"])
     found["specific_heat"] = _sampled_heat(hamiltonian, beta, float(found["energy"].mean), samples, n_walkers, comm)
     spread["specific_heat"] = np.sqrt(2) * found["specific_heat"].mean
     return Averages(found, spread)
@@ -163,24 +180,53 @@ def exact_estimates(hamiltonian: SpinHamiltonian, beta: float, weights: jax.Arra
     derived = {name: mean[name] if name in mean else _fluctuation(hamiltonian, beta, mean) for name in linear}
     spread = {name: np.asarray(jnp.sqrt(jnp.tensordot(weights, (x - mean_x) ** 2, 1))) for name, (x, mean_x) in linear.items()}
     found = {name: exact(np.asarray(x)) for name, x in {**derived, "specific_heat": heat}.items()}
+    if "susceptibility" in found:
+        found["susceptibility"] = _between_bounds(hamiltonian, beta, mean, found["susceptibility"])
     return Averages(found, {**spread, "specific_heat": np.sqrt(2) * found["specific_heat"].mean})
 
 
-_PARTS = {"magnetization_z_squared", "moved", "moved_energy", "moved_square"}
+_PARTS = {"magnetization_z_squared", "moved", "moved_energy", "moved_square", "kubo_slope", "kubo_halfway"}
 """Averages that are no observables themselves."""
 
 
-def _fluctuation(hamiltonian: SpinHamiltonian, beta: float, mean: Values) -> jax.Array:
-    """The susceptibility beta N (<m^2> - <m>^2) of the conserved magnetisation per site."""
-    return beta * hamiltonian.n_sites * (mean["magnetization_z_squared"] - mean["magnetization_z"] ** 2)
+def _fluctuation(hamiltonian: SpinHamiltonian, beta: float, mean: Values) -> float:
+    """The susceptibility per site: beta N (<m^2> - <m>^2) of a conserved magnetisation, of another one the middle of its bounds."""
+    if hamiltonian.conserves_sz:
+        return beta * hamiltonian.n_sites * float(mean["magnetization_z_squared"] - mean["magnetization_z"] ** 2)
+    return float(np.mean(kubo_bounds(*_kubo_averages(hamiltonian, mean), beta))) * hamiltonian.n_sites
+
+
+def _between_bounds(hamiltonian: SpinHamiltonian, beta: float, mean: Values, susceptibility: Estimate) -> Estimate:
+    """With half the distance between the bounds, if it has any, as an independent error."""
+    if hamiltonian.conserves_sz:
+        return susceptibility
+    one, other = kubo_bounds(*_kubo_averages(hamiltonian, mean), beta)
+    return susceptibility._replace(error=np.hypot(susceptibility.error, abs(one - other) / 2 * hamiltonian.n_sites))
+
+
+def _kubo_averages(hamiltonian: SpinHamiltonian, mean: Values) -> tuple[float, float, float]:
+    """<m^2> - <m>^2, the slope and the value half way, of the magnetisation per site."""
+    drift = 0.0 if spin_flip_symmetric(hamiltonian) else float(mean["magnetization_z"]) ** 2
+    slope = float(mean["kubo_slope"]) / hamiltonian.n_sites
+    return float(mean["order_parameter_squared"]) - drift, slope, float(mean["kubo_halfway"]) - drift
 
 
 def _susceptibility(hamiltonian: SpinHamiltonian, beta: float, mean: Values, samples: Values) -> dict[str, tuple]:
-    """Where it is one, a linearisation of it, (samples, their mean), that has the same error."""
-    if not hamiltonian.conserves_sz:
-        return {}
+    """Where it is known, a linearisation of it, (samples, their mean), that has the same error."""
     n, m = hamiltonian.n_sites, mean["magnetization_z"]
-    linear = [beta * n * (x["magnetization_z_squared"] - 2 * m * x["magnetization_z"]) for x in (samples, mean)]
+    if hamiltonian.conserves_sz:
+        linear = [beta * n * (x["magnetization_z_squared"] - 2 * m * x["magnetization_z"]) for x in (samples, mean)]
+    elif "kubo_halfway" in mean:
+        square, slope, halfway = n * kubo_gradient(*_kubo_averages(hamiltonian, mean), beta)
+        m = 0.0 if spin_flip_symmetric(hamiltonian) else m
+
+        def combined(x: Values) -> jax.Array:
+            moved = square * x["order_parameter_squared"] + slope / n * x["kubo_slope"] + halfway * x["kubo_halfway"]
+            return moved - (square + halfway) * 2 * m * x["magnetization_z"]
+
+        linear = [combined(x) for x in (samples, mean)]
+    else:
+        return {}
     return {"susceptibility": tuple(linear)}
 
 
