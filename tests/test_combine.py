@@ -1,6 +1,7 @@
 """Results of several seeds averaged, and temperatures and samples added to a finished file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ T = [0.5, 1.0, 2.0]
 TABLES = {"lattice": {"kind": "chain", "extent": [6]}, "model": {"kind": "heisenberg"}, "temperature": {"T": T}}
 
 
-def noisy_method(hamiltonian, options, sampling, comm=SERIAL, betas=(), observables=None, response=()):
+def noisy_method(hamiltonian, options, sampling, comm=SERIAL, betas=(), observables=None, response=(), second=False):
     """What the deterministic method might find: exact values and noise of errors that go by the number of samples; two chunks each."""
     exact = exact_curve(hamiltonian, np.asarray(betas, float)[np.asarray(betas) > 0])
     order = [b for b in betas if b > 0]
@@ -76,6 +77,19 @@ def test_merged_curves_are_averages_by_samples():
     a, b = few.energy, many.energy
     expected = np.sum((a.mean - b.mean) ** 2 / (a.error**2 + b.error**2))
     assert agreement["energy"].chi2 == pytest.approx(expected) and agreement["energy"].n == 3 and agreement["energy"].p > 1e-4
+
+
+def test_correlations_are_those_of_the_averages():
+    """Of three files, the one of most samples counts most; the covariance of the average is that of independent files."""
+    key, curves = "correlation_energy_susceptibility", [made(seed, n) for seed, n in ((1, 1000), (2, 3000), (3, 500))]
+    rho = [np.array([0.5, 0.2, -0.1]), np.array([0.3, -0.4, 0.9]), np.array([np.nan, 0.0, 0.1])]
+    curves = [replace(c, diagnostics={**c.diagnostics, key: r}) for c, r in zip(curves, rho, strict=True)]
+    merged, _ = merge(curves)
+    w = np.array([1000, 3000, 500]) / 4500
+    shared = sum(a**2 * r * c.energy.error * c.susceptibility.error for a, r, c in zip(w, rho, curves, strict=True))
+    expected = np.nan_to_num(shared / (merged.energy.error * merged.susceptibility.error))
+    np.testing.assert_allclose(merged.diagnostics[key], expected, rtol=1e-12)
+    assert key not in merge([*curves[:2], replace(curves[2], diagnostics={"doubts": np.zeros(3)})])[0].diagnostics
 
 
 def test_averages_have_no_bias_where_errors_follow_values():

@@ -9,12 +9,14 @@ import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
 
 from thermodbm.errors import InputError
+from thermodbm.estimate.covariance import DIRECT, MEASURED, correlation_key
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.method import Point, ThermalMethod
@@ -77,6 +79,7 @@ def merge(curves: Sequence[ThermalCurve], names: Sequence[str] = ()) -> tuple[Th
             diagnostics[name] = add([c.diagnostics[name] for c in curves], axis=0)
     if "average_sign_error" in diagnostics:
         diagnostics["average_sign_error"] = np.sqrt(np.sum([c.diagnostics["average_sign_error"] ** 2 for c in curves], 0)) / len(curves)
+    diagnostics |= _correlations(curves, n, observables)
     doubts = np.bitwise_or.reduce([[int(d) for d in c.doubts] for c in curves])
     doubts |= np.where(_agreement([c.observables["energy"] for c in curves])[1] < DISAGREE, int(Doubt.MIXING), 0)
     diagnostics |= {"doubts": doubts.astype(float), "trusted": (doubts == 0).astype(float)}
@@ -143,6 +146,22 @@ def _averages(tables: Sequence[Mapping[str, Estimate]], n: Sequence[np.ndarray])
     for name, first in tables[0].items():
         if all(name in table and table[name].mean.shape == first.mean.shape for table in tables):
             found[name] = _average([table[name] for table in tables], n)
+    return found
+
+
+def _correlations(curves: Sequence[ThermalCurve], n: Sequence[np.ndarray], averages: Mapping[str, Estimate]) -> dict[str, np.ndarray]:
+    """Correlations of the errors of two averages at each temperature: sum_i n_i^2 rho_i sigma_i sigma'_i / (sigma sigma' (sum_i n_i)^2)."""
+    weights, found = np.stack(n) / np.sum(n, axis=0), {}
+    for a, b in combinations(MEASURED, 2):
+        key, (x, y) = correlation_key(a, b), (DIRECT if name == "specific_heat" and DIRECT in averages else name for name in (a, b))
+        if not (all(key in c.diagnostics for c in curves) and x in averages and y in averages):
+            continue
+        shared = sum(
+            w**2 * c.diagnostics[key] * c.observables[x].error * c.observables[y].error for w, c in zip(weights, curves, strict=True)
+        )
+        errors = averages[x].error * averages[y].error
+        known = np.isfinite(shared) & np.isfinite(errors) & (errors > 0)
+        found[key] = np.clip(np.divide(shared, errors, out=np.zeros_like(errors), where=known), -1, 1)
     return found
 
 
