@@ -43,6 +43,9 @@ def config_reference() -> str:
     for kind, cls in METHODS.items():
         parts += [f'## `[method]`, `kind = "{kind}"`', written[cls.__name__, ""].partition(": ")[2], *_options(cls, written)]
     parts += [
+        "## `[response]`",
+        "`parameters`: names of couplings, `h` and `beta`, in which averages are differentiated; `second`: second derivatives of ln Z too "
+        "(default `false`). Methods `deterministic` and `exact`.",
         "## `[output]`",
         "`file`: the result, from the current directory; without it beside the config, with the suffix `.h5`. `checkpoint_every`: seconds "
         "between two checkpoints, 300 by default. `series`: keep the series of the chains (deterministic, learned; default `false`).",
