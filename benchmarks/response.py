@@ -29,7 +29,7 @@ COSTS = {
     "xxz, delta = .6": (tb.xxz(CHAIN, 1.0, 0.6), ["J", "delta"]),
     "tfim, gamma = .8": (tb.transverse_field_ising(CHAIN, 1.0, 0.8), ["J", "gamma"]),
 }
-N_TAU = 8  # at this beta and default steps rings are the same with it and without
+N_TAU = 8  # of exchange gates it doubles the rings at this beta and default steps
 
 
 def measured(magnet: tb.SpinHamiltonian, n_samples: int, seed: int, response: list[str], n_tau: int | None = None):

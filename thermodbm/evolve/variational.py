@@ -88,9 +88,8 @@ def variational_method(
 ) -> ThermalMethod:
     """d theta/d tau = -S^-1 F from a small beta_0 through the temperatures, hot to cold.
 
-    The specific heat is beta^2 Var(H)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. The
-    susceptibility of a magnetisation that is not conserved stands between bounds (`estimate.kubo_bounds`) that its averages on spins and
-    ancillas set, half the distance of which is in its error; states that are no matrix between spins and ancillas have none.
+    The specific heat is beta^2 Var(H)/N; ln Z, and the entropy with it, is N ln 2 less the integral of E along the way. Of a
+    magnetisation that is not conserved the susceptibility is the middle of bounds (`estimate.kubo_bounds`).
 
     The residual r^2 of each step is logged. A state that misses a share of its motion lags behind, and is called by the beta that it has
     come to (`evolve.clock`); what the lag does to averages is in their errors, as is what a distance D of the state from the exact one can
