@@ -22,7 +22,8 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.estimate.statistics import MIN_BATCHES, Blocks, Estimate
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.parameters import BETA, LOG_PARTITION, Directions, Parameter, parameter, stacked
+from thermodbm.models.observables import LOG_PARTITION
+from thermodbm.models.parameters import BETA, Directions, Parameter, parameter, stacked
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]

@@ -38,9 +38,9 @@ from thermodbm.estimate.user import Functions, check_observables
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.observables import OBSERVABLES
+from thermodbm.models.observables import LOG_PARTITION, OBSERVABLES, SECOND
 from thermodbm.models.operators import isotropic
-from thermodbm.models.parameters import LOG_PARTITION, SECOND, Parameter, stacked, unstacked
+from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
 

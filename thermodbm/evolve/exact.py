@@ -18,7 +18,8 @@ from thermodbm.exact.second_response import second_derivatives
 from thermodbm.exact.typical_averages import typical_averages
 from thermodbm.exact.typicality import Observables, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.parameters import LOG_PARTITION, SECOND, Parameter
+from thermodbm.models.observables import LOG_PARTITION, SECOND
+from thermodbm.models.parameters import Parameter
 
 MAX_SITES = 12
 """Up to which observables of a user are taken in all states."""

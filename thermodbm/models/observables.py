@@ -108,3 +108,5 @@ _ALL = (
 )
 OBSERVABLES = {observable.name: observable for observable in _ALL}
 """By name, in the order of tables and panels."""
+LOG_PARTITION, SECOND = "log_partition", "second"
+"""Under which d^2 ln Z / d lambda_a d lambda_b / N, (n_T, K, K), stands among the derivatives."""

@@ -14,8 +14,6 @@ EACH = "each"
 """What stands behind the name of a coupling, "J.each", to ask for one derivative per bond or site."""
 _COUPLINGS = {"tfim": ("J", "gamma", "h"), "xxz": ("J", "delta", "h"), "heisenberg": ("J", "h"), "j1j2": ("J1", "J2", "h")}
 _PER_SITE = ("gamma", "h")
-LOG_PARTITION, SECOND = "log_partition", "second"
-"""Under which d^2 ln Z / d lambda_a d lambda_b / N, (n_T, K, K), stands among the derivatives."""
 GROUPED = ("J", "delta", "J1")
 """Couplings of nearest neighbours, which have groups of bonds."""
 

@@ -8,7 +8,8 @@ import numpy as np
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.evolve.method import Point, ThermalMethod
 from thermodbm.exact.infinite_temperature import infinite_temperature
-from thermodbm.models.parameters import BETA, LOG_PARTITION
+from thermodbm.models.observables import LOG_PARTITION
+from thermodbm.models.parameters import BETA
 from thermodbm.run.checkpoint import Checkpoint
 from thermodbm.run.config import RunConfig
 from thermodbm.run.results import ThermalCurve

@@ -6,8 +6,7 @@ import numpy as np
 
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
-from thermodbm.models.observables import OBSERVABLES
-from thermodbm.models.parameters import LOG_PARTITION
+from thermodbm.models.observables import LOG_PARTITION, OBSERVABLES
 
 if TYPE_CHECKING:
     import xarray

@@ -12,8 +12,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import MAX_R_HAT, Doubt
-from thermodbm.models.observables import OBSERVABLES, Observable
-from thermodbm.models.parameters import LOG_PARTITION, SECOND, labels
+from thermodbm.models.observables import LOG_PARTITION, OBSERVABLES, SECOND, Observable
 from thermodbm.run.curve_file import read_fields, write_curve
 from thermodbm.run.hdf5 import Tree, read_file
 from thermodbm.run.shorthand import shorthand
@@ -76,6 +75,7 @@ class ThermalCurve:
     @property
     def parameters(self) -> list[str]:
         """Names of all that the response is in, one after the other: "J.each[0]" and so on of each bond."""
+        from thermodbm.models.parameters import labels
         from thermodbm.run.config import parse_config
 
         return labels(parse_config(tomllib.loads(self.config)).response)
