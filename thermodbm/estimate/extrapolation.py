@@ -44,7 +44,8 @@ TROTTER_PRIOR = {
 """Ising: by benchmarks/tfim_trotter.py the fourth order over the second is -0.37 to 0.28 in m_x, m_z^2, its average over layers and pair
 functions of rings, 3x3 tori and random graphs at default steps, both signs of the coupling; where the second order nearly cancels (1e-3 of
 the value or less) it was anything from -1.8 to 1.2; both are small. In imaginary time, of static susceptibilities and
-of the Binder ratio it is -0.5 to 0.3 in 90 of 100 entries, and less than 0.15 of the value where it is more. The sixth order is 4 to
+of the Binder ratio, by hand on rings of 4 to 6 and random graphs, it is -0.5 to 0.3 in 90 of 100 entries, and less than 0.15 of the value
+where it is more. The sixth order is 4 to
 11 of the energy and 6 to 18 of the specific heat, which are stationary at low temperature: their second order cancels.
 
 Exchange: by benchmarks/exchange_trotter.py the second order of each observable cancels somewhere. The fourth order of the energy and of
