@@ -7,15 +7,15 @@ from functools import lru_cache
 
 import jax
 
-_LIGHT = {"xla_backend_optimization_level": 1}
+LIGHT = {"xla_backend_optimization_level": 1}
 """As fast as with all optimisations (measured on samplers of 32 to 64 sites), and a fifth to a quarter less to compile."""
-_BRIEF = {**_LIGHT, "xla_cpu_use_fusion_emitters": False}
+_BRIEF = {**LIGHT, "xla_cpu_use_fusion_emitters": False}
 """A third to a half less to compile, and 8 to 25% slower: for what runs for seconds."""
 
 
 def light() -> dict[str, int | bool] | None:
     """`compiler_options` of a program that may run for long."""
-    return _known(tuple(_LIGHT.items()))
+    return _known(tuple(LIGHT.items()))
 
 
 def brief() -> dict[str, int | bool] | None:

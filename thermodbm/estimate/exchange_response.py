@@ -6,16 +6,13 @@ import numpy as np
 
 from thermodbm.estimate.ensemble import Ensemble
 from thermodbm.estimate.exchange import exchange_ensemble, kinds, measure_sweep
-from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
+from thermodbm.estimate.response import GRAPHS, Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.loop import LoopInfo, graph_weights, loop_params, spins_of_layer
 from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, counts_over_steps, over_steps, plaquette_ring
-
-GRAPHS, WORLDLINES = "graphs", "worldlines"
-"""What derivatives are taken of: the weights of graphs, whose loops are averaged over, or those of worldlines, which is always right."""
 
 
 def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str) -> Ensemble:

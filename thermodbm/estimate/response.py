@@ -29,6 +29,9 @@ from thermodbm.sampling.kernel import SamplerKernel
 Values = dict[str, jax.Array]
 LATE = "late:"
 """Marks series that are measured after each stretch of sweeps alone."""
+RING, GRAPHS, WORLDLINES = "ring", "graphs", "worldlines"
+"""What derivatives are taken of: the weights of the Ising ring; those of graphs of exchange magnets, whose loops are averaged over; or
+those of their worldlines, which is always right."""
 
 
 class Probe(NamedTuple):
@@ -197,8 +200,7 @@ def known_response(
 
 
 def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], by_loops: bool, second: bool = False) -> str:
-    """Of what derivatives are to be taken: "ring" for the Ising model, else "graphs" where no weight of a graph rises from zero, or
-    "worldlines".
+    """Of what derivatives are to be taken: RING for the Ising model, else GRAPHS where no weight of a graph rises from zero, or WORLDLINES.
 
     Raises:
         InputError: where a coupling vanishes and configurations that it would allow are never seen.
@@ -210,11 +212,11 @@ def derivatives_of(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter]
         hint = "What it would allow never occurs in the samples. Give it a small value."
         raise InputError("response.parameters", expected=f"a {name} that is nowhere zero", found="one that is", hint=hint)
     if not hamiltonian.conserves_sz:
-        return "ring"
+        return RING
     isotropic = np.abs(np.abs(zz) - np.abs(xy)) <= 1e-12 * np.abs(xy)
     turned = np.abs(directions.zz * xy - directions.xy * zz)[:, isotropic] > 1e-12
     of_sites = any((p.shape or second) and p.directions.z_field.any() for p in parameters)
-    return "graphs" if by_loops and not (turned.any() or of_sites) else "worldlines"
+    return GRAPHS if by_loops and not (turned.any() or of_sites) else WORLDLINES
 
 
 def response_by_scaling(

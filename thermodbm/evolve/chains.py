@@ -80,7 +80,7 @@ class Plan(NamedTuple):
     n_thermal: tuple[int, ...]  # sweeps of every level before
     observables: Functions = ()  # of a user
     response: tuple[Parameter, ...] = ()  # in which averages are differentiated
-    derivatives: str | None = None  # of what: "ring", or of exchange magnets GRAPHS or WORLDLINES
+    derivatives: str | None = None  # of what: see `derivatives_of`
     open_end: bool = False  # whether sampling may go on until an error is small enough
     n_tau: int | None = None  # parts of beta at which correlations in imaginary time are measured
 

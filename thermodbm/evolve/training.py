@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thermodbm.compilation import LIGHT
 from thermodbm.errors import InputError
 from thermodbm.exact.layered_ring import Modes, Momenta, log_fidelity, momenta, network_modes, thermal_modes
 
@@ -128,8 +129,6 @@ def _ring_infidelity(ks: Momenta, theta: jax.Array, layout: list[np.ndarray], ta
     return -log_fidelity(ks, modes, target) / ks.n_sites
 
 
-LIGHT = {"xla_backend_optimization_level": 1}
-"""These programs take longer to compile than to run."""
 _ring_loss = jax.jit(jax.value_and_grad(_ring_infidelity, 1), compiler_options=LIGHT)
 _ring_target = jax.jit(thermal_modes, compiler_options=LIGHT)
 
