@@ -18,6 +18,7 @@ from thermodbm import ThermalCurve, thermal_curve
 from thermodbm.models import SpinHamiltonian
 
 T = [4.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.2]
+TICKS = [0.2, 0.5, 1.0, 2.0, 4.0]
 QUANTITIES = ("energy", "specific_heat", "susceptibility", "entropy")
 NAMES = (
     "j1j2_tilted10_0.5",
@@ -70,6 +71,8 @@ def draw(curves: dict[str, tuple[ThermalCurve, ThermalCurve]], file: Path) -> No
                 axis.set_ylabel(f"{q.replace('_', ' ')}, deviation")
         axes[0, column].set_title(name)
         axes[-1, column].set_xlabel("T")
+        axes[-1, column].set_xticks(TICKS, [f"{t:g}" for t in TICKS])
+        axes[-1, column].minorticks_off()
     figure.savefig(file, dpi=150)
 
 
