@@ -10,6 +10,9 @@ import numpy as np
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import spin_flip_symmetric
 
+SINGLE = 2.0**-23
+"""Of a value: samples are measured in single precision, and their scatter may be less than its rounding errors."""
+
 
 def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]:
     """The change q of one draw of each observable, per site, by the event that a frozen magnet would show first: a spin or a pair of them

@@ -33,7 +33,7 @@ from thermodbm.estimate.levels import SQUARES, Series, add_samples, estimate_lev
 from thermodbm.estimate.response import known_response, response_estimates
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
-from thermodbm.estimate.unseen import known_values, least_changes
+from thermodbm.estimate.unseen import SINGLE, known_values, least_changes
 from thermodbm.estimate.user import Functions, check_observables
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
@@ -291,10 +291,10 @@ def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: 
     for name, change in least_changes(plan.hamiltonian, beta).items():
         if name in found and sign:
             n_draws = independent / every if SQUARES.get(name, name) in series.arrays else independent
-            changed[name] = found[name]._replace(error=np.hypot(found[name].error, change / (sign * max(n_draws, 1.0))))
+            least = np.hypot(change / (sign * max(n_draws, 1.0)), SINGLE * np.asarray(found[name].mean))
+            changed[name] = found[name]._replace(error=np.hypot(found[name].error, least))
     for name, (entries, value) in known_values(plan.hamiltonian, plan.n_tau).items():
-        if name in found:
-            e = changed[name]
+        if e := changed.get(name):
             changed[name] = e._replace(mean=np.where(entries, value, e.mean), error=np.where(entries, 0.0, e.error))
     return changed
 
