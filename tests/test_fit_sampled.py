@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import kstest
 
 import thermodbm as tb
-from thermodbm.evolve.options import SamplingOptions
+from thermodbm.evolve.options import SamplingOptions, TypicalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.exact.response import response_solver
 from thermodbm.models.parameters import parameters
 from thermodbm.run.config import parse_config
 from thermodbm.run.fit import _model
 from thermodbm.run.fit_data import Points
-from thermodbm.run.fit_model import Curve, exact_source, step_like
+from thermodbm.run.fit_model import Curve, exact_source, plain_source, step_like
 from thermodbm.run.fit_sampled import Problem, fewer, local_model, solve_sampled
 from thermodbm.run.fit_search import Scale
 from thermodbm.run.fit_slopes import ENERGETIC, smooth_slopes
@@ -126,6 +126,39 @@ def test_the_model_near_a_curve_is_the_curve_and_its_derivatives(clean):
             step = 1e-5 * np.eye(2)[j]
             up, down = (model.predict(t, model.curves(t))[0] for t in (away + step, away - step))
             np.testing.assert_allclose(slopes[:, j], (up - down) / 2e-5, rtol=1e-4, atol=1e-6)
+
+
+def test_a_small_magnet_has_the_derivatives_that_a_method_lacks(clean):
+    """Curves without derivatives lead to where those with exact ones do, to a part of an error."""
+    ends = []
+    for has_slopes in (True, False):
+        rng = np.random.default_rng(6)
+        problem = problem_of(clean[0], rng, noisy_source(rng, error=1e-9), TRUTH)
+        exact = problem.sources(1.0)
+
+        def curve(*asked, exact=exact):
+            return exact(*asked)._replace(slopes={})
+
+        small = replace(problem.small, lattice=tb.make_lattice("chain", 10))
+        problem = problem._replace(first=1.0, small=small, sources=lambda share, curve=exact if has_slopes else curve: curve)
+        ends.append(solve_sampled(problem, [np.array([1.2, 0.7])])[0])
+    errors = [np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) for jacobian in (e.residuals.evaluate(e.theta)[1] for e in ends)]
+    assert ends[1].converged and not ends[1].residuals.model.has_slopes
+    assert np.max(np.abs(ends[1].theta - ends[0].theta) / errors[0]) < 0.8  # of 12 sites by the derivatives of 10
+    np.testing.assert_allclose(errors[1], errors[0], rtol=0.3)
+
+
+def test_derivatives_of_random_vectors_are_differences():
+    """Of a frustrated ring in a field: as near to the exact ones as values are, as all vectors are the same."""
+    magnet, names = tb.j1j2(tb.make_lattice("chain", 8), 1.0, 0.4, 0.3), ["energy", "specific_heat", "susceptibility", "magnetization_z"]
+    exact = response_solver(magnet, parameters(magnet, ["J1", "J2", "h"]), names)(1 / T)
+    found = plain_source(TypicalOptions(n_vectors=40), SamplingOptions())(magnet, 1 / T, names, ["J1", "J2", "h"])
+    warm = T > 0.6
+    for name in names:
+        for p, values in exact[name].items():
+            np.testing.assert_allclose(found.slopes[name][p][warm], values[warm], atol=0.03 * np.abs(values).max(), err_msg=f"{name}, {p}")
+    still = plain_source(TypicalOptions(n_vectors=2), SamplingOptions())(tb.heisenberg(RING, 1.0), 1 / T, ["energy"], ["h"])
+    assert not still.slopes["energy"]["h"].any()  # even in a field
 
 
 def test_derivatives_of_all_temperatures_together(clean):

@@ -32,8 +32,7 @@ MAX_RINGS = 1024
 PHASES = 4
 """Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
 COPIES = 4.0
-"""A joined state is off by at most so many times what the lag of its two copies comes to at its own beta, as their other errors are:
-what one copy misses interferes with the other (measured: 0 to 3.9, once 6.8)."""
+"""Averages over a joined state are off by at most so many times the share by which they are off in the network at beta/2."""
 SETTLE = 10
 """Rounds before rings count, at every temperature; they begin where those of the last one ended."""
 MIN_SIGN = 3.0
@@ -54,7 +53,7 @@ class Halves(NamedTuple):
 
     betas: np.ndarray  # (K,), ascending
     thetas: np.ndarray  # (K, P); NaN where the evolution has not been
-    facts: np.ndarray  # (K, 4): `Path.lag_error`, `Path.reached`, the share of their spread by which averages are off, r^2
+    facts: np.ndarray  # (K, 3): `Path.systematic`, the share of their spread by which averages are off, r^2
 
     def next_stop(self, low: float, high: float) -> float:
         """The first of these, or else `high`, that is above `low`."""
@@ -75,13 +74,16 @@ class Halves(NamedTuple):
 def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
     """Of all inverse temperatures whose half is above `lowest`, where the evolution starts."""
     stops = np.unique([beta / 2 for beta in betas if beta / 2 > lowest])
-    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 4), np.nan))
+    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
 
 
-def systematic_error(facts: np.ndarray, variance: float) -> float:
-    """Of the energy per site of a joined state with Var(H)/N = variance, from the `Halves.facts` of the network."""
-    lag_error, reached = facts[:2]
-    return COPIES * float(2 * lag_error * variance + reached)
+def systematic_error(half: float, plain: float) -> float:
+    """Of the energy per site of a joined state, from that of the network at beta/2 and that of the one at beta: twice their geometric mean.
+
+    What one copy is off by the other filters, so that the joined state is nearer than the plain one by about as much as the network at
+    beta/2 is; measured in `benchmarks/joined.py`.
+    """
+    return 2 * float(np.sqrt(half * plain))
 
 
 class Joining(NamedTuple):
@@ -246,7 +248,7 @@ def better(plain: dict[str, Estimate], doubled: dict[str, Estimate]) -> tuple[di
 
 
 def combined(
-    plain: Averages, residual: float, doubled: Doubled, facts: np.ndarray, beta: float
+    plain: Averages, systematic: float, residual: float, doubled: Doubled, facts: np.ndarray
 ) -> tuple[dict[str, Estimate], float, dict[str, float | np.ndarray]]:
     """The better of plain and joined estimates, r^2 of the state that gave the energy, and diagnostics.
 
@@ -255,16 +257,16 @@ def combined(
 
     Args:
         plain: estimates with their systematic errors.
+        systematic: that of the energy.
         facts: of the network that was joined, see `Halves`.
     """
     estimates = doubled.estimates
     if estimates:
-        heat = max(float(e["specific_heat"].mean) for e in (plain.estimates, estimates))
-        systematic, (share, r2) = systematic_error(facts, max(heat, 0.0) / beta**2), COPIES * facts[2:]
+        off, (share, r2) = systematic_error(facts[0], systematic), COPIES * facts[1:]
         spread = {name: plain.spread[name] for name in estimates}
-        estimates = with_systematic(Averages(estimates, spread), share, systematic, r2)
+        estimates = with_systematic(Averages(estimates, spread), share, off, r2)
     found, taken = better(plain.estimates, estimates)
     both = {f"{kind}_{name}": x for kind, of in (("plain", plain.estimates), ("doubled", estimates)) for name, x in of.items()}
     scalars = {name: np.array([x.mean, x.error]) for name, x in both.items() if np.ndim(x.mean) == 0}
     own = found["energy"].mean == plain.estimates["energy"].mean
-    return found, residual if own else float(facts[3]), scalars | {"doubled_sign": float(doubled.sign.mean), "composed": taken}
+    return found, residual if own else float(facts[2]), scalars | {"doubled_sign": float(doubled.sign.mean), "composed": taken}

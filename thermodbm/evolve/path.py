@@ -40,15 +40,6 @@ class Path(NamedTuple):
         """Averages are off by this share of their own spread, or not by more than chance would have it seem."""
         return float(np.sqrt(self.drift**2 + self.drift_variance))
 
-    @property
-    def lag_error(self) -> float:
-        """By how much beta may be off, once the lag is put right."""
-        return _lag_error(self.lag, self.lag_variance)
-
-
-def _lag_error(lag: float, variance: float) -> float:
-    return float(np.sqrt((LAG * lag) ** 2 + variance))
-
 
 def infinite_temperature(variance: float) -> Path:
     """Where the way begins: energy and its slope -variance are those of a traceless H."""
@@ -93,7 +84,7 @@ def extend(
     drift_variance = path.drift_variance + n_sites * variance * (lag_variance - path.lag_variance)
     # what the state is off by in cold states hardly counts while these are rare: the energy's error need not shrink with its spread
     reached = max(path.reached, float(off * np.sqrt(variance / n_sites)))
-    systematic = float(_lag_error(lag, lag_variance) * variance + reached)
+    systematic = float(np.hypot(LAG * lag, np.sqrt(lag_variance)) * variance + reached)
     return Path(
         beta=float(beta),
         energy=float(energy),

@@ -248,14 +248,14 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
 
 def _note(at: Evolution) -> Evolution:
     """With the network kept, if it is one that will be joined."""
-    facts = at.path.lag_error, at.path.reached, at.off[0] + at.path.share, at.residual
+    facts = at.path.systematic, at.off[0] + at.path.share, at.residual
     return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
 
 
 def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The network to be joined at beta and what is known of it, where that is asked for."""
     half = at.halves.of(beta)
-    if half is None or (parts.options.compose == "auto" and systematic_error(half[1], at.path.variance) > at.path.systematic):
+    if half is None or (parts.options.compose == "auto" and systematic_error(half[1][0], at.path.systematic) > at.path.systematic):
         return None
     return half
 
@@ -276,6 +276,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     at = at._replace(path=extend(at.path, n, beta, e.mean, e.error, variance, *slow, *at.off, float(c.error) / beta**2))
     at, gap = _note(at), unexplained(at.path)
     observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
+    systematic = float(np.hypot(at.path.systematic, gap))
     if half:
         simple, (theta, facts) = parts.ansatz.hamiltonian, half
         if joins.round:
@@ -283,7 +284,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
             at = at._replace(rings=at.rings._replace(count=0, sums={}))
         else:
             doubled = dense_averages(simple, parts.trial, theta, beta)
-        observables, residual, joined = combined(Averages(observables, averages.spread), at.residual, doubled, facts, beta)
+        observables, residual, joined = combined(Averages(observables, averages.spread), systematic, residual, doubled, facts)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     surely = min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled and not joined else residual
     if surely > MAX_RESIDUAL and surely * c.mean > FROZEN:
@@ -291,7 +292,7 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     diagnostics = {
         **joined,
         "residual": at.residual,
-        "systematic_error": float(np.hypot(at.path.systematic, gap)),
+        "systematic_error": systematic,
         "acceptance": walkers.acceptance if walkers else 1.0,
         "parameters": float(at.theta.size),
         "n_steps": float(at.n_steps),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import ExactOptions, MethodOptions, SamplingOptions
+from thermodbm.evolve.options import (
+    DeterministicOptions,
+    ExactOptions,
+    LearnedOptions,
+    MethodOptions,
+    SamplingOptions,
+    VariationalOptions,
+)
 from thermodbm.models.names import flat
 from thermodbm.models.parameters import BETA, group_names, parameter_names
 from thermodbm.network.trotter_step import default_d_tau
@@ -226,14 +233,21 @@ def _exact_outcome(model: FitModel, section: FitSection, config: RunConfig, scal
 
 
 def _sampled_outcome(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _Outcome:
-    small, steps = model.stand_in(), []
-    sources = lambda share: source_of(config.method, fewer(config.sampling, share), steps)  # noqa: E731
-    end, others = solve_sampled(Problem(model, sources, section, scale, small), _starts(model, section, scale, small))
-    d_tau = config.method.d_tau or step_like(steps, default_d_tau(model.hamiltonian(end.theta, np.nan), config.sampling.target_error))
+    small, steps, method = model.stand_in(), [], config.method
+    if small is None and isinstance(method, VariationalOptions | LearnedOptions):
+        expected = "typical or deterministic where no smaller magnet of the same kind has derivatives"
+        raise InputError("method.kind", expected=expected, found="a method without derivatives")
+    sources = lambda share: source_of(method, fewer(config.sampling, share), steps)  # noqa: E731
+    sampled = isinstance(method, DeterministicOptions)  # the others spend most of their time before they sample
+    problem = Problem(model, sources, section, scale, small, *([] if sampled else [1.0]))
+    end, others = solve_sampled(problem, _starts(model, section, scale, small))
+    if sampled:
+        wanted = default_d_tau(model.hamiltonian(end.theta, np.nan), config.sampling.target_error)
+        method = replace(method, d_tau=method.d_tau or step_like(steps, wanted))
     remark = f"{'converged' if end.converged else 'did not converge'} with {end.n_curves} curves"
     told = [", ".join(f"{n} = {t:.4g}" for n, t in zip(model.names, other.theta, strict=True)) for other in others]
     sampling = fewer(config.sampling, end.share)
-    return _Outcome(end.theta, end.residuals, end.converged, remark, replace(config.method, d_tau=d_tau), sampling, told)
+    return _Outcome(end.theta, end.residuals, end.converged, remark, method, sampling, told)
 
 
 def _solve(model: FitModel, section: FitSection, config: RunConfig) -> FitResult:
@@ -287,7 +301,7 @@ def _curve(model: FitModel, end: _Outcome) -> "ThermalCurve":
     temperatures = np.unique(np.concatenate([p.temperature for p in model.points]))
     fields = {f for p in model.points for f in p.field.tolist() if np.isfinite(f)}
     field = min(fields, key=abs) if fields else np.nan
-    moved = [] if isinstance(end.method, ExactOptions) else [n for n in model.names if n in model.couplings]
+    moved = [n for n in model.names if n in model.couplings] if isinstance(end.method, DeterministicOptions) else []
     return thermal_curve(
         model.hamiltonian(end.theta, field), T=temperatures, method=end.method, sampling=end.sampling, response=moved, progress=False
     )

@@ -10,12 +10,13 @@ import numpy as np
 from scipy.integrate import quad
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, TypicalOptions
 from thermodbm.exact import exact_solver
 from thermodbm.exact.response import response_solver
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
 from thermodbm.models.names import nested
-from thermodbm.models.parameters import parameters
+from thermodbm.models.operators import spin_flip_symmetric
+from thermodbm.models.parameters import Parameter, parameters
 from thermodbm.network.trotter_step import default_d_tau
 from thermodbm.run.fit_data import Points
 from thermodbm.run.fit_units import Scales
@@ -26,6 +27,8 @@ POSITIVE = ("g", "scale", "debye_T")
 """Those of them that are."""
 TOO_COARSE, TOO_FINE = 1.1, 1.6
 """A Trotter step serves other couplings up to such factors; extrapolation and its error are of the step that was made."""
+DIFFERENCE = 1e-2
+"""Of the largest coupling, or of a ratio: the step of differences between curves of the same random vectors."""
 STAND_IN_SITES = 10
 """Most sites of the smaller magnet on which starts are looked for."""
 OBSERVABLE = {"magnetization": "magnetization_z"}
@@ -250,6 +253,40 @@ def sampled_source(options: DeterministicOptions, sampling: SamplingOptions, ste
     return curve
 
 
+def plain_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
+    """Curves of a method without derivatives; the same seed at every call. Those of random vectors are smooth functions of the couplings,
+    as the vectors are the same: their slopes are differences. Others have none."""
+    from thermodbm.run.api import thermal_curve
+
+    def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
+        def run(magnet: SpinHamiltonian) -> Any:
+            return thermal_curve(magnet, beta=betas, method=options, sampling=sampling, progress=False)
+
+        found = run(magnet)
+        _check_known(found.observables, observables, found.method)
+        slopes: dict[str, dict[str, np.ndarray]] = {}
+        for p in parameters(magnet, names) if isinstance(options, TypicalOptions) else ():
+            up, down, step = _to_either_side(magnet, p)
+            if spin_flip_symmetric(up) != spin_flip_symmetric(magnet):  # a first field along z: all is even in it, or is not seen at none
+                more = less = found
+            else:
+                more, less = run(up), run(down)
+            for n in observables:
+                slopes.setdefault(n, {})[p.name] = (more.observables[n].mean - less.observables[n].mean) / (2 * step)
+        values, errors = ({n: getattr(found.observables[n], of) for n in observables} for of in ("mean", "error"))
+        return Curve(values, errors, slopes, {n: {p: np.abs(x) * DIFFERENCE for p, x in of.items()} for n, of in slopes.items()})
+
+    return curve
+
+
+def _to_either_side(magnet: SpinHamiltonian, p: Parameter) -> tuple[SpinHamiltonian, SpinHamiltonian, float]:
+    """With a coupling more and less by a step."""
+    leaves = {n: np.asarray(getattr(magnet, n), float) for n in ("zz", "xy", "x_field", "z_field")}
+    step = DIFFERENCE * (1.0 if is_ratio(p.name) else max(float(np.abs(x).max(initial=0.0)) for x in leaves.values()))
+    moved = [{n: x + side * getattr(p.directions, n)[0] for n, x in leaves.items()} for side in (step, -step)]
+    return replace(magnet, **moved[0]), replace(magnet, **moved[1]), step
+
+
 def step_like(used: list[float], wanted: float) -> float:
     """One of the Trotter steps in use, if it is at most a little coarser than what is wanted and not much finer; else a new one, a little
     finer, which is put to them."""
@@ -261,18 +298,12 @@ def step_like(used: list[float], wanted: float) -> float:
 
 
 def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
-    """Of the method of a config.
-
-    Raises:
-        InputError: for a method that has no derivatives.
-    """
+    """Of the method of a config."""
     if isinstance(options, ExactOptions):
         return exact_source()
     if isinstance(options, DeterministicOptions):
         return sampled_source(options, sampling, steps)
-    raise InputError(
-        "method.kind", expected="exact or deterministic for a fit", found=type(options).__name__.removesuffix("Options").lower()
-    )
+    return plain_source(options, sampling)
 
 
 def _check_known(values: Mapping[str, Any], observables: Sequence[str], method: str) -> None:

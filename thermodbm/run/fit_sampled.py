@@ -8,6 +8,9 @@ derivatives times the distance; what is not linear is taken from a small magnet 
 That is a smooth function without noise of its own, so any optimiser ends on it; and all of it is made of the same random numbers. A
 new curve is sampled where it ends, until the step is so short that its square, which is what the linear part leaves, is small
 against the errors. First curves are short; then there are as many samples as errors of parameters profit from, given those of the data.
+
+Of a method without derivatives the small magnet gives all of them, as the curve's shape is much the same: steps then miss by a part of
+themselves, and have to be shorter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +32,9 @@ ENOUGH = 1.15
 """Errors of parameters over those of data alone, from which on more samples are not worth their time."""
 LEAP = 0.4
 """Most that a coupling moves from one curve to the next, in its logarithm."""
-LEFT_OVER, HALF = 0.1, 0.5
-"""A step is short if its square is at most LEFT_OVER errors, or the step itself HALF an error, of couplings that are hardly determined."""
+LEFT_OVER, HALF, FIFTH = 0.1, 0.5, 0.2
+"""A step is short if its square is at most LEFT_OVER errors, or the step itself HALF an error, of couplings that are hardly determined;
+with derivatives of a small magnet alone, whose steps miss by a part of themselves, a FIFTH."""
 MAX_ROUNDS = 10
 RIVAL = 30.0
 """Ends of first curves whose chi^2 is larger than the least by more than this are given up: it has the noise of these curves."""
@@ -52,6 +56,11 @@ class LocalModel(FitModel):
     small: FitModel | None = None
     small_curves: Curves | None = None  # at theta
 
+    @property
+    def has_slopes(self) -> bool:
+        """Whether the curves have derivatives of their own, and not those of the small magnet alone."""
+        return all(curve.slopes for _, curve in self.sampled.values())
+
     def curves(self, theta: np.ndarray, slopes: bool = True, more: Sequence[str] = ()) -> dict[float | None, tuple[np.ndarray, Curve]]:
         """As of `FitModel`, but always with derivatives and never of more."""
         near = self.small.curves(theta) if self.small else None
@@ -65,8 +74,8 @@ class LocalModel(FitModel):
             if near is not None:
                 here, there = near[field][1], self.small_curves[field][1]
                 value = value - there.values[name] + here.values[name]
-                rest = {n: x - there.slopes[name][n] for n, x in rest.items()}
                 moved = here.slopes.get(name, {})
+                rest = {n: rest[n] - there.slopes[name][n] if n in rest else np.zeros(len(value)) for n in moved}
             values[name] = value + sum(x * shift[n] for n, x in rest.items())
             slopes[name] = {n: x + moved[n] for n, x in rest.items()}
         return curve._replace(values=values, slopes=slopes)
@@ -88,6 +97,7 @@ class Problem(NamedTuple):
     section: FitSection
     scale: Scale
     small: FitModel | None
+    first: float = FIRST  # share of the samples of first curves
 
 
 class End(NamedTuple):
@@ -138,9 +148,9 @@ def solve_sampled(problem: Problem, starts: Sequence[np.ndarray]) -> tuple[End, 
     """The best end of all starts, and others that the data do not tell from it; of these the nearest to the start of the config is best."""
     scale, firsts = problem.scale, []
     for theta in _distinct(problem, starts, lambda start: start):
-        end = _round(problem, theta, FIRST, 0)
+        end = _round(problem, theta, problem.first, 0)
         while np.max(end.step) > 0.9 * LEAP and end.n_curves < MAX_ROUNDS // 2:
-            end = _round(problem, end.theta, FIRST, end.n_curves)
+            end = _round(problem, end.theta, problem.first, end.n_curves)
         firsts.append(end)
     firsts.sort(key=attrgetter("chi2"))
     n_curves = sum(end.n_curves for end in firsts)
@@ -190,8 +200,9 @@ def _round(problem: Problem, theta: np.ndarray, share: float, n_curves: int) -> 
     found = minimise(residuals, scale.within(x - LEAP * size, x + LEAP * size), theta, TOLERANCE, 200)
     end = scale.to_theta(found.x)
     error = _spread(residuals.evaluate(end)[1] * scale.slope(end)) / size
+    short = np.maximum(np.sqrt(LEFT_OVER * error), HALF * error) if residuals.model.has_slopes else FIFTH * error
     return End(
-        end, residuals, 2 * float(found.cost), np.abs(found.x - x) / size, np.maximum(np.sqrt(LEFT_OVER * error), HALF * error),
+        end, residuals, 2 * float(found.cost), np.abs(found.x - x) / size, short,
         share, _worth(residuals, end, share), n_curves + 1,
     )  # fmt: skip
 
