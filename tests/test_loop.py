@@ -17,7 +17,7 @@ from thermodbm.models import SpinHamiltonian, graph, heisenberg, make_lattice, t
 from thermodbm.models.rotation import balanced_signs
 from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import exchange_facts, least_violations, regime
-from thermodbm.sampling.loop import draw_graphs, graph_weights, loop_kernel, loop_params
+from thermodbm.sampling.loop import draw_graphs, loop_kernel, loop_params
 from thermodbm.sampling.loop_labels import (
     DIAGONAL,
     FROZEN,
@@ -28,6 +28,8 @@ from thermodbm.sampling.loop_labels import (
     n_labels,
     plaquette_ring,
 )
+from thermodbm.sampling.loop_weights import graph_weights
+from thermodbm.sampling.worm import directed_loops
 
 RANDOM = np.random.default_rng(11)
 CHAIN, TRIANGLE, PAIR = make_lattice("chain", 4), graph(3, [(0, 1), (1, 2), (0, 2)]), graph(2, [(0, 1)])
@@ -88,48 +90,56 @@ def worldlines(h: SpinHamiltonian, ring: PlaquetteRing, beta: float) -> dict[byt
     return found
 
 
-@pytest.mark.parametrize(
-    "h, n_steps, beta",
-    [
-        (xxz(PAIR, 1.0, 0.4, np.array([0.3, -0.5])), 2, 1.5),
-        (xxz(graph(3, [(0, 1), (1, 2)]), RANDOM.normal(size=2), RANDOM.normal(size=2), RANDOM.normal(size=3)), 2, 1.2),
-        (heisenberg(TRIANGLE), 2, 1.6),
-        (xxz(TRIANGLE, RANDOM.normal(size=3), 3 * RANDOM.normal(size=3)), 2, 1.0),
-        (heisenberg(CHAIN), 2, 2.0),
-        (xxz(TRIANGLE, [1.0, -1.0, -1.0], [1.0, 1.0, 1.5]), 2, 1.5),
-        (xxz(TRIANGLE, -1.0, [1.0, 1.0, -1.0], 0.3), 2, 1.5),
-    ],
-    ids=[
-        "pair in a field",
-        "random, with a field",
-        "frustrated triangle",
-        "random triangle",
-        "ring of four",
-        "signs agree across two bonds",
-        "ferromagnetic bonds are mixed, too",
-    ],
-)
-def test_samples_follow_the_enumerated_weights(h, n_steps, beta):
-    """Chi-square of the last configuration of independent chains; configurations expected less than 20 times are pooled."""
+ENUMERATED = {
+    "pair in a field": (xxz(PAIR, 1.0, 0.4, np.array([0.3, -0.5])), 2, 1.5),
+    "random, with a field": (
+        xxz(graph(3, [(0, 1), (1, 2)]), RANDOM.normal(size=2), RANDOM.normal(size=2), RANDOM.normal(size=3)), 2, 1.2,
+    ),
+    "frustrated triangle": (heisenberg(TRIANGLE), 2, 1.6),
+    "random triangle": (xxz(TRIANGLE, RANDOM.normal(size=3), 3 * RANDOM.normal(size=3)), 2, 1.0),
+    "ring of four": (heisenberg(CHAIN), 2, 2.0),
+    "signs agree across two bonds": (xxz(TRIANGLE, [1.0, -1.0, -1.0], [1.0, 1.0, 1.5]), 2, 1.5),
+    "ferromagnetic bonds are mixed, too": (xxz(TRIANGLE, -1.0, [1.0, 1.0, -1.0], 0.3), 2, 1.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENUMERATED)
+def test_samples_follow_the_enumerated_weights(name):
+    """The last configuration of independent chains."""
+    h, n_steps, beta = ENUMERATED[name]
     ring = plaquette_ring(h.n_sites, h.bonds, n_steps)
-    weights = worldlines(h, ring, beta)
-    kernel, params, n_chains = loop_kernel(exchange_facts(h), ring), loop_params(h, ring, beta), 40_000
-    step = jax.jit(kernel.step)
-    spins = kernel.init(jax.random.key(1), n_chains)
+    kernel, params = loop_kernel(exchange_facts(h), ring), loop_params(h, ring, beta)
+    step = jax.jit(lambda key, spins: kernel.step(key, params, spins)[0])
+    spins = kernel.init(jax.random.key(1), 40_000)
     for key in jax.random.split(jax.random.key(2), 40):
-        spins, _ = step(key, params, spins)
+        spins = step(key, spins)
+    assert agreement(worldlines(h, ring, beta), spins) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["pair in a field", "random, with a field", "ring of four", "ferromagnetic bonds are mixed, too"])
+def test_directed_loops_by_themselves_follow_the_enumerated_weights(name):
+    h, n_steps, beta = ENUMERATED[name]
+    ring = plaquette_ring(h.n_sites, h.bonds, n_steps)
+    params = loop_params(h, ring, beta)
+    spins = loop_kernel(exchange_facts(h), ring).init(jax.random.key(1), 10_000)
+    spins = jax.jit(lambda spins: directed_loops(jax.random.key(2), ring, params, spins, 40))(spins)
+    assert agreement(worldlines(h, ring, beta), spins) > 1e-4
+
+
+def agreement(weights: dict[bytes, float], spins: jax.Array) -> float:
+    """The probability of a larger chi-square. Configurations expected less than 20 times are pooled; one without weight is a KeyError."""
     counts: dict[bytes, int] = dict.fromkeys(weights, 0)
     for cells in np.asarray(spins):
-        counts[cells.tobytes()] += 1  # a configuration without weight is a KeyError
+        counts[cells.tobytes()] += 1
     observed = np.array([counts[c] for c in weights], float)
     expected = np.array(list(weights.values()))
-    expected *= n_chains / expected.sum()
+    expected *= len(spins) / expected.sum()
     rare = expected < 20
     observed = np.append(observed[~rare], observed[rare].sum())
     expected = np.append(expected[~rare], expected[rare].sum())
     observed, expected = observed[expected > 0], expected[expected > 0]
     assert len(expected) > 5
-    assert chi2.sf(np.sum((observed - expected) ** 2 / expected), len(expected) - 1) > 1e-4
+    return float(chi2.sf(np.sum((observed - expected) ** 2 / expected), len(expected) - 1))
 
 
 @pytest.mark.parametrize("name", MAGNETS)
@@ -276,6 +286,22 @@ def test_frustrated_magnets_mix(h, beta):
     for values in series:
         found = from_chains(np.asarray(values))
         assert found.tau_int < 12 and found.r_hat < 1.03
+
+
+def test_a_magnetisation_in_a_field_does_not_freeze():
+    """Half way up to saturation, far below the field: loops by themselves turn so rarely that tau_int was 180 sweeps."""
+    h = xxz(make_lattice("chain", 16), 1.0, 0.5, 1.0)
+    ensemble = exchange_ensemble(exchange_facts(h), "loop", 12)
+    weights = ensemble.weights(h, 8.0)
+
+    def sweep(spins: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        spins, info = ensemble.kernel.step(key, weights, spins)
+        return spins, ensemble.measure(weights, spins, info)["magnetization_z"]
+
+    run = jax.jit(lambda key, spins: jax.lax.scan(sweep, spins, jax.random.split(key, 150)))
+    spins, _ = run(jax.random.key(2), ensemble.kernel.init(jax.random.key(1), 32))
+    found = from_chains(np.asarray(run(jax.random.key(3), spins)[1]))
+    assert found.tau_int < 10 and found.r_hat < 1.03
 
 
 def test_new_temperatures_do_not_recompile():

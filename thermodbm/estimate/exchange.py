@@ -31,17 +31,7 @@ from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import GateElements, GateLayers, gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.loop import (
-    LoopInfo,
-    LoopParams,
-    close_gates,
-    graph_weights,
-    layered_ring,
-    loop_kernel,
-    loop_params,
-    spins_of_layer,
-    straight_worldlines,
-)
+from thermodbm.sampling.loop import LoopInfo, close_gates, layered_ring, loop_kernel, loop_params, spins_of_layer, straight_worldlines
 from thermodbm.sampling.loop_labels import (
     HORIZONTAL,
     VERTICAL,
@@ -51,6 +41,7 @@ from thermodbm.sampling.loop_labels import (
     plaquette_ring,
     take,
 )
+from thermodbm.sampling.loop_weights import LoopParams, graph_weights
 from thermodbm.sampling.union import at
 
 MAX_LAYERS = 16

@@ -11,8 +11,9 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
-from thermodbm.sampling.loop import LoopInfo, graph_weights, loop_params, spins_of_layer
+from thermodbm.sampling.loop import LoopInfo, loop_params, spins_of_layer
 from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, counts_over_steps, over_steps, plaquette_ring
+from thermodbm.sampling.loop_weights import graph_weights
 
 
 def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str) -> Ensemble:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 BYTES_PER_SPIN = {"ising": 512, "exchange": 32}
 """Of one chain. Ising, by benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement. Exchange: of
 a cell of the ring of plaquettes, whose chains are labelled in groups, by the peak memory of 16x16 to 32x32 lattices."""
-SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8}
-"""Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_scaling.py."""
+SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8, "exchange in a field": 2.4e-8}
+"""Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_scaling.py; directed loops more than
+double it, by hand."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 
@@ -132,7 +133,7 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
     hot = config.betas == 0
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas[~hot])
     cores = _cores()
-    seconds = cost.n_updates * SECONDS_PER_SPIN[_kind(config.hamiltonian)] / cores
+    seconds = cost.n_updates * _seconds_per_spin(config.hamiltonian) / cores
     timed = config.sampling.target_error is None
     rows = [["T", "slices", "spins a chain", "memory", *(["time"] if timed else [])]]
     for T, n_slices, n_spins, n_bytes, s in zip(config.temperatures[~hot], *cost[:3], seconds, strict=True):
@@ -148,7 +149,7 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
         )
         lines.append("and up to a minute to compile each new number of slices the first time.")
     else:
-        sweep = (cost.n_updates / config.sampling.n_samples * SECONDS_PER_SPIN[_kind(config.hamiltonian)] / cores).sum()
+        sweep = (cost.n_updates / config.sampling.n_samples * _seconds_per_spin(config.hamiltonian) / cores).sum()
         lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
     return lines
 
@@ -232,6 +233,11 @@ def duration(seconds: float) -> str:
 
 def _kind(hamiltonian: SpinHamiltonian) -> str:
     return "exchange" if hamiltonian.conserves_sz else "ising"
+
+
+def _seconds_per_spin(hamiltonian: SpinHamiltonian) -> float:
+    in_field = hamiltonian.conserves_sz and np.any(np.asarray(hamiltonian.z_field))
+    return SECONDS_PER_SPIN["exchange in a field" if in_field else _kind(hamiltonian)]
 
 
 def _cores() -> int:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateElements, GateLayers, gate_elements, gate_groups
+from thermodbm.network.exchange import GateLayers, gate_elements, gate_groups
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop_labels import (
@@ -34,18 +34,14 @@ from thermodbm.sampling.loop_labels import (
     ring_of_gates,
     take,
 )
+from thermodbm.sampling.loop_weights import LoopParams, graph_weights
 from thermodbm.sampling.union import at
+from thermodbm.sampling.worm import directed_loops
 
+SITES_A_LOOP = 8
+"""In a field, sites for every directed loop of a sweep: together they pass about a third of all cells."""
 MIXING = 0.5
 """Share of the graphs of a mixed bond that are lent to the kind it lacks."""
-
-
-class GraphWeights(NamedTuple):
-    """Weights of the graphs of a plaquette, or their derivatives with respect to the duration of the gate; any shape."""
-
-    vertical: jax.Array
-    horizontal: jax.Array
-    diagonal: jax.Array
 
 
 class LoopInfo(NamedTuple):
@@ -54,14 +50,6 @@ class LoopInfo(NamedTuple):
 
     graphs: jax.Array  # (n_chains, n_layers, n_pairs)
     labels: jax.Array  # (n_chains, n_layers, 2, n_pairs), of `label_clusters` for groups of `chains_together`
-
-
-class LoopParams(NamedTuple):
-    """Exponents of every gate exp(-zz sz sz - xy (sx sx + sy sy)) of one step: arguments of the jitted step."""
-
-    zz: jax.Array  # (n_sub, n_pairs) coupling times duration; zero where a gate does nothing
-    xy: jax.Array  # (n_sub, n_pairs)
-    field: jax.Array  # (n_sub, 2, n_pairs) of the field for each cell: weight exp(field * spin)
 
 
 def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Array | float) -> LoopParams:
@@ -90,25 +78,6 @@ def close_gates(network: GateLayers, ring: PlaquetteRing) -> LoopParams:
         return jnp.take_along_axis(both, jnp.asarray(ring.bonds) % both.shape[1], axis=1)
 
     return LoopParams(closed(network.zz), closed(network.xy), jnp.zeros((len(ring.bonds), 2, ring.shape[2])))
-
-
-def graph_weights(elements: GateElements, share: jax.Array | None = None) -> GraphWeights:
-    """v, h and x for elements a, b, |c|; what they leave of a, b and c is the weight of the frozen graph.
-
-    Args:
-        share: mixes the graphs of a bond that lacks one of h and x: v and the other are lowered by this share of the lesser of them, and
-            the lacking one is raised; between 0 and 1, shaped like the elements.
-    """
-    a, b, c = elements.parallel, elements.kept, jnp.abs(elements.exchanged)
-    easy_axis, easy_axis_fm = b >= a + c, a >= b + c
-    v = jnp.where(easy_axis, a, jnp.where(easy_axis_fm, b, (a + b - c) / 2))
-    h = jnp.where(easy_axis, c, jnp.where(easy_axis_fm, 0, (b + c - a) / 2))
-    x = jnp.where(easy_axis, 0, jnp.where(easy_axis_fm, c, (a + c - b) / 2))
-    if share is not None:
-        shift = share * jnp.minimum(v, jnp.maximum(h, x))
-        to_diagonal = jnp.where(h > x, shift, -shift)
-        v, h, x = v - shift, h - to_diagonal, x + to_diagonal
-    return GraphWeights(v, h, x)
 
 
 def straight_worldlines(ring: PlaquetteRing, spins: jax.Array) -> jax.Array:
@@ -140,6 +109,9 @@ def loop_kernel(facts: ExchangeFacts, ring: PlaquetteRing) -> SamplerKernel:
         return jnp.where(_draw_flips(key, n_labels(graphs), labels, field), -spins, spins), labels
 
     def step(key: jax.Array, params: LoopParams, spins: jax.Array) -> tuple[jax.Array, LoopInfo]:
+        if facts.with_field:
+            key, key_directed = jax.random.split(key)
+            spins = directed_loops(key_directed, ring, params, spins, -(-ring.n_sites // SITES_A_LOOP))
         key_graph, key_flip, key_choice = jax.random.split(key, 3) if len(choices) > 1 else (*jax.random.split(key), None)
         share = None
         if len(choices):
