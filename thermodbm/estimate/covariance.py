@@ -39,9 +39,9 @@ def combined_correlations(
     found = {}
     for a, b in combinations(index, 2):
         shared = sum(m * n * rho[index[a], index[b]] for m, n, rho in zip(moves[a], moves[b], correlations, strict=True))
-        errors = float(observables[a].error * observables[b].error)
-        known = np.isfinite(shared) and np.isfinite(errors) and errors > 0
-        found[correlation_key(a, b)] = float(np.clip(shared / errors, -1, 1)) if known else 0.0
+        errors = [float(observables[name].error) for name in (a, b)]
+        known = np.isfinite(shared) and all(0 < error < np.inf for error in errors)
+        found[correlation_key(a, b)] = float(np.clip(shared / np.prod(errors), -1, 1)) if known else 0.0
     return found
 
 
