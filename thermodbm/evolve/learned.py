@@ -27,11 +27,9 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.dense_layers import Classes
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
-from thermodbm.evolve.networks import Network, classes_of, largest_coupling, layers_of, train_networks, unpacked
+from thermodbm.evolve.networks import Network, classes_of, laid_out, largest_coupling, layers_of, train_networks, unpacked
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateLayers, gates_of_classes
-from thermodbm.network.ring import RingNetwork, from_classes
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import VISIBLE, ising_facts
 
@@ -58,13 +56,6 @@ def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
     thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
     largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
     return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
-
-
-def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes: Classes) -> RingNetwork | GateLayers:
-    """Couplings of classes bond by bond and site by site."""
-    if not hamiltonian.conserves_sz:
-        return from_classes(K, g, classes.bonds, classes.sites)
-    return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)
 
 
 def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float, beta: float) -> float:

@@ -12,7 +12,8 @@ from thermodbm.evolve.dense_layers import MAX_VECTOR_SITES, Classes, coupling_cl
 from thermodbm.evolve.training import Problem, Trained, parameters_of, ring_problem, sweep, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import trotter_step
+from thermodbm.network.exchange import GateLayers, gates_of_classes, trotter_step
+from thermodbm.network.ring import RingNetwork, from_classes
 from thermodbm.sampling.exchange_facts import exchange_facts
 
 PILOT_LAYERS = 6
@@ -167,3 +168,10 @@ def layers_of(hamiltonian: SpinHamiltonian, network: Network | Trained) -> int:
     if not hamiltonian.conserves_sz:
         return len(network.g)
     return (len(network.g) - 1) // len(trotter_step(hamiltonian.bonds))
+
+
+def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes: Classes) -> RingNetwork | GateLayers:
+    """Couplings of classes bond by bond and site by site."""
+    if not hamiltonian.conserves_sz:
+        return from_classes(K, g, classes.bonds, classes.sites)
+    return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)

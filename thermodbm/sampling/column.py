@@ -88,6 +88,24 @@ def column_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return s, sx
 
 
+def link_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `column_means`: <s_l> of layers 1.., and <sx> inserted beside the transverse factors between layer l and the next, which are
+    d ln w/dg there, for l from 1 on but the last: (n_layers - 1, ...) and (n_layers - 2, ...)."""
+    w = jnp.exp(-2 * b[1:])
+    q, p = _filter(t[:-1], w)
+    q_back, p_back = (x[::-1] for x in _filter(t[:0:-1], w[::-1]))
+    up_0 = jax.nn.sigmoid(_log_odds(t[1:], b, w * q, p / w))
+    kept, kept_down, inner = w * q * q_back, p * p_back / w, t[1:-1]
+
+    def flipped(before: jax.Array, after: jax.Array) -> jax.Array:
+        both, either = 1 + before * after, before + after
+        return (inner * both + either) / (both + inner * either)
+
+    s = up_0 * (1 - kept) / (1 + kept) - (1 - up_0) * (1 - kept_down) / (1 + kept_down)
+    sx = up_0 * flipped((w * q)[:-1], (w * q_back)[1:]) + (1 - up_0) * flipped((p / w)[:-1], (p_back / w)[1:])
+    return s, sx
+
+
 def links(weights: RingWeights, spins: Spins, cls: SiteClass) -> jax.Array:
     """Weights of kinks of the sites of a class, (n_layers, n, 1)."""
     t = weights.t[:, cls.sites, None]

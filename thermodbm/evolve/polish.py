@@ -1,0 +1,191 @@
+"""Polishing a network on the magnet itself by Monte Carlo: couplings that were trained on a cluster are brought nearer to exp(-beta H/2).
+
+F = Tr(A R)^2/(Tr A^2 Tr R^2), with R = exp(-beta H/2) written as fine Trotter products, is made larger by Newton steps
+
+    delta theta = S^-1 G,  G_k = <O_k>_AR - <O_k>_AA,  S_kl = Cov(O_k, O_l') of the two copies in AA,  d ln F/d theta = 2 G
+
+where O_k = d ln w/d theta_k of the layers of one copy, and the means with R come from two Trotter steps, combined so that their bias
+vanishes to fourth order. An observable is off by 2 (<X>_AA - <X>_AR) to first order, whatever the cause: that is the error which a
+polished network reports.
+
+Noise: a direction v with v S v = lambda v C v, C the covariance of O within one copy, moves by 1/(lambda n)^(1/2) of its natural width or
+more, and moves observables with it. So only directions are kept whose step is larger than `SIGNIFICANT` errors; the rest stays as trained.
+All rounds say where the optimum is, theta + S^-1 G, and the mean of what they say is taken, by samples: most are drawn in the last.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermodbm.estimate.overlap import Found, Overlap, exchange_overlap, ising_overlap, sample
+from thermodbm.evolve.dense_layers import Classes, free_couplings, trotter_rates
+from thermodbm.evolve.networks import Network, laid_out, layers_of
+from thermodbm.evolve.training import Layout, couplings_of, parameters_of
+from thermodbm.models import SpinHamiltonian
+from thermodbm.network.exchange import trotter_gates
+from thermodbm.network.ring import trotter_ring
+from thermodbm.network.trotter_step import default_d_tau, slices
+from thermodbm.sampling.exchange_facts import exchange_facts
+from thermodbm.sampling.ring import ising_facts
+
+N_CHAINS = 64
+ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4)
+"""Shares of the samples that are spent on steps; the rest tells what is left."""
+COARSE = 0.3
+"""Samples of the ring with the coarser target, as a part of those of each other ring: it has a third of the weight."""
+SIGNIFICANT = 2.0
+"""Errors by which a step must differ from zero."""
+LEAST_OVERLAP = 0.03
+"""Directions in which the copies are correlated less than this are left alone: noise would be amplified by its inverse."""
+THERMAL = (100, 20)
+"""Sweeps that are discarded at first, and after every step."""
+LARGEST_STEP = 0.3
+"""In the logarithm of a coupling."""
+
+
+class Ring(NamedTuple):
+    """A ring that is sampled, and what its means count."""
+
+    run: Any  # see `overlap.sample`
+    overlap: Overlap
+    n_second: int | None  # steps of the target; None: the network itself is the second copy
+    weight: float
+    share: float  # of samples
+
+
+class Seen(NamedTuple):
+    """What a round has found at theta."""
+
+    theta: np.ndarray
+    n_samples: float
+    gradient: np.ndarray  # G
+    noise: np.ndarray  # its covariance
+    between: np.ndarray  # S
+    within: np.ndarray  # C
+    off: dict[str, tuple[float, float]]  # energy, order: how far averages of the network are from those of the target, and the error
+
+
+class Polished(NamedTuple):
+    """A network and what is known of it."""
+
+    network: Network
+    off: dict[str, tuple[float, float]]  # energy, order: what is measured to be left, and its error
+    n_directions: int  # that were changed
+    gain: float  # infidelity per site that was seen to go
+
+
+def polish(hamiltonian: SpinHamiltonian, network: Network, classes: Classes, n_samples: int, key: jax.Array) -> Polished:
+    """The network nearest to the thermal state, as far as n_samples samples of each ring tell."""
+    layout = free_couplings(hamiltonian, *trotter_rates(hamiltonian, classes, layers_of(hamiltonian, network)))
+    rings = _rings(hamiltonian, network, classes)
+    start = theta = parameters_of(layout, network.K, network.g)
+    states, seen, n_kept, gain = [None] * len(rings), [], 0, 0.0
+    for k, share in enumerate((*ROUNDS, 1 - sum(ROUNDS))):
+        own = laid_out(hamiltonian, *couplings_of(theta, layout), classes)
+        states, sums = _sampled(jax.random.fold_in(key, k), hamiltonian, network.beta, rings, states, own, share * n_samples)
+        found = _joined(theta, share * n_samples, rings, sums, _derivatives(hamiltonian, theta, layout))
+        seen.append(found)
+        if k < len(ROUNDS):
+            move, n_kept, gain = newton(seen, start)
+            theta = start + move * min(1.0, LARGEST_STEP / max(np.abs(move).max(), 1e-300))
+    K, g = couplings_of(theta, layout)
+    ratio = [np.divide(new, old, out=np.ones_like(new), where=old != 0) for new, old in ((K, network.K), (g, network.g))]
+    changed = network._replace(K=K, g=g, K_beta=network.K_beta * ratio[0], g_beta=network.g_beta * ratio[1])
+    return Polished(changed, seen[-1].off, n_kept, gain / hamiltonian.n_sites)
+
+
+def newton(seen: Sequence[Seen], start: np.ndarray) -> tuple[np.ndarray, int, float]:
+    """The step from the start to where all rounds together see the optimum, in directions in which it is significant; how many these are,
+    and how much -ln(1 - I) falls."""
+    weights = np.array([s.n_samples for s in seen])
+    weights = weights / weights.sum()
+    between, within = (np.tensordot(weights, [getattr(s, name) for s in seen], 1) for name in ("between", "within"))
+    root = np.linalg.cholesky(within + 1e-10 * np.diag(within).max() * np.eye(len(within)))
+    half = np.linalg.solve(root, np.linalg.solve(root, (between + between.T) / 2).T)
+    overlap, axes = np.linalg.eigh((half + half.T) / 2)
+    axes = np.linalg.solve(root.T, axes)  # v C v = 1, v S v = overlap
+    usable = overlap > max(LEAST_OVERLAP, 4 / np.sqrt(sum(s.n_samples for s in seen)))
+    overlap, axes = overlap[usable], axes[:, usable]
+    optimum, variance = np.zeros(len(overlap)), np.zeros(len(overlap))
+    for w, s in zip(weights, seen, strict=True):
+        optimum += w * (axes.T @ within @ (s.theta - start) + axes.T @ s.gradient / overlap)
+        variance += w**2 * np.einsum("ik,ij,jk->k", axes, s.noise, axes) / overlap**2
+    kept = optimum**2 > SIGNIFICANT**2 * variance
+    return axes @ np.where(kept, optimum, 0), int(kept.sum()), float(np.sum(np.where(kept, overlap * optimum**2, 0)))
+
+
+def _rings(hamiltonian: SpinHamiltonian, network: Network, classes: Classes) -> list[Ring]:
+    """Of the network twice, and of it with a fine and a coarse target."""
+    n_layers = layers_of(hamiltonian, network)
+    fine, coarse = slices(network.beta, default_d_tau(hamiltonian), True)[:2]
+    if not hamiltonian.conserves_sz:  # samplers want an even number of layers
+        fine, coarse = fine + n_layers % 2, coarse + n_layers % 2
+    total = fine**2 - coarse**2
+    rings = []
+    for second, weight, share in ((None, -1.0, 1.0), (fine, fine**2 / total, 1.0), (coarse, -(coarse**2) / total, COARSE)):
+        layers = n_layers, second or n_layers
+        if hamiltonian.conserves_sz:
+            overlap = exchange_overlap(exchange_facts(hamiltonian)._replace(layered=True), layers, classes.bonds)
+        else:
+            largest = 3 * np.abs(network.K).max() / np.abs(np.asarray(hamiltonian.zz)).max()
+            overlap = ising_overlap(ising_facts(hamiltonian, largest), layers, classes.bonds, classes.sites)
+        rings.append(Ring(sample(overlap), overlap, second, weight, share))
+    return rings
+
+
+def _sampled(
+    key: jax.Array, hamiltonian: SpinHamiltonian, beta: float, rings: Sequence[Ring], states: Sequence, own: Any, n_samples: float
+) -> tuple[list, list[Found]]:
+    """Go on from the states of all rings (None: begin) with these couplings of the network."""
+    target = trotter_gates if hamiltonian.conserves_sz else trotter_ring
+    moved, found = [], []
+    for k, (ring, state) in enumerate(zip(rings, states, strict=True)):
+        key_start, key_warm, key_run = jax.random.split(jax.random.fold_in(key, k), 3)
+        weights = ring.overlap.weights(hamiltonian, own, target(hamiltonian, beta, ring.n_second) if ring.n_second else own)
+        n_sweeps, n_warm = max(4, int(np.ceil(n_samples * ring.share / N_CHAINS))), THERMAL[state is not None]
+        state = ring.overlap.kernel.init(key_start, N_CHAINS) if state is None else state
+        state, _ = ring.run(key_warm, weights, state, jnp.asarray(n_warm))
+        state, sums = ring.run(key_run, weights, state, jnp.asarray(n_sweeps))
+        moved.append(state)
+        found.append(jax.tree.map(np.asarray, sums))
+    return moved, found
+
+
+def _derivatives(hamiltonian: SpinHamiltonian, theta: np.ndarray, layout: Layout) -> np.ndarray:
+    """d(what statistics belong to)/d theta, (n_statistics, n_theta): of couplings of tfim, of the logarithm of durations of gates."""
+    if hamiltonian.conserves_sz:
+        exchanged = layout.scale_g != 0
+        present = exchanged | (layout.scale_K != 0)
+        parts = [(present, np.where(exchanged, layout.index_g, layout.index_K))]
+    else:
+        K, g = couplings_of(theta, layout)
+        parts = [(K, layout.index_K), (np.abs(g), layout.index_g)]
+    return np.concatenate([np.reshape(value, (-1, 1)) * np.eye(len(theta))[index.reshape(-1)] for value, index in parts])
+
+
+def _joined(theta: np.ndarray, n_samples: float, rings: Sequence[Ring], found: Sequence[Found], derivative: np.ndarray) -> Seen:
+    """Gradient, metric and what averages are off by, with errors from the scatter of chains."""
+
+    def mean(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = x.reshape(len(x), -1)
+        return x.mean(0), np.atleast_2d(np.cov(x.T)) / len(x)
+
+    gradient, noise, off = np.zeros(len(theta)), np.zeros((len(theta),) * 2), {}
+    for ring, sums in zip(rings, found, strict=True):
+        first = sums.means["first"]
+        statistics = (first + sums.means["second"]) / 2 if ring.n_second is None else first
+        value, error = mean(statistics @ derivative)
+        gradient, noise = gradient + ring.weight * value, noise + ring.weight**2 * error
+    for name in ("energy", "order"):
+        values = [(ring.weight, *mean(sums.means[name])) for ring, sums in zip(rings, found, strict=True)]
+        error = np.sqrt(sum(w**2 * float(e[0, 0]) for w, _, e in values))
+        off[name] = -2 * sum(w * float(m[0]) for w, m, _ in values), 2 * error
+    own = found[0]
+    covariance = own.raw_squares - np.outer(own.raw, own.raw)
+    n = len(derivative)
+    between = derivative.T @ covariance[:n, n:] @ derivative
+    within = derivative.T @ (covariance[:n, :n] + covariance[n:, n:]) @ derivative / 2
+    return Seen(theta, n_samples, gradient, noise, (between + between.T) / 2, within, off)
