@@ -1,8 +1,9 @@
 """Rings of two different networks, Tr A B, and what they say of the layers of the first: derivatives of ln Tr A B in its couplings.
 
 Of every layer and class of bonds or sites a statistic O = d ln w/d(coupling), ordered as the network is, from the ancillas to the spins.
-Its mean is measured with little noise (averaged over worldlines or loops); `raw` is the derivative of the weight of the configuration
-itself, or of its graphs, of which covariances between the two copies are those of d^2 ln Tr A B/(dA dB).
+Its mean is measured with little noise (averaged over worldlines or loops). Of two equal networks there are `parts` beside them, whose
+covariances between the two copies are those of d^2 ln Tr A B/(dA dB): averaged over the worldline of a site within its own copy, to which
+the other copy is nothing once the spins and ancillas are given; or derivatives of the weight of the graphs of loops.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import GateLayers
 from thermodbm.network.ring import RingNetwork
 from thermodbm.sampling.cluster import ClusterInfo
-from thermodbm.sampling.column import conditional_means, link_means, links
+from thermodbm.sampling.column import conditional_means, link_means, links, segment_means
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop import LoopInfo, close_gates, layered_ring, loop_kernel
 from thermodbm.sampling.mixed import mixed_kernel
-from thermodbm.sampling.ring import VISIBLE, IsingFacts, RingWeights, Spins, close_pair, in_single, local_field, site_classes
+from thermodbm.sampling.ring import VISIBLE, IsingFacts, RingWeights, SiteClass, Spins, close_pair, in_single, local_field, site_classes
 
 
 class Overlap(NamedTuple):
@@ -32,7 +33,7 @@ class Overlap(NamedTuple):
 
     kernel: SamplerKernel
     weights: Callable[..., Any]  # (hamiltonian, first network, second network)
-    measure: Callable[..., tuple[dict[str, jax.Array], jax.Array]]  # (weights, state, info) -> means (n_chains, ...), raw (n_chains, n)
+    measure: Callable[..., tuple[dict[str, jax.Array], jax.Array]]  # (weights, state, info) -> means, parts (n_chains, ...)
     chains_first: bool  # whether chains are the first axis of a state, or the last one
 
 
@@ -40,8 +41,9 @@ class Found(NamedTuple):
     """Sums of what was sampled."""
 
     means: dict[str, np.ndarray]  # energy, order (n_chains,); first, second (n_chains, n): statistics of the layers of both copies
-    raw: np.ndarray  # (n,) mean of first and second copy
-    raw_squares: np.ndarray  # (n, n)
+    parts: np.ndarray  # (n,) of first and second copy; none where they differ
+    part_squares: np.ndarray  # (n, n)
+    squares: np.ndarray  # (n, n) of the first copy's statistics, as they are in `means`
 
 
 def sample(overlap: Overlap) -> Callable[..., tuple[Any, Found]]:
@@ -50,10 +52,9 @@ def sample(overlap: Overlap) -> Callable[..., tuple[Any, Found]]:
     def run(key: jax.Array, weights: Any, state: Any, n_sweeps: jax.Array) -> tuple[Any, Found]:
         def sweep(key: jax.Array, state: Any) -> tuple[Any, Found]:
             state, info = overlap.kernel.step(key, weights, state)
-            means, raw = overlap.measure(weights, state, info)
-            raw = raw.astype(float)
-            means = jax.tree.map(lambda x: x.astype(float), means)
-            return state, Found(means, raw.mean(0), raw.T @ raw / len(raw))
+            means, parts = jax.tree.map(lambda x: x.astype(float), overlap.measure(weights, state, info))
+            squares = means["first"].T @ means["first"] / len(parts)
+            return state, Found(means, parts.mean(0), parts.T @ parts / len(parts), squares)
 
         def one(k: jax.Array, carry: tuple[Any, Found]) -> tuple[Any, Found]:
             state, found = sweep(jax.random.fold_in(key, k), carry[0])
@@ -104,7 +105,8 @@ def ising_overlap(facts: IsingFacts, layers: tuple[int, int], bond_class: np.nda
         energy = conditional_means(pair.hamiltonian, pair.ring, spins, where)["energy"]
         means = {"energy": energy, "order": info.order_parameter_squared}
         means |= dict(zip(("first", "second"), of_copies(bonds, fields), strict=False))
-        return means, jnp.concatenate(of_copies(*plain), axis=1)
+        parts = of_copies(*_statistics_by_copy(facts, pair.ring, spins, bond_class, site_class, ancillas)) if alike else []
+        return means, jnp.concatenate([jnp.zeros((spins.shape[-1], 0)), *parts], axis=1)
 
     def weights(hamiltonian: SpinHamiltonian, first: RingNetwork, second: RingNetwork) -> IsingPair:
         return IsingPair(hamiltonian, close_pair(first, second))
@@ -133,14 +135,47 @@ def _averaged_statistics(
     facts: IsingFacts, ring: RingWeights, spins: Spins, bond_class: np.ndarray, site_class: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
     """The same of layers 1.., and of the links from 1 on but the last, every site averaged over its own worldline given the others."""
-    ring, (n_layers, _, n_chains) = in_single(ring), spins.shape
-    bonds, fields = jnp.zeros((n_layers - 1, bond_class.max() + 1, n_chains)), jnp.zeros((n_layers - 2, site_class.max() + 1, n_chains))
+    ring = in_single(ring)
+
+    def of_class(cls: SiteClass) -> tuple[jax.Array, jax.Array]:
+        return link_means(links(ring, spins, cls), local_field(ring, spins, cls))
+
+    return _summed(facts, spins[1:], bond_class, site_class, of_class)
+
+
+def _statistics_by_copy(
+    facts: IsingFacts, ring: RingWeights, spins: Spins, bond_class: np.ndarray, site_class: np.ndarray, ancillas: int
+) -> tuple[jax.Array, jax.Array]:
+    """The same of all layers and links, every site averaged over its worldline within one copy given the others: spins and ancillas, where
+    the copies meet, are as they are."""
+    ring, shift = in_single(jax.tree.map(lambda x: jnp.roll(x, -VISIBLE, 0), ring)), ancillas - VISIBLE
+    rolled = jnp.roll(spins, -VISIBLE, 0)  # spins first
+
+    def of_class(cls: SiteClass) -> tuple[jax.Array, jax.Array]:
+        t, b, own = links(ring, rolled, cls), local_field(ring, rolled, cls), rolled[:, cls.sites]
+        first = segment_means(t[:shift], b[1:shift], own[0], own[shift])
+        second = segment_means(t[shift:], b[shift + 1 :], own[shift], own[0])
+        s = [own[:1].astype(b.dtype), first[0], own[shift : shift + 1].astype(b.dtype), second[0]]
+        return jnp.concatenate(s), jnp.concatenate([first[1], second[1]])
+
+    return tuple(jnp.roll(x, VISIBLE, 0) for x in _summed(facts, rolled, bond_class, site_class, of_class))
+
+
+def _summed(
+    facts: IsingFacts,
+    spins: Spins,
+    bond_class: np.ndarray,
+    site_class: np.ndarray,
+    of_class: Callable[[SiteClass], tuple[jax.Array, jax.Array]],
+) -> tuple[jax.Array, jax.Array]:
+    """Sums over classes of bonds of s_i s_j, half with either site averaged, and over those of sites of <sx>."""
+    bonds, fields = 0.0, 0.0
     for cls in site_classes(facts):
-        s, sx = link_means(links(ring, spins, cls), local_field(ring, spins, cls))
+        s, sx = of_class(cls)
         fields += jnp.einsum("lsn,sc->lcn", sx, _one_hot(site_class)[cls.sites])
         for k in range(cls.neighbors.shape[1]):
             share = _one_hot(bond_class)[cls.bonds[:, k]] * cls.present[:, k, None] / 2
-            bonds += jnp.einsum("lsn,sc->lcn", s * spins[1:, cls.neighbors[:, k]], share)
+            bonds += jnp.einsum("lsn,sc->lcn", s * spins[:, cls.neighbors[:, k]], share)
     return bonds, fields
 
 
@@ -151,7 +186,8 @@ def exchange_overlap(facts: ExchangeFacts, steps: tuple[int, int], bond_class: n
     n_first, kernel = 1 + steps[0] * per_step, loop_kernel(facts, ring)
     ends = measure_ends(facts, ring, n_first)
     hot = np.pad(_one_hot(bond_class), ((0, 1), (0, 0)))[ring.bonds]  # (layers, pairs, classes), zero for what does nothing
-    copies = [np.arange(n_first)[::-1]] + ([n_first + np.arange(n_first)] if steps[0] == steps[1] else [])
+    alike = steps[0] == steps[1]
+    copies = [np.arange(n_first)[::-1]] + ([n_first + np.arange(n_first)] if alike else [])
 
     def measure(pair: tuple[SpinHamiltonian, LoopMagnet], spins: jax.Array, info: LoopInfo) -> tuple[dict[str, jax.Array], jax.Array]:
         at_ends = ends(pair, spins, info)
@@ -163,7 +199,9 @@ def exchange_overlap(facts: ExchangeFacts, steps: tuple[int, int], bond_class: n
             return [summed[:, layers].reshape(len(spins), -1) for layers in copies]
 
         means |= dict(zip(("first", "second"), of_copies(-loop_bonds(ring, pair[1], spins, info)), strict=False))
-        return means, jnp.concatenate(of_copies(graph_slopes(ring, pair[1], info.graphs)), axis=1)
+        return means, jnp.concatenate(
+            of_copies(graph_slopes(ring, pair[1], info.graphs)) if alike else [jnp.zeros((len(spins), 0))], axis=1
+        )
 
     def weights(hamiltonian: SpinHamiltonian, first: GateLayers, second: GateLayers) -> tuple[SpinHamiltonian, LoopMagnet]:
         params = close_gates(first, ring, second)

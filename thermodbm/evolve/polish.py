@@ -8,8 +8,9 @@ where O_k = d ln w/d theta_k of the layers of one copy, and the means with R com
 vanishes to fourth order. An observable is off by 2 (<X>_AA - <X>_AR) to first order, whatever the cause: that is the error which a
 polished network reports.
 
-Noise: a direction v with v S v = lambda v C v, C the covariance of O within one copy, moves by 1/(lambda n)^(1/2) of its natural width or
-more, and moves observables with it. So only directions are kept whose step is larger than `SIGNIFICANT` errors; the rest stays as trained.
+Noise: with W the covariance of what O is estimated by, a direction v with v W v = 1 and v S v = lambda moves by some 1/(lambda n^(1/2)),
+and the infidelity by 1/(lambda n), and observables with it. So only directions are kept whose step is larger than `SIGNIFICANT` errors; the
+rest stays as trained.
 All rounds say where the optimum is, theta + S^-1 G, and the mean of what they say is taken, by samples: most are drawn in the last.
 """
 
@@ -38,8 +39,8 @@ COARSE = 0.3
 """Samples of the ring with the coarser target, as a part of those of each other ring: it has a third of the weight."""
 SIGNIFICANT = 2.0
 """Errors by which a step must differ from zero."""
-LEAST_OVERLAP = 0.03
-"""Directions in which the copies are correlated less than this are left alone: noise would be amplified by its inverse."""
+CERTAIN = 4.0
+"""Errors of S by which it must be positive along a direction."""
 THERMAL = (100, 20)
 """Sweeps that are discarded at first, and after every step."""
 LARGEST_STEP = 0.3
@@ -64,7 +65,8 @@ class Seen(NamedTuple):
     gradient: np.ndarray  # G
     noise: np.ndarray  # its covariance
     between: np.ndarray  # S
-    within: np.ndarray  # C
+    within: np.ndarray  # the covariance within one copy of what S is made of, which tells how well S is known
+    quiet: np.ndarray  # W
     off: dict[str, tuple[float, float]]  # energy, order: how far averages of the network are from those of the target, and the error
 
 
@@ -100,18 +102,17 @@ def polish(hamiltonian: SpinHamiltonian, network: Network, classes: Classes, n_s
 def newton(seen: Sequence[Seen], start: np.ndarray) -> tuple[np.ndarray, int, float]:
     """The step from the start to where all rounds together see the optimum, in directions in which it is significant; how many these are,
     and how much -ln(1 - I) falls."""
-    weights = np.array([s.n_samples for s in seen])
-    weights = weights / weights.sum()
-    between, within = (np.tensordot(weights, [getattr(s, name) for s in seen], 1) for name in ("between", "within"))
-    root = np.linalg.cholesky(within + 1e-10 * np.diag(within).max() * np.eye(len(within)))
-    half = np.linalg.solve(root, np.linalg.solve(root, (between + between.T) / 2).T)
-    overlap, axes = np.linalg.eigh((half + half.T) / 2)
-    axes = np.linalg.solve(root.T, axes)  # v C v = 1, v S v = overlap
-    usable = overlap > max(LEAST_OVERLAP, 4 / np.sqrt(sum(s.n_samples for s in seen)))
+    n = np.array([s.n_samples for s in seen])
+    weights = n / n.sum()
+    between, within, quiet = (np.tensordot(weights, [getattr(s, name) for s in seen], 1) for name in ("between", "within", "quiet"))
+    root = np.linalg.cholesky(quiet + 1e-9 * np.diag(np.diag(quiet)))
+    overlap, axes = np.linalg.eigh(np.linalg.solve(root, np.linalg.solve(root, between).T))
+    axes = np.linalg.solve(root.T, axes)  # v W v = 1, v S v = overlap
+    usable = overlap > CERTAIN * np.einsum("ik,ij,jk->k", axes, within, axes) / np.sqrt(n.sum())
     overlap, axes = overlap[usable], axes[:, usable]
     optimum, variance = np.zeros(len(overlap)), np.zeros(len(overlap))
     for w, s in zip(weights, seen, strict=True):
-        optimum += w * (axes.T @ within @ (s.theta - start) + axes.T @ s.gradient / overlap)
+        optimum += w * (axes.T @ quiet @ (s.theta - start) + axes.T @ s.gradient / overlap)
         variance += w**2 * np.einsum("ik,ij,jk->k", axes, s.noise, axes) / overlap**2
     kept = optimum**2 > SIGNIFICANT**2 * variance
     return axes @ np.where(kept, optimum, 0), int(kept.sum()), float(np.sum(np.where(kept, overlap * optimum**2, 0)))
@@ -184,8 +185,10 @@ def _joined(theta: np.ndarray, n_samples: float, rings: Sequence[Ring], found: S
         error = np.sqrt(sum(w**2 * float(e[0, 0]) for w, _, e in values))
         off[name] = -2 * sum(w * float(m[0]) for w, m, _ in values), 2 * error
     own = found[0]
-    covariance = own.raw_squares - np.outer(own.raw, own.raw)
+    covariance = own.part_squares - np.outer(own.parts, own.parts)
     n = len(derivative)
     between = derivative.T @ covariance[:n, n:] @ derivative
     within = derivative.T @ (covariance[:n, :n] + covariance[n:, n:]) @ derivative / 2
-    return Seen(theta, n_samples, gradient, noise, (between + between.T) / 2, within, off)
+    center = own.means["first"].mean(0)
+    quiet = derivative.T @ (own.squares - np.outer(center, center)) @ derivative
+    return Seen(theta, n_samples, gradient, noise, (between + between.T) / 2, within, quiet, off)
