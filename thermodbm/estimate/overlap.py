@@ -3,7 +3,8 @@
 Of every layer and class of bonds or sites a statistic O = d ln w/d(coupling), ordered as the network is, from the ancillas to the spins.
 Its mean is measured with little noise (averaged over worldlines or loops). Of two equal networks there are `parts` beside them, whose
 covariances between the two copies are those of d^2 ln Tr A B/(dA dB): averaged over the worldline of a site within its own copy, to which
-the other copy is nothing once the spins and ancillas are given; or derivatives of the weight of the graphs of loops.
+the other copy is nothing once the spins and ancillas are given; or derivatives of the weight of the graphs of loops. Their covariance with
+the order parameter, the last of them, is its slope in the couplings.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.network.exchange import GateLayers
 from thermodbm.network.ring import RingNetwork
 from thermodbm.sampling.cluster import ClusterInfo
-from thermodbm.sampling.column import conditional_means, link_means, links, segment_means
+from thermodbm.sampling.column import conditional_means, link_means, links, over_classes, segment_means
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.loop import LoopInfo, close_gates, layered_ring, loop_kernel
@@ -34,20 +35,19 @@ class Overlap(NamedTuple):
     kernel: SamplerKernel
     weights: Callable[..., Any]  # (hamiltonian, first network, second network)
     measure: Callable[..., tuple[dict[str, jax.Array], jax.Array]]  # (weights, state, info) -> means, parts (n_chains, ...)
-    chains_first: bool  # whether chains are the first axis of a state, or the last one
 
 
 class Found(NamedTuple):
     """Sums of what was sampled."""
 
     means: dict[str, np.ndarray]  # energy, order (n_chains,); first, second (n_chains, n): statistics of the layers of both copies
-    parts: np.ndarray  # (n,) of first and second copy; none where they differ
+    parts: np.ndarray  # (n,) of first and second copy, and the order parameter; none where they differ
     part_squares: np.ndarray  # (n, n)
     squares: np.ndarray  # (n, n) of the first copy's statistics, as they are in `means`
 
 
-def sample(overlap: Overlap) -> Callable[..., tuple[Any, Found]]:
-    """A jitted (key, weights, state, n_sweeps) -> (state, means of all sweeps)."""
+def sample(overlap: Overlap, *, brief: bool) -> Callable[..., tuple[Any, Found]]:
+    """A jitted (key, weights, state, n_sweeps) -> (state, means of all sweeps); `brief`: compiled for a run of seconds."""
 
     def run(key: jax.Array, weights: Any, state: Any, n_sweeps: jax.Array) -> tuple[Any, Found]:
         def sweep(key: jax.Array, state: Any) -> tuple[Any, Found]:
@@ -64,7 +64,7 @@ def sample(overlap: Overlap) -> Callable[..., tuple[Any, Found]]:
         state, sums = jax.lax.fori_loop(0, n_sweeps, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)))
         return state, jax.tree.map(lambda x: x / n_sweeps, sums)
 
-    return jax.jit(run, compiler_options=compilation.light())
+    return jax.jit(run, compiler_options=compilation.brief() if brief else compilation.light())
 
 
 class IsingPair(NamedTuple):
@@ -105,15 +105,16 @@ def ising_overlap(facts: IsingFacts, layers: tuple[int, int], bond_class: np.nda
         energy = conditional_means(pair.hamiltonian, pair.ring, spins, where)["energy"]
         means = {"energy": energy, "order": info.order_parameter_squared}
         means |= dict(zip(("first", "second"), of_copies(bonds, fields), strict=False))
-        parts = of_copies(*_statistics_by_copy(facts, pair.ring, spins, bond_class, site_class, ancillas)) if alike else []
-        return means, jnp.concatenate([jnp.zeros((spins.shape[-1], 0)), *parts], axis=1)
+        if not alike:
+            return means, jnp.zeros((spins.shape[-1], 0))
+        order = (spins[np.array([VISIBLE, ancillas])].mean(1) ** 2).mean(0)
+        parts = of_copies(*_statistics_by_copy(facts, pair.ring, spins, bond_class, site_class, ancillas))
+        return means, jnp.concatenate([*parts, order[:, None]], axis=1)
 
     def weights(hamiltonian: SpinHamiltonian, first: RingNetwork, second: RingNetwork) -> IsingPair:
         return IsingPair(hamiltonian, close_pair(first, second))
 
-    return Overlap(
-        SamplerKernel(kernel.init, lambda key, pair, spins: kernel.step(key, pair.ring, spins)), weights, measure, chains_first=False
-    )
+    return Overlap(SamplerKernel(kernel.init, lambda key, pair, spins: kernel.step(key, pair.ring, spins)), weights, measure)
 
 
 def _one_hot(labels: np.ndarray) -> np.ndarray:
@@ -169,14 +170,20 @@ def _summed(
     of_class: Callable[[SiteClass], tuple[jax.Array, jax.Array]],
 ) -> tuple[jax.Array, jax.Array]:
     """Sums over classes of bonds of s_i s_j, half with either site averaged, and over those of sites of <sx>."""
-    bonds, fields = 0.0, 0.0
-    for cls in site_classes(facts):
-        s, sx = of_class(cls)
-        fields += jnp.einsum("lsn,sc->lcn", sx, _one_hot(site_class)[cls.sites])
+    of_bond, of_site = jnp.asarray(_one_hot(bond_class)), jnp.asarray(_one_hot(site_class))
+
+    def add(sums: tuple, cls: SiteClass) -> tuple:
+        (bonds, fields), (s, sx) = sums, of_class(cls)
+        fields += jnp.einsum("lsn,sc->lcn", sx, of_site[cls.sites])
         for k in range(cls.neighbors.shape[1]):
-            share = _one_hot(bond_class)[cls.bonds[:, k]] * cls.present[:, k, None] / 2
+            share = of_bond[cls.bonds[:, k]] * cls.present[:, k, None] / 2
             bonds += jnp.einsum("lsn,sc->lcn", s * spins[:, cls.neighbors[:, k]], share)
-    return bonds, fields
+        return bonds, fields
+
+    classes = site_classes(facts)
+    s, sx = jax.eval_shape(lambda: of_class(classes[0]))
+    zeros = (jnp.zeros((len(x), hot.shape[1], x.shape[-1]), jnp.float32) for x, hot in ((s, of_bond), (sx, of_site)))
+    return over_classes(add, tuple(zeros), classes)
 
 
 def exchange_overlap(facts: ExchangeFacts, steps: tuple[int, int], bond_class: np.ndarray) -> Overlap:
@@ -199,14 +206,12 @@ def exchange_overlap(facts: ExchangeFacts, steps: tuple[int, int], bond_class: n
             return [summed[:, layers].reshape(len(spins), -1) for layers in copies]
 
         means |= dict(zip(("first", "second"), of_copies(-loop_bonds(ring, pair[1], spins, info)), strict=False))
-        return means, jnp.concatenate(
-            of_copies(graph_slopes(ring, pair[1], info.graphs)) if alike else [jnp.zeros((len(spins), 0))], axis=1
-        )
+        if not alike:
+            return means, jnp.zeros((len(spins), 0))
+        return means, jnp.concatenate([*of_copies(graph_slopes(ring, pair[1], info.graphs)), order[:, None]], axis=1)
 
     def weights(hamiltonian: SpinHamiltonian, first: GateLayers, second: GateLayers) -> tuple[SpinHamiltonian, LoopMagnet]:
         params = close_gates(first, ring, second)
         return hamiltonian, LoopMagnet(params, params)  # along its own couplings: d/d ln(duration)
 
-    return Overlap(
-        SamplerKernel(kernel.init, lambda key, pair, spins: kernel.step(key, pair[1].ring, spins)), weights, measure, chains_first=True
-    )
+    return Overlap(SamplerKernel(kernel.init, lambda key, pair, spins: kernel.step(key, pair[1].ring, spins)), weights, measure)

@@ -32,12 +32,13 @@ class Network(NamedTuple):
     K_beta: np.ndarray  # d/dbeta
     g_beta: np.ndarray
     infidelity: float  # per site
+    energy_off: float = 0.0  # how far the energy may be off to first order, of a network that is not quite nearest to the thermal state
 
 
 def packed(networks: Sequence[Network]) -> dict[str, np.ndarray]:
     """As they are kept, the hottest first: shorter ones are filled up with layers that do nothing."""
     networks = sorted(networks, key=lambda network: network.beta)
-    arrays = {name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity")}
+    arrays = {name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity", "energy_off")}
     for name in ("K", "g", "K_beta", "g_beta"):
         values = [np.asarray(getattr(network, name)) for network in networks]
         most = max(map(len, values))
@@ -50,7 +51,11 @@ def unpacked(arrays: Mapping[str, np.ndarray], beta: float) -> Network:
     k = int(np.argmin(np.abs(np.asarray(arrays["beta"]) - beta)))
     n_K, n_g = np.asarray(arrays["lengths"])[k]
     K, g, K_beta, g_beta = (np.asarray(arrays[name])[k] for name in ("K", "g", "K_beta", "g_beta"))
-    return Network(float(arrays["beta"][k]), K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g], float(arrays["infidelity"][k]))
+    couplings, errors = (
+        (K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g]),
+        (arrays.get(name, np.zeros(k + 1))[k] for name in Network._fields[5:]),
+    )
+    return Network(float(arrays["beta"][k]), *couplings, *map(float, errors))
 
 
 def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
@@ -99,7 +104,7 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
     betas, classes = sorted(set(map(float, betas))), classes_of(hamiltonian)
     if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
         found = _train(hamiltonian, betas, layers, target_error, classes)
-        return packed([Network(*(getattr(t, name) for name in Network._fields)) for t in found])
+        return packed([Network(*(getattr(t, name) for name in Network._fields[:6])) for t in found])
     return packed(train_on_clusters(clusters(hamiltonian), betas, layers, target_error))
 
 
@@ -148,6 +153,11 @@ def _reach(cluster: SpinHamiltonian, smaller: Sequence[SpinHamiltonian], betas: 
 def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
     """The energy by which temperatures are called high or low."""
     return max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
+
+
+def root_share(hamiltonian: SpinHamiltonian) -> float:
+    """How far the order parameter or staggered structure factor is off at most, in units of the root of the infidelity per site."""
+    return 1.0 if hamiltonian.conserves_sz else 0.5
 
 
 def _carried_infidelity(problem: Problem, network: Trained, other: Trained | None) -> float:
