@@ -36,6 +36,7 @@ from thermodbm.sampling.exchange_facts import ExchangeFacts, exchange_facts
 from thermodbm.sampling.ring import ising_facts
 
 N_CHAINS = 64
+"""Of lattices of up to 256 sites; half of that beyond, for memory."""
 ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4)
 """Shares of the samples that are spent on steps; the rest tells what is left."""
 COARSE = 0.3
@@ -199,12 +200,13 @@ def _sampled(
 ) -> tuple[list, list[Found]]:
     """Go on from the states of all rings (None: begin) with these couplings of the network."""
     target = trotter_gates if hamiltonian.conserves_sz else trotter_ring
+    n_chains = N_CHAINS if hamiltonian.n_sites <= 256 else N_CHAINS // 2
     moved, found = [], []
     for k, (ring, state) in enumerate(zip(rings, states, strict=True)):
         key_start, key_warm, key_run = jax.random.split(jax.random.fold_in(key, k), 3)
         weights = ring.overlap.weights(hamiltonian, own, target(hamiltonian, beta, ring.n_second) if ring.n_second else own)
-        n_sweeps, n_warm = max(4, int(np.ceil(n_samples * ring.share / N_CHAINS))), THERMAL[state is not None]
-        state = ring.overlap.kernel.init(key_start, N_CHAINS) if state is None else state
+        n_sweeps, n_warm = max(4, int(np.ceil(n_samples * ring.share / n_chains))), THERMAL[state is not None]
+        state = ring.overlap.kernel.init(key_start, n_chains) if state is None else state
         state, _ = ring.run(key_warm, weights, state, jnp.asarray(n_warm))
         state, sums = ring.run(key_run, weights, state, jnp.asarray(n_sweeps))
         moved.append(state)
