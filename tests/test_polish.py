@@ -99,6 +99,8 @@ def test_noise_decides_what_is_moved():
     assert (step.n_directions, step.gain) == (1, pytest.approx(0.04)) and step.noise == pytest.approx(1e-3)
     rounds = [seen_at(np.array([0.1, 0.0]), optimum, metric, 1e-8 * np.eye(2), n) for n in (1e3, 1e4)]
     np.testing.assert_allclose(newton(rounds, np.zeros(2)).move, optimum, atol=1e-12)
+    doubtful = seen_at(np.zeros(2), np.array([0.2, 0.2]), metric, np.diag([1e-3, 1e-3]), 1e4)  # .14 +- .045 along the second
+    assert [newton([doubtful], np.zeros(2), most).n_directions for most in (np.inf, 5e-3)] == [2, 1]
     lost = metric - 2 * np.diag([1.0, 0.0])  # what samples make of S where there is nothing
     noisy = rounds[0]._replace(between=lost)
     assert newton([noisy], np.zeros(2)).n_directions == 1

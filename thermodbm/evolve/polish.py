@@ -9,7 +9,7 @@ vanishes to fourth order. An observable is off by 2 (<X>_AA - <X>_AR) to first o
 polished network reports.
 
 Noise: a direction v with v S v = 1 moves by (v W v/n)^(1/2), W the covariance of what O is estimated by, and the infidelity by its square,
-and observables with it. So only directions are kept whose step is larger than `SIGNIFICANT` errors; the rest stays as trained. The first is
+and observables with it. So only directions are kept whose step is larger than two or three errors; the rest stays as trained. The first is
 S^-1 dm/dtheta, m the order parameter: steps that are S-orthogonal to it leave m alone to first order, so that all that noise does to m, and
 all of m that can be mended, is along it. The others are the axes of W.
 All rounds say where the optimum is, theta + S^-1 G, and the mean of what they say is taken, by samples: most are drawn in the last.
@@ -42,7 +42,9 @@ ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4)
 COARSE = 0.3
 """Samples of the ring with the coarser target, as a part of those of each other ring: it has a third of the weight."""
 SIGNIFICANT = 2.0
-"""Errors by which a step must differ from zero."""
+"""Errors by which the step that mends the order parameter must differ from zero."""
+AMONG_MANY = 3.0
+"""The same of steps along the other directions: one in twenty is beyond two errors by chance."""
 CERTAIN = 4.0
 """Errors of S by which it must be positive along a direction."""
 THERMAL = (100, 20)
@@ -125,7 +127,7 @@ def polish(hamiltonian: SpinHamiltonian, network: Network, classes: Classes, n_s
         states, sums = _sampled(jax.random.fold_in(key, k), hamiltonian, network.beta, rings, states, own, share * n_samples)
         seen.append(_joined(theta, share * n_samples, rings, sums, _derivatives(hamiltonian, theta, layout)))
         if k < len(ROUNDS):
-            found = newton(seen, start)
+            found = newton(seen, start, network.infidelity * hamiltonian.n_sites)
             theta = start + found.move * min(1.0, LARGEST_STEP / max(np.abs(found.move).max(), 1e-300))
     K, g = couplings_of(theta, layout)
     ratio = [np.divide(new, old, out=np.ones_like(new), where=old != 0) for new, old in ((K, network.K), (g, network.g))]
@@ -143,8 +145,12 @@ class Step(NamedTuple):
     noise: float
 
 
-def newton(seen: Sequence[Seen], start: np.ndarray) -> Step:
-    """The step to where all rounds together see the optimum, in directions in which it is significant."""
+def newton(seen: Sequence[Seen], start: np.ndarray, most: float = np.inf) -> Step:
+    """The step to where all rounds together see the optimum, in directions in which it is significant.
+
+    Args:
+        most: -ln(1 - I) of the network, which no step gains more than: where noise alone is as large, nothing can be learnt.
+    """
     n = np.array([s.n_samples for s in seen])
     weights = n / n.sum()
     between, within, quiet = (np.tensordot(weights, [getattr(s, name) for s in seen], 1) for name in ("between", "within", "quiet"))
@@ -163,7 +169,8 @@ def newton(seen: Sequence[Seen], start: np.ndarray) -> Step:
     for w, s in zip(weights, seen, strict=True):
         optimum += w * (axes.T @ (between @ (s.theta - start) + s.gradient))
         variance += w**2 * np.einsum("ik,ij,jk->k", axes, s.noise, axes)
-    kept = optimum**2 > SIGNIFICANT**2 * variance
+    errors = np.where(np.arange(len(optimum)) == 0, SIGNIFICANT, AMONG_MANY)
+    kept = (optimum**2 > errors**2 * variance) & (errors**2 * variance < most)
     optimum, axes = optimum[kept], axes[:, kept]
     return Step(axes @ optimum, int(kept.sum()), float(optimum @ optimum), float(variance[kept].sum()))
 
