@@ -169,6 +169,7 @@ def sampled(magnet: str, n: int, beta: float, n_samples: int, learned_layers: li
     order = "staggered_structure_factor" if hamiltonian.conserves_sz else NAMES[1]
     names = ("energy", order, "specific_heat")
     methods = {"deterministic, extrapolated": DeterministicOptions()}
+    slices = sorted({2 ** int(np.ceil(np.log2(m))) for m in slices})  # the method knows powers of two alone
     methods |= {f"Trotter, {m} layers": DeterministicOptions(d_tau=beta / (2 * m), extrapolate=False) for m in slices}
     methods |= {f"learned, {m} layers": LearnedOptions(layers=m) for m in learned_layers}
     methods |= {f"learned, {m} layers, polished": LearnedOptions(layers=m, polish=polish) for m in learned_layers if polish}
@@ -226,7 +227,9 @@ def main() -> None:
     parser.add_argument("--magnet", choices=MAGNETS, default="chain")
     parser.add_argument("--layers", type=lambda text: text if text == "auto" else int(text), default="auto")
     parser.add_argument("--learned", nargs="*", type=int, default=[8, 16, 24], help="Numbers of learned layers of `sampled`.")
-    parser.add_argument("--slices", nargs="*", type=int, default=[20, 40, 80], help="Numbers of Trotter layers of `sampled`.")
+    parser.add_argument(
+        "--slices", nargs="*", type=int, default=[16, 32, 64], help="Trotter layers of `sampled`, powers of two."
+    )
     parser.add_argument("--polish", type=int, default=0, help="Samples by which learned networks of `sampled` are polished.")
     arguments = parser.parse_args()
     if arguments.what == "layers":
