@@ -227,9 +227,7 @@ def main() -> None:
     parser.add_argument("--magnet", choices=MAGNETS, default="chain")
     parser.add_argument("--layers", type=lambda text: text if text == "auto" else int(text), default="auto")
     parser.add_argument("--learned", nargs="*", type=int, default=[8, 16, 24], help="Numbers of learned layers of `sampled`.")
-    parser.add_argument(
-        "--slices", nargs="*", type=int, default=[16, 32, 64], help="Trotter layers of `sampled`, powers of two."
-    )
+    parser.add_argument("--slices", nargs="*", type=int, default=[16, 32, 64], help="Trotter layers of `sampled`, powers of two.")
     parser.add_argument("--polish", type=int, default=0, help="Samples by which learned networks of `sampled` are polished.")
     arguments = parser.parse_args()
     if arguments.what == "layers":
