@@ -141,6 +141,7 @@ def test_infinite_temperature_through_config_and_command_line(call, tmp_path):
     assert json.loads(call("show", "a.h5", "--json")[1])["beta"] == [0.0, 1.0]
     assert call("run", "ring.toml", "-o", "b.h5", "--quiet", "--set", "temperature={beta=[0.0]}")[0] == 0
     assert "trained by free fermions" in call("validate", "ring.toml", "--set", "method.kind=learned")[1]
+    assert "Polished by 4000 samples" in call("validate", "ring.toml", "--set", "method={kind='learned', polish=4000}")[1]
     assert "T = inf: known" in call("validate", "ring.toml", "--set", "temperature.T=[inf]", "--set", "method.kind=deterministic")[1]
 
 

@@ -126,6 +126,7 @@ REFUSED = [  # what is changed, the key that is named, what the message holds
     ({"method": {"kind": "learned", "sampler": "loop"}}, "method.sampler", "for model tfim, found loop"),
     ({"method": {"kind": "learned", "layers": "many"}}, "method.layers", "'auto' or an integer, found 'many'"),
     ({"method": {"kind": "learned", "layers": 0}}, "method.layers", "'auto' or a number of at least 1"),
+    ({"method": {"kind": "learned", "polish": -1}}, "method.polish", "at least 0"),
     ({**MAGNET, "method": {"sampler": "cluster"}}, "method.sampler", "loop for model heisenberg"),
     ({"sampling": {"n_chain": 3}}, "sampling.n_chain", "Did you mean 'n_chains'"),
     ({"sampling": {"n_chains": 10**12}}, "sampling.n_chains", "1000000000000"),

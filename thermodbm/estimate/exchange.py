@@ -101,8 +101,12 @@ def layered_ensemble(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemb
     )
 
 
-def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
-    """As `measure_sweep`, by loops, at the two ends of the network: a bond counts whose spins are on the same loop there."""
+def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing, ancillas: int | None = None) -> Measure:
+    """As `measure_sweep`, by loops, at the two ends of the network: a bond counts whose spins are on the same loop there.
+
+    Args:
+        ancillas: the layer of the ring whose inputs they are; the middle one by default.
+    """
     n, (i, j) = ring.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2).T
     patterns = {"magnetization_z_squared": np.ones(n)}
     if (signs := two_coloring(n, facts.lattice.bonds())) is not None:
@@ -112,7 +116,7 @@ def measure_ends(facts: ExchangeFacts, ring: PlaquetteRing) -> Measure:
     def measure(of: tuple[SpinHamiltonian, Magnet], spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
         hamiltonian, magnet = of
         found = {name: 0.0 for name in ("energy", *patterns)}
-        for layer in (0, len(ring.sites) // 2):
+        for layer in (0, len(ring.sites) // 2 if ancillas is None else ancillas):
             s, label = (x[:, layer].reshape(len(spins), -1)[:, place] for x in (spins, info.labels))
             bond = jnp.where(s[:, i] == s[:, j], hamiltonian.zz, -hamiltonian.zz) - 2 * jnp.abs(hamiltonian.xy)
             found["energy"] += jnp.where(label[:, i] == label[:, j], bond, 0).sum(1) / (2 * n)
@@ -236,19 +240,28 @@ def _log_slope(magnet: Magnet, ring: PlaquetteRing, weights: Callable[[GateEleme
     return jax.tree.map(partial(_tile, ring), derivative(magnet.ring[:2]))
 
 
-def _energy_by_loops(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
+def loop_bonds(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: LoopInfo) -> jax.Array:
+    """-d ln w/d beta of every gate along the drift, averaged over the orientations of loops, (n_chains, n_layers, n_pairs)."""
     lower, upper = info.labels[:, :, 0], info.labels[:, :, 1]
     zz, xy = _tile(ring, magnet.drift.zz), 2 * jnp.abs(_tile(ring, magnet.drift.xy))
     bond = jnp.where(spins[:, :, 0] == spins[:, :, 1], zz, -zz) - xy
-    energy = jnp.where(lower == upper, bond, 0).sum((1, 2))
+    return jnp.where(lower == upper, bond, 0)
+
+
+def _energy_by_loops(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array, info: LoopInfo) -> dict[str, jax.Array]:
+    energy = loop_bonds(ring, magnet, spins, info).sum((1, 2))
     return {"energy": energy / ring.n_sites, "score": _score_by_graphs(ring, magnet, info.graphs)}
+
+
+def graph_slopes(ring: PlaquetteRing, magnet: Magnet, graphs: jax.Array) -> jax.Array:
+    """d ln W/d beta of every graph, (n_chains, n_layers, n_pairs)."""
+    slopes = _log_slope(magnet, ring, graph_weights)
+    return jnp.where(graphs == VERTICAL, slopes.vertical, jnp.where(graphs == HORIZONTAL, slopes.horizontal, slopes.diagonal))
 
 
 def _score_by_graphs(ring: PlaquetteRing, magnet: Magnet, graphs: jax.Array) -> jax.Array:
     """-d ln W/d beta of all graphs, per site, (n_chains,)."""
-    slopes = _log_slope(magnet, ring, graph_weights)
-    score = jnp.where(graphs == VERTICAL, slopes.vertical, jnp.where(graphs == HORIZONTAL, slopes.horizontal, slopes.diagonal))
-    return -score.sum((1, 2)) / ring.n_sites
+    return -graph_slopes(ring, magnet, graphs).sum((1, 2)) / ring.n_sites
 
 
 def _energy_by_worldlines(ring: PlaquetteRing, magnet: Magnet, spins: jax.Array) -> dict[str, jax.Array]:

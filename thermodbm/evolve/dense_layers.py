@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse.linalg import expm_multiply
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.training import Problem, free_parameters, ising_trotter
+from thermodbm.evolve.training import Layout, Problem, free_parameters, ising_trotter
 from thermodbm.exact import all_configurations, sparse_hamiltonian
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotate, sublattice_rotation
@@ -109,24 +109,17 @@ def dense_network(hamiltonian: SpinHamiltonian, n_layers: int, classes: Classes 
         rate_K, rate_g, members = exchange_trotter(hamiltonian, classes, n_layers)
         order = (hamiltonian.moment * spins @ eta) ** 2 / n
         return DenseNetwork(hamiltonian, rows, rate_K, rate_g, _exchange_tables(hamiltonian, classes, members), _exchange_rows, order)
-    couplings = _class_means(-np.asarray(hamiltonian.zz), classes.bonds), _class_means(hamiltonian.x_field, classes.sites)
-    zz = np.zeros((len(couplings[0]), 2**n))
+    rates = trotter_rates(hamiltonian, classes, n_layers)
+    zz = np.zeros((rates[0].shape[1], 2**n))
     np.add.at(zz, classes.bonds, (spins[:, bonds[:, 0]] * spins[:, bonds[:, 1]]).T)
-    return DenseNetwork(hamiltonian, rows, *ising_trotter(*couplings, n_layers), (zz, classes.sites), _ising_rows, spins.mean(1) ** 2)
+    return DenseNetwork(hamiltonian, rows, *rates, (zz, classes.sites), _ising_rows, spins.mean(1) ** 2)
 
 
 def dense_problem(network: DenseNetwork) -> Problem:
     """The training of such a network, palindromic. An exchange gate is exp(-t H_b) of a trained duration t: the ratio of K and g is that of
     the bond, so that gates have no other symmetry, and no other loops, than the magnet."""
-    rates, n = (network.rate_K, network.rate_g), network.hamiltonian.n_sites
-    scales, index = [np.sign(rate) for rate in rates], free_parameters(*rates)
-    if network.hamiltonian.conserves_sz:
-        exchanged = rates[1] != 0
-        scales[0] = np.where(exchanged, rates[0] / np.where(exchanged, np.abs(rates[1]), 1), scales[0])
-        index = np.stack([np.where(exchanged, index[1], index[0]), index[1]])
-        present = np.stack(scales) != 0
-        index = np.where(present, np.searchsorted(np.unique(index[present]), index), 0)
-    layout, matrix = (*scales, *index), sparse_hamiltonian(network.hamiltonian)
+    n, matrix = network.hamiltonian.n_sites, sparse_hamiltonian(network.hamiltonian)
+    layout = free_couplings(network.hamiltonian, network.rate_K, network.rate_g)
 
     def target(beta: float) -> np.ndarray:
         root = thermal_rows(network, beta) * np.sqrt(network.rows.weights)[:, None]
@@ -137,12 +130,34 @@ def dense_problem(network: DenseNetwork) -> Problem:
         return (np.sum(root * acted) * root - acted) / 2
 
     return Problem(
-        n, *rates, *scales, *index,
+        n, network.rate_K, network.rate_g, *layout,
         value_and_grad=lambda theta, root: _loss(network.product, n, theta, layout, network.tables, network.rows, root),
         target=target,
         drift=drift,
         curvature=lambda theta: np.asarray(_curvature(network.product, n, theta, layout, network.tables, network.rows)),
     )  # fmt: skip
+
+
+def free_couplings(hamiltonian: SpinHamiltonian, rate_K: np.ndarray, rate_g: np.ndarray) -> Layout:
+    """Palindromic; an exchange gate has one parameter, its duration."""
+    scales, index = [np.sign(rate_K), np.sign(rate_g)], free_parameters(rate_K, rate_g)
+    if hamiltonian.conserves_sz:
+        exchanged = rate_g != 0
+        scales[0] = np.where(exchanged, rate_K / np.where(exchanged, np.abs(rate_g), 1), scales[0])
+        index = np.stack([np.where(exchanged, index[1], index[0]), index[1]])
+        present = np.stack(scales) != 0
+        index = np.where(present, np.searchsorted(np.unique(index[present]), index), 0)
+    return Layout(*scales, *index)
+
+
+def trotter_rates(hamiltonian: SpinHamiltonian, classes: Classes, n_layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """K and g (layers, classes) at beta = 1 of the symmetric Trotter product of n_layers layers or steps."""
+    hamiltonian = unrotated(hamiltonian)
+    if hamiltonian.conserves_sz:
+        return exchange_trotter(hamiltonian, classes, n_layers)[:2]
+    return ising_trotter(
+        _class_means(-np.asarray(hamiltonian.zz), classes.bonds), _class_means(hamiltonian.x_field, classes.sites), n_layers
+    )
 
 
 def network_rows(network: DenseNetwork, K: np.ndarray, g: np.ndarray) -> np.ndarray:

@@ -27,11 +27,10 @@ from thermodbm.evolve.chains import (
 from thermodbm.evolve.dense_layers import Classes
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
-from thermodbm.evolve.networks import Network, classes_of, largest_coupling, layers_of, train_networks, unpacked
+from thermodbm.evolve.networks import Network, classes_of, laid_out, largest_coupling, layers_of, root_share, train_networks, unpacked
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
+from thermodbm.evolve.polish import polished
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import GateLayers, gates_of_classes
-from thermodbm.network.ring import RingNetwork, from_classes
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import VISIBLE, ising_facts
 
@@ -60,23 +59,18 @@ def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
     return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
 
 
-def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes: Classes) -> RingNetwork | GateLayers:
-    """Couplings of classes bond by bond and site by site."""
-    if not hamiltonian.conserves_sz:
-        return from_classes(K, g, classes.bonds, classes.sites)
-    return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)
-
-
-def systematic_error(hamiltonian: SpinHamiltonian, name: str, infidelity: float, beta: float) -> float:
+def systematic_error(hamiltonian: SpinHamiltonian, name: str, network: Network) -> float:
     """Of an observable per site, from the infidelity I per site of the network: the energy and its slope are off by a multiple of I, as the
-    network is nearest to the thermal state; all else by a part of its root.
+    network is nearest to the thermal state, or by what is known of it; all else by a part of its root.
 
     The numbers are upper ends of what was measured, exactly: tfim rings of 32 and 64 sites, gamma/J = .5 and 1, beta J .25 to 8, 2 to 8
     layers (energy up to 11/beta to 2.5 J times I, m_x .15 and m_z^2 .5 times its root); Heisenberg rings of 8.
     """
-    of_root = 1.0 if hamiltonian.conserves_sz else 0.15 if name == "magnetization_x" else 0.5
-    first_order = {"energy": (12 / beta + 3 * largest_coupling(hamiltonian)) * infidelity, "specific_heat": 60 * infidelity}
-    return first_order.get(name, of_root * np.sqrt(infidelity))
+    infidelity = network.infidelity
+    of_root = 0.15 if name == "magnetization_x" and not hamiltonian.conserves_sz else root_share(hamiltonian)
+    if name == "energy":
+        return float(np.hypot((12 / network.beta + 3 * largest_coupling(hamiltonian)) * infidelity, network.energy_off))
+    return 60 * infidelity if name == "specific_heat" else of_root * np.sqrt(infidelity)
 
 
 def learned_method(
@@ -107,7 +101,11 @@ def learned_method(
     def networks() -> dict[str, np.ndarray]:
         couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
         magnet = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
-        return store({**magnet, "betas": betas, "layers": options.layers, "target_error": target}, train)
+        description = {**magnet, "betas": betas, "layers": options.layers, "target_error": target}
+        trained = store(description, train)
+        if not options.polish:
+            return trained
+        return store({**description, "polish": options.polish}, lambda: polished(hamiltonian, trained, classes, options.polish))
 
     def plan_of(network: Network) -> Plan:
         return Plan(
@@ -142,11 +140,11 @@ def learned_method(
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
-        infidelity, fraction, message, point = network.infidelity, min(progress_of(plan, levels)), "", None
+        fraction, message, point = min(progress_of(plan, levels)), "", None
 
         def combine(name: str, found: list[Estimate]) -> Estimate:
             error = np.asarray(found[0].error)
-            off = systematic_error(hamiltonian, name, infidelity, beta)
+            off = systematic_error(hamiltonian, name, network)
             return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
 
         if fraction >= 1 or sampling.target_error:
@@ -173,7 +171,7 @@ def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, classes
     diagnostics |= {
         "doubts": float(doubts),
         "trusted": float(not doubts),
-        "systematic_error": systematic_error(hamiltonian, "energy", infidelity, network.beta),
+        "systematic_error": systematic_error(hamiltonian, "energy", network),
     }
     weights = {name: np.asarray(getattr(network, name)) for name in ("beta", "K", "g", "K_beta", "g_beta")}
     return point._replace(diagnostics=diagnostics, network=weights | {"bond_class": classes.bonds, "site_class": classes.sites})

@@ -12,7 +12,8 @@ from thermodbm.evolve.dense_layers import MAX_VECTOR_SITES, Classes, coupling_cl
 from thermodbm.evolve.training import Problem, Trained, parameters_of, ring_problem, sweep, train_fewest, train_sweep
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
-from thermodbm.network.exchange import trotter_step
+from thermodbm.network.exchange import GateLayers, gates_of_classes, trotter_step
+from thermodbm.network.ring import RingNetwork, from_classes
 from thermodbm.sampling.exchange_facts import exchange_facts
 
 PILOT_LAYERS = 6
@@ -31,12 +32,13 @@ class Network(NamedTuple):
     K_beta: np.ndarray  # d/dbeta
     g_beta: np.ndarray
     infidelity: float  # per site
+    energy_off: float = 0.0  # how far the energy may be off to first order, of a network that is not quite nearest to the thermal state
 
 
 def packed(networks: Sequence[Network]) -> dict[str, np.ndarray]:
     """As they are kept, the hottest first: shorter ones are filled up with layers that do nothing."""
     networks = sorted(networks, key=lambda network: network.beta)
-    arrays = {name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity")}
+    arrays = {name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity", "energy_off")}
     for name in ("K", "g", "K_beta", "g_beta"):
         values = [np.asarray(getattr(network, name)) for network in networks]
         most = max(map(len, values))
@@ -49,7 +51,11 @@ def unpacked(arrays: Mapping[str, np.ndarray], beta: float) -> Network:
     k = int(np.argmin(np.abs(np.asarray(arrays["beta"]) - beta)))
     n_K, n_g = np.asarray(arrays["lengths"])[k]
     K, g, K_beta, g_beta = (np.asarray(arrays[name])[k] for name in ("K", "g", "K_beta", "g_beta"))
-    return Network(float(arrays["beta"][k]), K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g], float(arrays["infidelity"][k]))
+    couplings, errors = (
+        (K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g]),
+        (arrays.get(name, np.zeros(k + 1))[k] for name in Network._fields[5:]),
+    )
+    return Network(float(arrays["beta"][k]), *couplings, *map(float, errors))
 
 
 def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
@@ -98,7 +104,7 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
     betas, classes = sorted(set(map(float, betas))), classes_of(hamiltonian)
     if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
         found = _train(hamiltonian, betas, layers, target_error, classes)
-        return packed([Network(*(getattr(t, name) for name in Network._fields)) for t in found])
+        return packed([Network(*(getattr(t, name) for name in Network._fields[:6])) for t in found])
     return packed(train_on_clusters(clusters(hamiltonian), betas, layers, target_error))
 
 
@@ -149,6 +155,11 @@ def largest_coupling(hamiltonian: SpinHamiltonian) -> float:
     return max(float(np.abs(np.asarray(x)).max(initial=0.0)) for x in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field))
 
 
+def root_share(hamiltonian: SpinHamiltonian) -> float:
+    """How far the order parameter or staggered structure factor is off at most, in units of the root of the infidelity per site."""
+    return 1.0 if hamiltonian.conserves_sz else 0.5
+
+
 def _carried_infidelity(problem: Problem, network: Trained, other: Trained | None) -> float:
     """Per site, of a network trained on a cluster where it is used on a large magnet."""
     target = problem.target(network.beta)
@@ -167,3 +178,10 @@ def layers_of(hamiltonian: SpinHamiltonian, network: Network | Trained) -> int:
     if not hamiltonian.conserves_sz:
         return len(network.g)
     return (len(network.g) - 1) // len(trotter_step(hamiltonian.bonds))
+
+
+def laid_out(hamiltonian: SpinHamiltonian, K: np.ndarray, g: np.ndarray, classes: Classes) -> RingNetwork | GateLayers:
+    """Couplings of classes bond by bond and site by site."""
+    if not hamiltonian.conserves_sz:
+        return from_classes(K, g, classes.bonds, classes.sites)
+    return gates_of_classes(K, g, classes.bonds, hamiltonian.n_sites)

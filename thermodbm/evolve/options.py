@@ -121,6 +121,10 @@ class LearnedOptions:
     """Layers of deep units between ancillas and spins; auto: the fewest, the same at all temperatures, that leave an expected error of the
     order parameter of at most 1e-3, or sampling.target_error if that is less. Where networks are composed, those of the lowest temperature
     have so many, and the others at most as many."""
+    polish: Annotated[int, Field(ge=0, le=10**10)] = 0
+    """Samples, at each temperature, of the rings by which networks trained on a cluster are brought nearer to the thermal state of the
+    magnet itself; 0: none. What is then left is measured, too, to the accuracy of half as many samples of the deterministic method: it
+    pays where the network is kept and sampled more than once."""
     sampler: Sampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
     cache: bool = True

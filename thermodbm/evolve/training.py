@@ -30,8 +30,17 @@ ROUNDING = 1e-15
 """Of the infidelity per site."""
 
 
+class Layout(NamedTuple):
+    """Free couplings of a network: K = scale exp(theta[index]), and where the scale is 0 the coupling is absent."""
+
+    scale_K: np.ndarray  # (layers of K, classes)
+    scale_g: np.ndarray  # (layers of g, classes)
+    index_K: np.ndarray  # like scale_K, into theta
+    index_g: np.ndarray
+
+
 class Problem(NamedTuple):
-    """A network of layers to be trained: K = scale exp(theta[index]), and where the scale is 0 the coupling is absent."""
+    """A network of layers to be trained, and its `Layout`."""
 
     n_sites: int
     rate_K: np.ndarray  # (layers of K, classes): Trotter couplings at beta = 1
@@ -70,13 +79,13 @@ def free_parameters(rate_K: np.ndarray, rate_g: np.ndarray, palindromic: bool = 
     return tuple(np.where(rate != 0, np.searchsorted(known, label), 0) for label, rate in zip(labels, (rate_K, rate_g), strict=True))
 
 
-def couplings_of(theta: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
+def couplings_of(theta: jax.Array, problem: Problem | Layout) -> tuple[jax.Array, jax.Array]:
     """K and g."""
     K, g = (scale * np.exp(theta[index]) for scale, index in _halves(problem))
     return K, g
 
 
-def parameters_of(problem: Problem, K: np.ndarray, g: np.ndarray) -> np.ndarray:
+def parameters_of(problem: Problem | Layout, K: np.ndarray, g: np.ndarray) -> np.ndarray:
     """theta of given couplings; mirror images are averaged."""
     n_free = 1 + max(index[scale != 0].max(initial=-1) for scale, index in _halves(problem))
     total, count = np.zeros(n_free), np.zeros(n_free)
@@ -119,7 +128,7 @@ def ising_trotter(J: np.ndarray, gamma: np.ndarray, n_layers: int) -> tuple[np.n
     return np.outer(half, J), np.outer(np.full(n_layers, 0.5 / n_layers), gamma)
 
 
-def _halves(problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _halves(problem: Problem | Layout) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     return (problem.scale_K, problem.index_K), (problem.scale_g, problem.index_g)
 
 

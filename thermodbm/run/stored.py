@@ -11,8 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.learned import facts_of, laid_out
-from thermodbm.evolve.networks import Network, layers_of
+from thermodbm.evolve.learned import facts_of
+from thermodbm.evolve.networks import Network, laid_out, layers_of
 from thermodbm.evolve.state import ThermalState, ring_state
 from thermodbm.run.config import RunConfig, parse_config
 from thermodbm.run.results import ThermalCurve

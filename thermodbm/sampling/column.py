@@ -88,6 +88,51 @@ def column_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return s, sx
 
 
+def link_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `column_means`: <s_l> of layers 1.., and <sx> inserted beside the transverse factors between layer l and the next, which are
+    d ln w/dg there, for l from 1 on but the last: (n_layers - 1, ...) and (n_layers - 2, ...)."""
+    w = jnp.exp(-2 * b[1:])
+    q, p = _filter(t[:-1], w)
+    q_back, p_back = (x[::-1] for x in _filter(t[:0:-1], w[::-1]))
+    up_0 = jax.nn.sigmoid(_log_odds(t[1:], b, w * q, p / w))
+    kept, kept_down, inner = w * q * q_back, p * p_back / w, t[1:-1]
+
+    def flipped(before: jax.Array, after: jax.Array) -> jax.Array:
+        both, either = 1 + before * after, before + after
+        return (inner * both + either) / (both + inner * either)
+
+    s = up_0 * (1 - kept) / (1 + kept) - (1 - up_0) * (1 - kept_down) / (1 + kept_down)
+    sx = up_0 * flipped((w * q)[:-1], (w * q_back)[1:]) + (1 - up_0) * flipped((p / w)[:-1], (p_back / w)[1:])
+    return s, sx
+
+
+def segment_means(t: jax.Array, b: jax.Array, first: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `link_means`, of worldlines whose ends are given: <s_l> of the layers between, (n, ...), and <sx> of all links, (n + 1, ...).
+
+    Args:
+        t: of the links, (n + 1, n_sites, 1).
+        b: fields in the layers between, (n, n_sites, n_chains).
+        first, last: spins at the ends, (n_sites, n_chains).
+    """
+
+    def beyond(t: jax.Array, down: jax.Array) -> jax.Array:
+        return (down + t * (1 - down)) / (1 + t)
+
+    def step(down: jax.Array, layer: tuple[jax.Array, jax.Array]):
+        t, w = layer
+        arrived = beyond(t, down)  # probability of a spin down, given what lies before
+        down = arrived / (arrived + (1 - arrived) * w)
+        return down, (arrived, down)
+
+    w, ends = jnp.exp(2 * b), [(x < 0).astype(b.dtype) for x in (first, last)]
+    _, (arrived, before) = lax.scan(step, ends[0], (t[:-1], w))
+    _, (_, after) = lax.scan(step, ends[1], (t[:0:-1], w[::-1]))
+    before, after = jnp.concatenate([ends[0][None], before]), jnp.concatenate([after[::-1], ends[1][None]])
+    down, up = arrived * after[:-1], (1 - arrived) * (1 - after[:-1])
+    same, other = (1 - before) * (1 - after) + before * after, before * (1 - after) + (1 - before) * after
+    return (up - down) / (up + down), (t * same + other) / (same + t * other)
+
+
 def links(weights: RingWeights, spins: Spins, cls: SiteClass) -> jax.Array:
     """Weights of kinks of the sites of a class, (n_layers, n, 1)."""
     t = weights.t[:, cls.sites, None]

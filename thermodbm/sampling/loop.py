@@ -64,20 +64,22 @@ def loop_params(hamiltonian: SpinHamiltonian, ring: PlaquetteRing, beta: jax.Arr
     return LoopParams(zz[ring.bonds] * duration, xy[ring.bonds] * duration, delta * layers[:, None, None] * z_field[ring.sites])
 
 
-def layered_ring(bonds: np.ndarray, n_sites: int, n_steps: int) -> PlaquetteRing:
-    """The closed ring of `GateLayers`, cut at the spins: their cells are the inputs of layer 0, those of the ancillas of the middle one."""
-    groups = gate_groups(bonds, n_steps)
-    return ring_of_gates(n_sites, bonds, [*groups[::-1], *groups])
+def layered_ring(bonds: np.ndarray, n_sites: int, n_steps: int, n_second: int | None = None) -> PlaquetteRing:
+    """The closed ring of `GateLayers`, cut at the spins: their cells are the inputs of layer 0, those of the ancillas of the layer behind
+    all those of the first copy. The second copy may have another number of steps."""
+    first, second = gate_groups(bonds, n_steps), gate_groups(bonds, n_second or n_steps)
+    return ring_of_gates(n_sites, bonds, [*first[::-1], *second])
 
 
-def close_gates(network: GateLayers, ring: PlaquetteRing) -> LoopParams:
-    """|Psi|^2 of layers of gates on their `layered_ring`, without fields; differentiable."""
+def close_gates(network: GateLayers, ring: PlaquetteRing, second: GateLayers | None = None) -> LoopParams:
+    """|Psi|^2 of layers of gates on their `layered_ring`, or Tr A B with a second network, without fields; differentiable."""
+    second = network if second is None else second
 
-    def closed(x: jax.Array) -> jax.Array:
-        both = jnp.pad(jnp.concatenate([x[::-1], x]), ((0, 0), (0, 1)))  # bond number -1 is a gate that does nothing
+    def closed(x: jax.Array, y: jax.Array) -> jax.Array:
+        both = jnp.pad(jnp.concatenate([x[::-1], y]), ((0, 0), (0, 1)))  # bond number -1 is a gate that does nothing
         return jnp.take_along_axis(both, jnp.asarray(ring.bonds) % both.shape[1], axis=1)
 
-    return LoopParams(closed(network.zz), closed(network.xy), jnp.zeros((len(ring.bonds), 2, ring.shape[2])))
+    return LoopParams(closed(network.zz, second.zz), closed(network.xy, second.xy), jnp.zeros((len(ring.bonds), 2, ring.shape[2])))
 
 
 def straight_worldlines(ring: PlaquetteRing, spins: jax.Array) -> jax.Array:

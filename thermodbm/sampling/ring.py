@@ -78,12 +78,17 @@ VISIBLE = 1
 
 def close_ring(network: RingNetwork) -> RingWeights:
     """|Psi|^2 of any network of layers, (2 L, ...) each; differentiable."""
+    return close_pair(network, network)
 
-    def diagonal(x: jax.Array) -> jax.Array:
-        return jnp.concatenate([2 * x[-1:], x[-2:0:-1], 2 * x[:1], x[1:-1]])
 
-    t = jnp.tanh(jnp.abs(network.kink))
-    parts = diagonal(network.bond), jnp.concatenate([t[::-1], t]), diagonal(network.field)
+def close_pair(first: RingNetwork, second: RingNetwork) -> RingWeights:
+    """Tr A B of two networks of layers: from the spins down the layers of the first to the ancillas, and up those of the second."""
+
+    def diagonal(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.concatenate([a[-1:] + b[-1:], a[-2:0:-1], a[:1] + b[:1], b[1:-1]])
+
+    t = jnp.concatenate([jnp.tanh(jnp.abs(first.kink))[::-1], jnp.tanh(jnp.abs(second.kink))])
+    parts = diagonal(first.bond, second.bond), t, diagonal(first.field, second.field)
     return RingWeights(*(jnp.roll(x, VISIBLE, 0) for x in parts))
 
 
