@@ -85,16 +85,19 @@ def test_joint_estimates_see_all_that_is_finished(use, tmp_path):
     assert kept.done.tolist() == [True, False, True] and not kept.finished
 
 
-def test_the_file_can_be_read_at_any_time(use, tmp_path):
+@pytest.mark.parametrize("often", [True, False])
+def test_the_file_can_be_read_at_any_time(use, tmp_path, monkeypatch, often):
+    """It is written after every temperature, or, where temperatures take less time than that would, at the beginning and at the end."""
     use(fake())
     path, counts = tmp_path / "c.h5", []
+    monkeypatch.setattr(runner, "WRITING", np.inf if often else 1e-9)
 
     class Reader(Progress):
         def update(self, info):
             counts.append(int(ThermalCurve.load(path).done.sum()))
 
     runner.run(config(path), progress=Reader())
-    assert counts == [0] * 3 + [1] * 3 + [2] * 3
+    assert counts == ([0] * 3 + [1] * 3 + [2] * 3 if often else [0] * 9)
     assert ThermalCurve.load(path).finished
 
 

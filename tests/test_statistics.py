@@ -108,6 +108,16 @@ def test_one_chain_of_one_draw_has_no_error_bar():
     assert np.isinf(e.error).all() and np.isnan(e.r_hat).all()
 
 
+def test_half_chains_of_one_draw_tell_no_disagreement():
+    """Thousands of chains of two draws each: r_hat was a million, and the temperature not trusted."""
+    draws = np.random.default_rng(6).normal(size=(2, 4096, 1))
+    e = from_blocks(append(no_blocks((4096, 1)), draws, 8), draws.var((0, 1)))
+    assert np.isnan(e.r_hat).all() and e.n_eff[0] > 4000
+    assert np.isnan(from_chains(draws[..., 0]).r_hat)
+    more = np.random.default_rng(7).normal(size=(4, 4096, 1))
+    assert (from_blocks(append(no_blocks((4096, 1)), more, 8), more.var((0, 1))).r_hat < 1.05).all()
+
+
 def test_controls_take_away_what_they_explain():
     """x = mean + 2 c_1 - c_2 + noise with autocorrelated controls: the mean stays within 4.5 errors, and the error is the noise's own."""
     random = np.random.default_rng(8)

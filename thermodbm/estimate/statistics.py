@@ -143,14 +143,14 @@ R_HAT_NOISE = 0.025
 
 def _split_r_hat(means: np.ndarray, length: int, variance: np.ndarray | float) -> np.ndarray:
     """Split r_hat, (...), from block averages (n_blocks, n_chains, ...) and the variance of single draws (...): with B the variance of the
-    means of half chains of n draws, and W = variance - B that within them, r_hat^2 = 1 - 1/n + B/W."""
+    means of half chains of n draws, and W = (variance - B) n/(n - 1) that within them, r_hat^2 = 1 - 1/n + B/W."""
     half, n_chains = len(means) // 2, means.shape[1]
     n = half * length
-    if not half or n * R_HAT_NOISE < np.sqrt(2 / max(2 * n_chains - 1, 1)):
+    if n < 2 or n * R_HAT_NOISE < np.sqrt(2 / max(2 * n_chains - 1, 1)):  # half chains of one draw have nothing within
         return np.full(means.shape[2:], np.nan)
     halves = np.stack([means[:half].mean(0), means[half : 2 * half].mean(0)]).reshape(-1, *means.shape[2:])
     between = halves.var(0, ddof=1)
-    within = np.maximum(variance - between, 1e-12 * np.asarray(variance))
+    within = np.maximum(variance - between, 1e-12 * np.asarray(variance)) * n / (n - 1)
     return np.sqrt(np.where(within > 0, 1 - 1 / n + np.divide(between, within, out=np.zeros_like(between), where=within > 0), 1.0))
 
 

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -38,6 +38,9 @@ from thermodbm.run.hdf5 import remove_litter
 from thermodbm.run.networks import cache_folder, kept
 from thermodbm.run.progress import Progress
 from thermodbm.run.results import ThermalCurve
+
+WRITING = 0.05
+"""Share of the time of one process that may go into writing its file after a temperature, which takes as long however short that was."""
 
 
 def start_jax() -> None:
@@ -108,7 +111,8 @@ def run(
 ) -> ThermalCurve:
     """Visit all temperatures; what is known, and where the run stands, rank 0 keeps up to date in `config.output` (if any).
 
-    The file is written after each temperature, every `output.checkpoint_every` seconds, and when the run is asked to stop.
+    The file is written after each temperature (after some, where that would take more than `WRITING` of the time of one process), every
+    `output.checkpoint_every` seconds, when the run is asked to stop, and when it cannot go on.
     Keys are the same on all ranks: a method folds in its rank where ranks must differ.
 
     Args:
@@ -135,40 +139,55 @@ def run(
     if config.output is not None and comm.rank == 0:
         remove_litter(config.output)
 
-    def record() -> None:
+    def record() -> tuple[float, float]:
+        """When it was done, and how long it took."""
+        since = time.monotonic()
         if config.output is not None:
             tree = checkpoint_tree(at, config, comm) if resumable and not curve.finished else None
             if comm.rank == 0:
                 write_curve(replace(curve, wall_time=at.seconds), config.output, tree)
+        return time.monotonic(), time.monotonic() - since
 
     curve = curve_of(config, method_of, at, joined)
-    record()
-    recorded = time.monotonic()
-    while not curve.finished:
-        at, index, visit, advance = _begin(config, method_of, at)
-        beta, since, point = float(config.betas[index]), time.monotonic() - at.seconds_here, None
-        progress.start(float(config.temperatures[index]), where(config, index))
-        while point is None:
-            state, info = advance(jax.random.fold_in(visit, at.chunk), at.state, beta)
-            progress.update(info)
-            point, now = info.point, time.monotonic()
-            if point is None:
-                at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
-            else:
-                point = _finished(point, where(config, index) + f"T = {config.temperatures[index]:.6g}", now - since)
-                if config.sections["output"].get("series"):
-                    point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
-                at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
-                curve = curve_of(config, method_of, at, joined)
-            due = now - recorded > config.sections["output"]["checkpoint_every"]
-            stopping, due = _any(comm, stop(), due)
-            if point is not None or stopping or due:
-                record()
-                recorded = time.monotonic()
-            if stopping and not curve.finished:
-                _any(comm, True)  # all wait until rank 0 has written
-                raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
+    recorded, took = record()
+    with _kept(record, alone=comm.size == 1):
+        while not curve.finished:
+            at, index, visit, advance = _begin(config, method_of, at)
+            beta, since, point = float(config.betas[index]), time.monotonic() - at.seconds_here, None
+            progress.start(float(config.temperatures[index]), where(config, index))
+            while point is None:
+                state, info = advance(jax.random.fold_in(visit, at.chunk), at.state, beta)
+                progress.update(info)
+                point, now = info.point, time.monotonic()
+                if point is None:
+                    at = Checkpoint(at.points, at.chunk + 1, state, now - began, now - since)
+                else:
+                    point = _finished(point, where(config, index) + f"T = {config.temperatures[index]:.6g}", now - since)
+                    if config.sections["output"].get("series"):
+                        point = point._replace(series=_joined_series(comm.share(kept_series(state["levels"]))))
+                    at = Checkpoint({**at.points, index: point}, 0, state, now - began, 0.0)
+                    curve = curve_of(config, method_of, at, joined)
+                every = config.sections["output"]["checkpoint_every"]
+                pause = every if point is None else min(every, took / WRITING) if comm.size == 1 else 0.0
+                due = curve.finished or now - recorded > pause
+                stopping, due = _any(comm, stop(), due)
+                if stopping or due:
+                    recorded, took = record()
+                if stopping and not curve.finished:
+                    _any(comm, True)  # all wait until rank 0 has written
+                    raise Interrupted(f"Stopped by a signal. Go on with `thermodbm resume {config.output}`.")
     return curve
+
+
+@contextmanager
+def _kept(record: Callable[[], Any], *, alone: bool) -> Iterator[None]:
+    """What was reached is in the file when the calculation cannot go on; of several ranks, which write together, it is there already."""
+    try:
+        yield
+    except NumericsError:
+        if alone:
+            record()
+        raise
 
 
 def first_checkpoint(config: RunConfig, method_of: Callable[[int], ThermalMethod]) -> Checkpoint:
