@@ -148,9 +148,7 @@ def _step(walk: Walk, drawn: jax.Array, ways: Ways, chances: tuple[jax.Array, ja
     goes_up = walk.up ^ ~(straight | over)
 
     turned = jnp.where(walk.done < n_loops, -1, 1).astype(walk.spins.dtype)
-    place = jnp.where(
-        cell < 0, cell, walk.head
-    )  # which no cell is: only thus does XLA see that all has been read before, and copies nothing
+    place = jnp.where(cell < 0, cell, walk.head)  # none is: so that XLA sees that all was read before this, and need not copy
     spins = walk.spins.at[first_cell + place].multiply(turned, mode="promise_in_bounds", unique_indices=True)
     home = (cell == walk.start) & ~walk.returned
     met = walk.returned | (home & (goes_up == walk.start_up))
