@@ -180,6 +180,14 @@ def test_bad_configs_are_refused(tmp_path, change, message):
         tb.fit(data, config(**change))
 
 
+def test_a_method_without_derivatives_needs_a_smaller_magnet(tmp_path):
+    data = tmp_path / "two.csv"
+    data.write_text(HEAD + "1.0,0.1,0.01\n2.0,0.1,0.01\n")
+    ring = {"kind": "graph", "n_sites": 12, "edges": [[i, (i + 1) % 12] for i in range(12)]}
+    with pytest.raises(InputError, match="exact, typical or deterministic for a fit of this magnet, found variational"):
+        tb.fit(data, {**config(), "lattice": ring, "method": {"kind": "variational"}})
+
+
 def test_the_command_line_writes_a_file_that_shows_the_fit(tmp_path, capsys):
     import tomli_w
 

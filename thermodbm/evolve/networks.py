@@ -51,11 +51,8 @@ def unpacked(arrays: Mapping[str, np.ndarray], beta: float) -> Network:
     k = int(np.argmin(np.abs(np.asarray(arrays["beta"]) - beta)))
     n_K, n_g = np.asarray(arrays["lengths"])[k]
     K, g, K_beta, g_beta = (np.asarray(arrays[name])[k] for name in ("K", "g", "K_beta", "g_beta"))
-    couplings, errors = (
-        (K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g]),
-        (arrays.get(name, np.zeros(k + 1))[k] for name in Network._fields[5:]),
-    )
-    return Network(float(arrays["beta"][k]), *couplings, *map(float, errors))
+    energy_off = float(arrays["energy_off"][k]) if "energy_off" in arrays else 0.0  # older files have none
+    return Network(float(arrays["beta"][k]), K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g], float(arrays["infidelity"][k]), energy_off)
 
 
 def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
@@ -104,7 +101,7 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
     betas, classes = sorted(set(map(float, betas))), classes_of(hamiltonian)
     if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
         found = _train(hamiltonian, betas, layers, target_error, classes)
-        return packed([Network(*(getattr(t, name) for name in Network._fields[:6])) for t in found])
+        return packed([Network(t.beta, t.K, t.g, t.K_beta, t.g_beta, t.infidelity) for t in found])
     return packed(train_on_clusters(clusters(hamiltonian), betas, layers, target_error))
 
 

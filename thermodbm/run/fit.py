@@ -24,7 +24,7 @@ from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
 from thermodbm.run.fit_errors import parameter_errors
 from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of, step_like
-from thermodbm.run.fit_sampled import Problem, fewer, solve_sampled
+from thermodbm.run.fit_sampled import FIRST, Problem, fewer, solve_sampled
 from thermodbm.run.fit_search import Residuals, Scale, minimise, profile
 from thermodbm.run.fit_units import resolved, scales
 from thermodbm.run.sections import MODELS, FitSection
@@ -235,11 +235,12 @@ def _exact_outcome(model: FitModel, section: FitSection, config: RunConfig, scal
 def _sampled_outcome(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _Outcome:
     small, steps, method = model.stand_in(), [], config.method
     if small is None and isinstance(method, VariationalOptions | LearnedOptions):
-        expected = "typical or deterministic where no smaller magnet of the same kind has derivatives"
-        raise InputError("method.kind", expected=expected, found="a method without derivatives")
+        kind = config.sections["method"]["kind"]
+        hint = "It has no derivatives, and there is no smaller magnet of the same kind to take them from."
+        raise InputError("method.kind", expected="exact, typical or deterministic for a fit of this magnet", found=kind, hint=hint)
     sources = lambda share: source_of(method, fewer(config.sampling, share), steps)  # noqa: E731
     sampled = isinstance(method, DeterministicOptions)  # the others spend most of their time before they sample
-    problem = Problem(model, sources, section, scale, small, *([] if sampled else [1.0]))
+    problem = Problem(model, sources, section, scale, small, FIRST if sampled else 1.0)
     end, others = solve_sampled(problem, _starts(model, section, scale, small))
     if sampled:
         wanted = default_d_tau(model.hamiltonian(end.theta, np.nan), config.sampling.target_error)

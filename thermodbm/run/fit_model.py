@@ -243,9 +243,7 @@ def sampled_source(options: DeterministicOptions, sampling: SamplingOptions, ste
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
         method = replace(options, d_tau=options.d_tau or step_like(used, default_d_tau(magnet, sampling.target_error)))
         found = thermal_curve(magnet, beta=betas, method=method, sampling=sampling, response=list(names), progress=False)
-        _check_known(found.observables, observables, found.method)
-        values = {n: found.observables[n].mean for n in observables}
-        errors = {n: found.observables[n].error for n in observables}
+        values, errors = _sampled_values(found, observables)
         slopes = {n: {p: e.mean for p, e in of.items()} for n, of in found.response.items()}
         slope_errors = {n: {p: e.error for p, e in of.items()} for n, of in found.response.items()}
         return Curve(values, errors, slopes, slope_errors, found.covariance)
@@ -263,7 +261,7 @@ def plain_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
             return thermal_curve(magnet, beta=betas, method=options, sampling=sampling, progress=False)
 
         found = run(magnet)
-        _check_known(found.observables, observables, found.method)
+        values, errors = _sampled_values(found, observables)
         slopes: dict[str, dict[str, np.ndarray]] = {}
         for p in parameters(magnet, names) if isinstance(options, TypicalOptions) else ():
             up, down, step = _to_either_side(magnet, p)
@@ -273,7 +271,6 @@ def plain_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
                 more, less = run(up), run(down)
             for n in observables:
                 slopes.setdefault(n, {})[p.name] = (more.observables[n].mean - less.observables[n].mean) / (2 * step)
-        values, errors = ({n: getattr(found.observables[n], of) for n in observables} for of in ("mean", "error"))
         return Curve(values, errors, slopes, {n: {p: np.abs(x) * DIFFERENCE for p, x in of.items()} for n, of in slopes.items()})
 
     return curve
@@ -304,6 +301,12 @@ def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[flo
     if isinstance(options, DeterministicOptions):
         return sampled_source(options, sampling, steps)
     return plain_source(options, sampling)
+
+
+def _sampled_values(found: Any, observables: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Means and errors of a curve, which must have all that is asked for."""
+    _check_known(found.observables, observables, found.method)
+    return {n: found.observables[n].mean for n in observables}, {n: found.observables[n].error for n in observables}
 
 
 def _check_known(values: Mapping[str, Any], observables: Sequence[str], method: str) -> None:
