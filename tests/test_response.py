@@ -167,7 +167,6 @@ def test_second_derivatives_stand_in_curve_file_and_dataset(tmp_path):
         (["J", "J"], "exact", "J more than once"),
         (["beta.each"], "exact", "one of J, h, beta"),
         (["J"], "variational", "its whole evolution"),
-        (["J"], "learned", "its training"),
     ],
 )
 def test_what_cannot_be_differentiated_is_refused(asked, method, message):

@@ -1,11 +1,13 @@
 """Derivatives of what `exchange` measures, in the couplings of a magnet that conserves the magnetisation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.estimate.ensemble import Ensemble
-from thermodbm.estimate.exchange import exchange_ensemble, kinds, measure_sweep
+from thermodbm.estimate.exchange import exchange_ensemble, kinds, layered_ensemble, measure_sweep
 from thermodbm.estimate.response import GRAPHS, Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
@@ -13,7 +15,7 @@ from thermodbm.network.exchange import gate_elements
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.loop import LoopInfo, loop_params, spins_of_layer
 from thermodbm.sampling.loop_labels import HORIZONTAL, VERTICAL, PlaquetteRing, counts_over_steps, over_steps, plaquette_ring
-from thermodbm.sampling.loop_weights import graph_weights
+from thermodbm.sampling.loop_weights import LoopParams, graph_weights
 
 
 def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str) -> Ensemble:
@@ -22,6 +24,8 @@ def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str
     Args:
         by: GRAPHS, where all loops are flipped freely and no weight of a graph rises from zero along a direction; or WORLDLINES.
     """
+    if facts.layered:
+        return _layered_response(facts, sampler, n_slices)
     ensemble = exchange_ensemble(facts, sampler, n_slices)
     ring = plaquette_ring(facts.lattice.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2), 2 * n_slices)
     measure = measure_sweep(facts, ring)
@@ -30,6 +34,35 @@ def exchange_response(facts: ExchangeFacts, sampler: str, n_slices: int, by: str
         values = measure(probe.magnet, spins, info)
         series = (_respond_by_graphs if by == GRAPHS else _respond_by_worldlines)(facts, ring, probe, spins, info, values)
         return values, series
+
+    return respond_with(ensemble, respond, None)
+
+
+def _layered_response(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensemble:
+    """As `layered_ensemble`, by graphs: the energy at the ends is linear in the couplings, and moves with nothing else."""
+    ensemble, n = layered_ensemble(facts, sampler, n_steps), facts.lattice.n_sites
+
+    def respond(probe: Probe, spins: jax.Array, info: LoopInfo) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        values, graphs = ensemble.measure(probe.magnet, spins, info), info.graphs
+        straight, crossed = ((graphs == kind).astype(float) for kind in (VERTICAL, HORIZONTAL))
+        counts = straight, crossed, 1 - straight - crossed
+
+        def log_weight(params: LoopParams) -> jax.Array:
+            weights = graph_weights(gate_elements(params.zz, params.xy, 1.0))
+            return sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, weights, strict=True))
+
+        def score(*point: Any) -> jax.Array:
+            magnet = ensemble.weights(*point)[1]
+            return -jax.jvp(log_weight, (magnet.ring,), (magnet.drift,))[1] / n
+
+        def energy(hamiltonian: SpinHamiltonian, *_: Any) -> jax.Array:
+            return ensemble.measure((hamiltonian, probe.magnet[1]), spins, info)["energy"]
+
+        D = along(lambda *point: log_weight(ensemble.weights(*point)[1].ring), probe)
+        moved, averages = along(energy, probe), {name: x.astype(float) for name, x in values.items() if name != "score"}
+        zero = jnp.zeros(len(spins))
+        series = sweep_series(averages, values["score"], D, moved, moved, along(score, probe))
+        return values, {**series, **late_series({"energy": 0 * D}, zero, D, zero, 0 * D)}
 
     return respond_with(ensemble, respond, None)
 
@@ -86,7 +119,7 @@ def _respond_by_worldlines(
         gates = sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, elements, strict=True))
         return gates + jnp.tensordot(fields, params.field, 3)
 
-    here, once, twice = (probe.hamiltonian, probe.beta), in_beta(log_w), in_beta(in_beta(log_w))
+    here, once, twice = probe.point, in_beta(log_w), in_beta(in_beta(log_w))
     layer = spins_of_layer(ring, spins, 0).astype(float) / 2
     energy, D, moved = -once(*here) / n, along(log_w, probe), -along(once, probe) / n
     averages = {"energy": energy, "magnetization_z": layer.sum(1) / n, "magnetization_z_squared": layer.sum(1) ** 2 / n}
@@ -95,6 +128,6 @@ def _respond_by_worldlines(
     zero = jnp.zeros((len(spins),))
     return {
         **second_series(log_w, probe, D),
-        **sweep_series(averages, energy, D, moved, -D / (probe.beta * n), moved),
+        **sweep_series(averages, energy, D, moved, -D / (probe.point[1] * n), moved),
         **late_series({"energy": 0 * D}, zero, D, -twice(*here) / n, -along(twice, probe) / n),
     }

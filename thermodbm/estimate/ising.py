@@ -1,7 +1,6 @@
 """What is measured of the transverse-field Ising magnet, on the ring of its deterministic network."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
+from thermodbm.estimate.response import Probe, along, late_series, respond_with, second_series, sweep_series
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ring import RingNetwork
@@ -66,14 +65,12 @@ def measure_sweep(thermal: tuple[int, ...] | None = None) -> Measure:
 
 def _of_configurations(magnet: Magnet, spins: Spins, info: ClusterInfo | None, thermal: tuple[int, ...] | None = None) -> dict:
     """The score, and the squares of m_z."""
-    hamiltonian, ring, drift = magnet
-    n = hamiltonian.n_sites
+    n = magnet.hamiltonian.n_sites
     if info is None:
         magnetisation = (spins if thermal is None else spins[np.array(thermal)]).sum(1, dtype=jnp.int32) / n
         others = (magnetisation.mean(0) ** 2, (magnetisation**4).mean(0)) if thermal is None else (None, None)
         info = ClusterInfo((magnetisation**2).mean(0), *others)
-    score = -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / n
-    return {"score": score} | {name: value for name, value in info._asdict().items() if value is not None}
+    return {"score": _score(magnet, spins)} | {name: value for name, value in info._asdict().items() if value is not None}
 
 
 def _along(of_ring: Callable[[RingWeights], jax.Array], ring: RingWeights, drift: RingWeights) -> jax.Array:
@@ -100,40 +97,50 @@ def measure_rarely(thermal: tuple[int, ...] | None = None, functions: Functions 
     return measure
 
 
-def respond(n_layers: int) -> Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+def respond(magnet_at: Callable[..., Magnet], thermal: tuple[int, ...] | None = None) -> Callable[..., tuple[dict, dict]]:
     """As `measure_sweep`, and the series of `estimate.response` beside it: the energy is linear in the couplings that stand in H, which
-    gives dH/dlambda; how its weights on the ring move is left to `respond_late`."""
+    gives dH/dlambda; how its weights on the ring move is left to `respond_late`.
+
+    Args:
+        magnet_at: makes the magnet of a point.
+    """
 
     def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         (hamiltonian, ring, _), n = probe.magnet, probe.hamiltonian.n_sites
-        bonds, x, z = (term.astype(float) for term in conditional_terms(hamiltonian, ring, spins))
+        bonds, x, z = (term.astype(float) for term in conditional_terms(hamiltonian, ring, spins, thermal))
 
         def of(zz: jax.Array, x_field: jax.Array, z_field: jax.Array) -> jax.Array:
             return (zz @ bonds - x_field @ x - z_field @ z) / n
 
         values = {"energy": of(hamiltonian.zz, hamiltonian.x_field, hamiltonian.z_field)}
-        values |= {"magnetization_x": x.mean(0), "magnetization_z": z.mean(0), **_of_configurations(probe.magnet, spins, info)}
+        values |= {"magnetization_x": x.mean(0), "magnetization_z": z.mean(0), **_of_configurations(probe.magnet, spins, info, thermal)}
         free = of(probe.directions.zz, probe.directions.x_field, probe.directions.z_field).T
-        plain = _of_configurations(probe.magnet, spins, None)  # averages over the signs of clusters go with their weights, not with these
+        plain = _of_configurations(probe.magnet, spins, None, thermal)  # averages over the signs of clusters go with their weights
         averages = {name: v.astype(float) for name, v in (values | plain).items() if name not in ("score", "order_parameter_fourth")}
-        D, score_moved, second = _of_weights(probe, spins, n_layers)
+        D, score_moved, second = _of_weights(probe, spins, magnet_at)
         return values, {**second, **sweep_series(averages, values["score"], D, free, free, score_moved)}
 
     return measure
 
 
-def _of_weights(probe: Probe, spins: Spins, n_layers: int) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+def _score(magnet: Magnet, spins: Spins) -> jax.Array:
+    """-d ln w/d beta / N, (n_chains,)."""
+    hamiltonian, ring, drift = magnet
+    return -_along(lambda ring: log_weight(hamiltonian, ring, spins), ring, drift) / hamiltonian.n_sites
+
+
+def _of_weights(probe: Probe, spins: Spins, magnet_at: Callable[..., Magnet]) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Derivatives of ln W and of the score, (n_chains, K), and `second_series`."""
-    log_w = lambda hamiltonian, beta: log_weight(hamiltonian, ring_weights(hamiltonian, beta, n_layers), spins)  # noqa: E731
+    log_w = lambda *point: log_weight(point[0], magnet_at(*point).ring, spins)  # noqa: E731
     D = along(log_w, probe)
-    return D, -along(in_beta(log_w), probe) / probe.hamiltonian.n_sites, second_series(log_w, probe, D)
+    return D, along(lambda *point: _score(magnet_at(*point), spins), probe), second_series(log_w, probe, D)
 
 
 STEP = 1e-3
 """Of differences along a direction, in units of the largest coupling: in double precision their error is far below any noise."""
 
 
-def respond_late(n_layers: int) -> Measure:
+def respond_late(magnet_at: Callable[..., Magnet], thermal: tuple[int, ...] | None = None) -> Measure:
     """Explicit derivatives through the ring's weights, by central differences of the averages themselves: one program in a loop, which is
     as fast as automatic differentiation through the filters of every worldline, and compiles in a small part of its time. First and mixed
     derivatives all come from the four corners about the couplings and beta."""
@@ -141,39 +148,40 @@ def respond_late(n_layers: int) -> Measure:
     def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         here, of, n_parameters = probe.hamiltonian, probe.directions, len(probe.directions.beta)
         scale = jnp.max(jnp.abs(jnp.concatenate([here.zz, here.x_field, here.z_field])))
-        steps = STEP * jnp.where(of.beta > 0, probe.beta, scale)
+        tangents, beta = probe.tangents(), jnp.asarray(1.0) / scale if thermal else probe.point[1]
+        steps = STEP * jnp.where(of.beta > 0, beta, scale)
 
         def means(shift: tuple[jax.Array, jax.Array, jax.Array]) -> dict[str, jax.Array]:
             """Averages with the weights of couplings moved along direction k and beta moved; energy by the couplings as they are, and
             `moved_energy` by those moved."""
             k, by, by_beta = shift
-            zz, x, z = (leaf + by * steps[k] * way[k] for leaf, way in zip(here_leaves, ways, strict=True))
-            there = replace(here, zz=zz, x_field=x, z_field=z)
-            beta = probe.beta + by * steps[k] * of.beta[k] + by_beta * STEP * probe.beta
-            ring = ring_weights(there, beta, n_layers)
-            bonds, x_mean, z_mean = conditional_terms(there, ring, spins, precision=jnp.float64)
+            point = jax.tree.map(lambda x, way: x + by * steps[k] * way[k], probe.point, tangents)
+            there, ring, drift = magnet_at(*point)
+            ring = jax.tree.map(lambda x, way: x + by_beta * STEP * beta * way, ring, drift)
+            bonds, x_mean, z_mean = conditional_terms(there, ring, spins, thermal, precision=jnp.float64)
             energy = lambda h: (h.zz @ bonds - h.x_field @ x_mean - h.z_field @ z_mean) / h.n_sites  # noqa: E731
             found = {"energy": energy(here), "moved_energy": energy(there)}
             return found | {"magnetization_x": x_mean.mean(0), "magnetization_z": z_mean.mean(0)}
 
-        here_leaves, ways = (here.zz, here.x_field, here.z_field), (of.zz, of.x_field, of.z_field)
         by, by_beta = np.tile([1.0, 1.0, -1.0, -1.0], n_parameters), np.tile([1.0, -1.0], 2 * n_parameters)
         corners = np.repeat(np.arange(n_parameters), 4), by, by_beta
         found = jax.lax.map(means, jax.tree.map(jnp.asarray, corners))
         grid = {name: x.reshape(n_parameters, 2, 2, -1) for name, x in found.items()}  # of both signs of both moves
         steps = steps[:, None]
         moved = {name: ((x[:, 0] - x[:, 1]).mean(1) / (2 * steps)).T for name, x in grid.items() if name != "moved_energy"}
-        in_beta_moved = (grid["moved_energy"][:, :, 0] - grid["moved_energy"][:, :, 1]) / (2 * STEP * probe.beta)
+        in_beta_moved = (grid["moved_energy"][:, :, 0] - grid["moved_energy"][:, :, 1]) / (2 * STEP * beta)
         slope_moved, slope = ((in_beta_moved[:, 0] - in_beta_moved[:, 1]) / (2 * steps)).T, in_beta_moved.mean((0, 1))
-        score = _of_configurations(probe.magnet, spins, info)["score"]
-        return late_series(moved, score, _of_weights(probe, spins, n_layers)[0], slope, slope_moved)
+        score = _of_configurations(probe.magnet, spins, info, thermal)["score"]
+        return late_series(moved, score, _of_weights(probe, spins, magnet_at)[0], slope, slope_moved)
 
     return measure
 
 
 def ising_response(facts: IsingFacts, sampler: str, n_slices: int) -> Ensemble:
-    """As `ising_ensemble` of a Trotter product, with derivatives; its weights are made of a Hamiltonian, beta and `Directions`."""
-    return respond_with(ising_ensemble(facts, sampler, n_slices), respond(2 * n_slices), respond_late(2 * n_slices))
+    """As `ising_ensemble`, with derivatives; see `respond_with` for what its weights are made of."""
+    ensemble = ising_ensemble(facts, sampler, n_slices)
+    of = ensemble.weights, facts.thermal
+    return respond_with(ensemble, respond(*of), respond_late(*of))
 
 
 def ising_ensemble(facts: IsingFacts, sampler: str, n_slices: int, functions: Functions = ()) -> Ensemble:

@@ -34,26 +34,33 @@ RING, GRAPHS, WORLDLINES = "ring", "graphs", "worldlines"
 those of their worldlines, which is always right."""
 
 
+Point = tuple[Any, ...]
+"""What weights are made of: a Hamiltonian and beta, or a Hamiltonian, its network and how that moves with beta."""
+
+
 class Probe(NamedTuple):
     """Weights that know of what they were made, and in which directions they are differentiated."""
 
     magnet: Any
-    hamiltonian: SpinHamiltonian
-    beta: jax.Array
-    directions: Directions
+    point: Point
+    directions: Directions  # of the Hamiltonian, K of them
+    moved: Point  # of the rest of the point; K in front
     mixed: Directions | None = None  # second derivatives of the couplings, where those of ln Z are wanted
 
+    @property
+    def hamiltonian(self) -> SpinHamiltonian:
+        """Whose couplings these are."""
+        return self.point[0]
 
-def along(f: Callable[[SpinHamiltonian, jax.Array], Any], probe: Probe) -> Any:
-    """Derivatives of f(hamiltonian, beta) -> (n_chains,) in all directions, (n_chains, K)."""
-    here = probe.hamiltonian, probe.beta
+    def tangents(self) -> Point:
+        """Derivatives of the point in all directions, the first axis of everything."""
+        zz, xy, x, z = self.directions.leaves
+        return replace(self.hamiltonian, zz=zz, xy=xy, x_field=x, z_field=z), *self.moved
 
-    def one(direction: Directions) -> Any:
-        zz, xy, x, z = direction.leaves
-        moved = replace(probe.hamiltonian, zz=zz, xy=xy, x_field=x, z_field=z)
-        return jax.jvp(f, here, (moved, direction.beta))[1]
 
-    return jax.tree.map(lambda x: x.T, jax.vmap(one)(probe.directions))
+def along(f: Callable[..., Any], probe: Probe) -> Any:
+    """Derivatives of f(*point) -> (n_chains,) in all directions, (n_chains, K)."""
+    return jax.tree.map(lambda x: x.T, jax.vmap(lambda tangent: jax.jvp(f, probe.point, tangent)[1])(probe.tangents()))
 
 
 def in_beta(f: Callable[[SpinHamiltonian, jax.Array], Any]) -> Callable[[SpinHamiltonian, jax.Array], Any]:
@@ -61,12 +68,12 @@ def in_beta(f: Callable[[SpinHamiltonian, jax.Array], Any]) -> Callable[[SpinHam
     return lambda hamiltonian, beta: jax.jvp(lambda b: f(hamiltonian, b), (beta,), (jnp.ones_like(beta),))[1]
 
 
-def second_series(log_w: Callable[[SpinHamiltonian, jax.Array], jax.Array], probe: Probe, D: jax.Array) -> Values:
+def second_series(log_w: Callable[..., jax.Array], probe: Probe, D: jax.Array) -> Values:
     """Of second derivatives of ln Z, (n_chains, K K) each, if they are wanted: D_a D_b, and dD_a/dlambda_b."""
     if probe.mixed is None:
         return {}
-    twice = along(lambda hamiltonian, beta: along(log_w, probe._replace(hamiltonian=hamiltonian, beta=beta)), probe)
-    bent = along(log_w, probe._replace(directions=probe.mixed))
+    twice = along(lambda *point: along(log_w, probe._replace(point=point)), probe)
+    bent = along(log_w, probe._replace(directions=probe.mixed, moved=(probe.mixed.beta,)))
     n_chains = len(D)  # `along` puts the chains of a matrix in its middle
     return {"D*D": (D[:, :, None] * D[:, None]).reshape(n_chains, -1), "D_moved": jnp.moveaxis(twice, 1, 0).reshape(n_chains, -1) + bent}
 
@@ -101,8 +108,8 @@ def respond_with(ensemble: Ensemble, respond: Callable, respond_late: Measure | 
     """The ensemble with weights that are a `Probe`."""
     kernel = ensemble.kernel
 
-    def weights(hamiltonian: SpinHamiltonian, beta: jax.Array, directions: Directions, mixed: Directions | None = None) -> Probe:
-        return Probe(ensemble.weights(hamiltonian, beta), hamiltonian, beta, directions, mixed)
+    def weights(point: Point, directions: Directions, moved: Point, mixed: Directions | None = None) -> Probe:
+        return Probe(ensemble.weights(*point), point, directions, moved, mixed)
 
     return ensemble._replace(
         kernel=SamplerKernel(kernel.init, lambda key, probe, state: kernel.step(key, probe.magnet, state)),

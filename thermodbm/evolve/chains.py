@@ -56,7 +56,9 @@ MAX_EVERY = 16
 
 Facts = IsingFacts | ExchangeFacts
 Combine = Callable[[str, list[Estimate]], Estimate]
-"""What all rings say together of an observable."""
+"""What all rings say together of an observable, or of its derivative."""
+MOVED = "moved:"
+"""Stands before the name of an observable whose derivatives are meant."""
 
 
 class Level(NamedTuple):
@@ -334,13 +336,13 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
 def _response(
     plan: Plan, levels: Sequence[Series], observables: Mapping[str, Estimate], beta: float, combine: Combine
 ) -> dict[str, dict[str, Estimate]]:
-    """Derivatives of all scalars, combined as a specific heat is: their second order in the Trotter step may cancel."""
+    """Derivatives of all scalars."""
     hamiltonian, of_beta = plan.hamiltonian, stacked(plan.response).beta
     found = [response_estimates(series.response, hamiltonian, of_beta, beta) for series in levels]
     response: dict[str, dict[str, Estimate]] = {}
     second: dict[str, Estimate] = {}
     for name in found[0]:
-        estimate = combine("specific_heat", [each[name] for each in found])
+        estimate = combine(MOVED + name, [each[name] for each in found])
         if name == LOG_PARTITION:
             second = {SECOND: Estimate(*(x.reshape((len(of_beta),) * 2) for x in estimate[:2]))}
             continue

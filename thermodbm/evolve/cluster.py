@@ -11,11 +11,11 @@ is, and are off by a quarter of <m_z^2> on 8x8. Couplings of 3x4 have 24 times t
 
 import dataclasses
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 
 from thermodbm.evolve.dense_layers import MAX_SITES, MAX_VECTOR_SITES, Classes, coupling_classes
-from thermodbm.evolve.training import Trained
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
 from thermodbm.models.lattice import two_coloring
 from thermodbm.network.exchange import trotter_step
@@ -24,6 +24,8 @@ ALIKE = 3.0
 """Couplings carry over where those of a smaller cluster have an infidelity per site on this one of at most this many times its own."""
 CARRIED = 6.0
 """How much larger the infidelity per site may be than on the cluster, or than that of a smaller cluster's couplings on it."""
+Couplings = TypeVar("Couplings", bound=tuple)
+"""`training.Trained`, or `networks.Network`."""
 CARRIED_BLINDLY = 30.0
 """The same where there is no smaller cluster: of rings, the latter is up to 60 times the former where both are below 1e-5."""
 
@@ -80,7 +82,7 @@ def carries_over(cluster: SpinHamiltonian) -> float:
     return min(cluster.lattice.extent) / (1.75 * velocity)
 
 
-def composed(network: Trained, times: int) -> Trained:
+def composed(network: Couplings, times: int) -> Couplings:
     """The network of times beta from that of beta, as exp(-m beta H/2) = exp(-beta H/2)^m: where two meet, exponents add up."""
 
     def chained(x: np.ndarray) -> np.ndarray:
@@ -96,6 +98,24 @@ def composed(network: Trained, times: int) -> Trained:
         g=between(network.g),
         K_beta=chained(network.K_beta) / times,
         g_beta=between(network.g_beta) / times,
+    )
+
+
+def factor(network: Couplings, times: int) -> Couplings:
+    """The inverse of `composed`."""
+
+    def first(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x[: (len(x) - 1) // times], x[-1:]])
+
+    def between(x: np.ndarray) -> np.ndarray:
+        return first(x) if len(network.g) == len(network.K) else x[: len(x) // times]
+
+    return network._replace(
+        beta=network.beta / times,
+        K=first(network.K),
+        g=between(network.g),
+        K_beta=first(network.K_beta) * times,
+        g_beta=between(network.g_beta) * times,
     )
 
 

@@ -18,6 +18,7 @@ from thermodbm.estimate.trust import Doubt
 from thermodbm.estimate.user import Functions
 from thermodbm.evolve.ahead import Ahead
 from thermodbm.evolve.chains import (
+    MOVED,
     Level,
     Plan,
     advance_levels,
@@ -87,13 +88,15 @@ def deterministic_method(
         InputError: for a sampler that does not fit the model.
     """
     plan = make_plan(hamiltonian, options, sampling, comm.size, response, second)._replace(observables=observables)
-    directions = (stacked(plan.response), *([mixed_directions(hamiltonian, plan.response)] if second else [])) if plan.response else ()
+    directions = stacked(plan.response) if plan.response else None
+    mixed = [mixed_directions(hamiltonian, plan.response)] if second else []
     ensemble_at(plan.facts, plan.sampler, 1)  # complains at once
 
     d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
 
     def source(beta: float) -> tuple[Any, ...]:
-        return hamiltonian, jnp.asarray(beta, float), *jax.tree.map(jnp.asarray, directions)
+        point = hamiltonian, jnp.asarray(beta, float)
+        return point if directions is None else (point, *jax.tree.map(jnp.asarray, (directions, (directions.beta,), *mixed)))
 
     def slices_at(beta: float) -> list[int]:
         return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)
@@ -134,7 +137,9 @@ def _to_zero(hamiltonian: SpinHamiltonian, levels: Mapping[int, Level], beta: fl
     deltas = beta / (2 * np.array([float(level.n_slices) for _, level in sorted(levels.items())]))
     smallness = (deltas[0] * commutator_scale(hamiltonian)) ** 2
     prior = TROTTER_PRIOR[kind_of_gates(hamiltonian)]
-    return extrapolate(found, (deltas / deltas[0]) ** 2, **prior.scaled(name, smallness))
+    # a derivative is extrapolated as a specific heat is: its second order may cancel
+    of = prior.scaled("specific_heat" if name.startswith(MOVED) else name, smallness)
+    return extrapolate(found, (deltas / deltas[0]) ** 2, **of)
 
 
 def _measured(hamiltonian: SpinHamiltonian, points: Sequence[Point]) -> list[str]:

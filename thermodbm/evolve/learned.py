@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
@@ -11,6 +12,7 @@ from thermodbm.errors import NumericsError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.chains import (
+    MOVED,
     Facts,
     Plan,
     advance_levels,
@@ -30,14 +32,41 @@ from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.networks import Network, classes_of, laid_out, largest_coupling, layers_of, root_share, train_networks, unpacked
 from thermodbm.evolve.options import LearnedOptions, SamplingOptions
 from thermodbm.evolve.polish import polished
+from thermodbm.evolve.tangents import Tangents, check_parameters, network_tangents, tangents_at
+from thermodbm.evolve.training import ROUNDING
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import Directions, Parameter, stacked
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import VISIBLE, ising_facts
 
 TARGET_ERROR = 1e-3
 """Of the order parameter, by which layers = "auto" is decided."""
+DIFFERENCES = {"energy": 1e-5, "specific_heat": 5e-3}
+LEAST_DIFFERENCE = 1e-4
+"""What is left, at most, of tangents of networks along which their state hardly changes: of derivatives of these, and of all others."""
 DOUBTFUL = 0.03
 """Expected error of the order parameter above which a network is not trusted."""
+
+
+def moved_error(hamiltonian: SpinHamiltonian, name: str, network: Network, tangents: Tangents, directions: Directions) -> np.ndarray:
+    """Of derivatives of an observable in all directions, (K,), from the infidelity I and how it moves: an error that is a multiple of I or
+    of its root moves by d ln I and by the scale of the parameter.
+
+    Upper ends of what was measured, exactly: tfim rings of 32 sites, gamma/J = .5, 1 and 1.5, beta J = .5 to 8, 2 to 6 layers, derivatives
+    of e, m_x and c in J, gamma and beta.
+    """
+    sizes = np.max(np.abs(np.concatenate(directions.leaves, axis=1)), axis=1, initial=0.0)
+    scale = sizes / largest_coupling(hamiltonian) + directions.beta / network.beta  # per unit of the parameter
+    rate = np.abs(tangents.infidelity) / max(network.infidelity, ROUNDING) + 2 * scale
+
+    def moved(name: str) -> np.ndarray:
+        off = systematic_error(hamiltonian, name, network) * rate * (1.0 if name in DIFFERENCES else 0.5)
+        return np.hypot(off, DIFFERENCES.get(name, LEAST_DIFFERENCE) * scale)
+
+    if name not in ("free_energy", "entropy"):
+        return moved(name)
+    free = sizes * systematic_error(hamiltonian, "magnetization_x", network)  # an average of bonds and fields
+    return free if name == "free_energy" else network.beta * np.hypot(moved("energy"), free)
 
 
 Store = Callable[[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
@@ -80,16 +109,20 @@ def learned_method(
     betas: Sequence[float],
     comm: Comm = SERIAL,
     store: Store = train_anew,
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
     """Train a network at every beta, each beginning from its neighbour, then sample them as the deterministic method does its own.
 
     The specific heat is -beta^2 de/dbeta along the trained networks. Only a conserved magnetisation has a susceptibility: layers of a
-    learned network are no imaginary times. The systematic error of the network is in all error bars.
+    learned network are no imaginary times. Derivatives in couplings are taken along networks trained beside, see `tangents`. The
+    systematic error of the network is in all error bars.
 
     Raises:
-        InputError: for a magnet that cannot be trained.
+        InputError: for a magnet that cannot be trained, or parameters that networks cannot follow.
     """
-    classes, betas = classes_of(hamiltonian), sorted({float(beta) for beta in betas if beta > 0})
+    classes, betas, response = classes_of(hamiltonian), sorted({float(beta) for beta in betas if beta > 0}), tuple(response)
+    directions = stacked(response) if response else None
+    by = check_parameters(hamiltonian, response, classes, options.polish) if response else None
     target = min(TARGET_ERROR, sampling.target_error or TARGET_ERROR)
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, comm.size)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups)
@@ -98,14 +131,17 @@ def learned_method(
     def train() -> dict[str, np.ndarray]:
         return train_networks(hamiltonian, betas, options.layers, target)
 
-    def networks() -> dict[str, np.ndarray]:
+    def networks() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
         magnet = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
         description = {**magnet, "betas": betas, "layers": options.layers, "target_error": target}
         trained = store(description, train)
-        if not options.polish:
-            return trained
-        return store({**description, "polish": options.polish}, lambda: polished(hamiltonian, trained, classes, options.polish))
+        if options.polish:
+            trained = store({**description, "polish": options.polish}, lambda: polished(hamiltonian, trained, classes, options.polish))
+        if directions is None:
+            return trained, {}
+        ways = {"directions": [np.asarray(x).tolist() for x in directions]}
+        return trained, store({**description, **ways}, lambda: network_tangents(hamiltonian, trained, directions, classes))
 
     def plan_of(network: Network) -> Plan:
         return Plan(
@@ -116,27 +152,30 @@ def learned_method(
             n_groups,
             wanted,
             n_thermal,
+            response=response,
+            derivatives=by,
             open_end=sampling.target_error is not None,
         )
 
     def init(key: jax.Array) -> State:
         facts = exchange_facts(hamiltonian) if hamiltonian.conserves_sz else ising_facts(hamiltonian, 1.0)
         ensemble_at(facts, sampler, 1)  # complains at once
-        return {"beta": np.nan, "levels": {}, "networks": {}}
+        return {"beta": np.nan, "levels": {}, "networks": {}, "tangents": {}}
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         if not state["networks"]:
-            trained = comm.share(networks() if comm.rank == 0 else None)[0]
-            return {**state, "networks": trained}, Info(0.0, f"trained {len(betas)} networks", None)
+            trained, tangents = comm.share(networks() if comm.rank == 0 else None)[0]
+            return {**state, "networks": trained, "tangents": tangents}, Info(0.0, f"trained {len(betas)} networks", None)
         network = unpacked(state["networks"], beta)
+        tangents = tangents_at(state["tangents"], state["networks"], beta) if response else None
         plan = plan_of(network)
         key_start, key_sweep = jax.random.split(key)
         levels = {int(i): level_from(level) for i, level in state["levels"].items()}
         if state["beta"] != beta:
             levels = start_levels(key_start, plan, levels, [layers_of(hamiltonian, network)], comm)
         try:
-            weights, drift = (laid_out(hamiltonian, K, g, classes) for K, g in (network[1:3], network[3:5]))
-            levels = advance_levels(key_sweep, plan, levels, (hamiltonian, weights, drift), comm)
+            source = _source(hamiltonian, classes, network, directions, tangents)
+            levels = advance_levels(key_sweep, plan, levels, source, comm)
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
@@ -144,7 +183,10 @@ def learned_method(
 
         def combine(name: str, found: list[Estimate]) -> Estimate:
             error = np.asarray(found[0].error)
-            off = systematic_error(hamiltonian, name, network)
+            if name.startswith(MOVED):
+                off = moved_error(hamiltonian, name.removeprefix(MOVED), network, tangents, directions)
+            else:
+                off = systematic_error(hamiltonian, name, network)
             return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
 
         if fraction >= 1 or sampling.target_error:
@@ -157,6 +199,18 @@ def learned_method(
         return join_temperatures(hamiltonian, points, betas)
 
     return ThermalMethod(init, advance, summarize=summarize)
+
+
+def _source(
+    hamiltonian: SpinHamiltonian, classes: Classes, network: Network, directions: Directions | None, tangents: Tangents | None
+) -> tuple[Any, ...]:
+    """From what the weights of its ring are made."""
+    lay = lambda K, g: laid_out(hamiltonian, K, g, classes)  # noqa: E731
+    point = hamiltonian, lay(network.K, network.g), lay(network.K_beta, network.g_beta)
+    if tangents is None:
+        return point
+    moved = jax.vmap(lay)(tangents.K, tangents.g), jax.vmap(lay)(tangents.K_beta, tangents.g_beta)
+    return point, jax.tree.map(jnp.asarray, directions), moved
 
 
 def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, classes: Classes) -> Point:

@@ -33,12 +33,15 @@ class Network(NamedTuple):
     g_beta: np.ndarray
     infidelity: float  # per site
     energy_off: float = 0.0  # how far the energy may be off to first order, of a network that is not quite nearest to the thermal state
+    times: int = 1  # of how many networks of a higher temperature it is composed
 
 
 def packed(networks: Sequence[Network]) -> dict[str, np.ndarray]:
     """As they are kept, the hottest first: shorter ones are filled up with layers that do nothing."""
     networks = sorted(networks, key=lambda network: network.beta)
-    arrays = {name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity", "energy_off")}
+    arrays = {
+        name: np.array([getattr(network, name) for network in networks], float) for name in ("beta", "infidelity", "energy_off", "times")
+    }
     for name in ("K", "g", "K_beta", "g_beta"):
         values = [np.asarray(getattr(network, name)) for network in networks]
         most = max(map(len, values))
@@ -51,8 +54,9 @@ def unpacked(arrays: Mapping[str, np.ndarray], beta: float) -> Network:
     k = int(np.argmin(np.abs(np.asarray(arrays["beta"]) - beta)))
     n_K, n_g = np.asarray(arrays["lengths"])[k]
     K, g, K_beta, g_beta = (np.asarray(arrays[name])[k] for name in ("K", "g", "K_beta", "g_beta"))
-    energy_off = float(arrays["energy_off"][k]) if "energy_off" in arrays else 0.0  # older files have none
-    return Network(float(arrays["beta"][k]), K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g], float(arrays["infidelity"][k]), energy_off)
+    energy_off, times = (arrays[name][k] if name in arrays else of_none for name, of_none in (("energy_off", 0.0), ("times", 1)))
+    rest = float(arrays["infidelity"][k]), float(energy_off), int(times)  # older checkpoints have no more than the first
+    return Network(float(arrays["beta"][k]), K[:n_K], g[:n_g], K_beta[:n_K], g_beta[:n_g], *rest)
 
 
 def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
@@ -128,7 +132,7 @@ def train_on_clusters(found: Sequence[SpinHamiltonian], betas: Sequence[float], 
     networks = []
     for beta, m in zip(betas, times, strict=True):
         k = units.index(beta / m)
-        networks.append(Network(*composed(trained[k], m)[:5], m**2 * infidelity[k]))
+        networks.append(Network(*composed(trained[k], m)[:5], m**2 * infidelity[k], times=m))
     return networks
 
 

@@ -220,29 +220,42 @@ def train(problem: Problem, beta: float, starts: Sequence[np.ndarray] = (), tole
     if not (np.isfinite(beta) and beta > 0):
         raise InputError("beta", expected="a finite number > 0", found=beta)
 
-    def at(target: Any) -> Gradient:
-        def value_and_grad(theta: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = problem.value_and_grad(theta, target)
-            return float(value), np.asarray(gradient, float)
-
-        return value_and_grad
-
-    target = problem.target(beta)
-    here = at(target)
+    here = gradient_at(problem, problem.target(beta))
     trotter = parameters_of(problem, beta * problem.rate_K, beta * problem.rate_g)
     values = [here(theta)[0] for theta in (trotter, *starts)]
     best = int(np.nanargmin([v if np.isfinite(v) else np.inf for v in values]))
     found = minimise(here, (trotter, *starts)[best], tolerance, curvature=problem.curvature)
-    drift = problem.drift and beta * problem.drift(target)
-    warmer = (lambda x: target + x * drift) if problem.drift else lambda x: problem.target(beta * np.exp(x))
-    cross = differences(lambda x: at(warmer(x))(found.theta)[1]) / beta
-    stiffness, axes = np.linalg.eigh(hessian(here, found.theta))
-    floor = FLOOR * np.abs(stiffness).max()
-    slope = -axes @ ((axes.T @ cross) * stiffness / (stiffness**2 + floor**2 + 1e-300))
+    slope = motion(problem, beta, found.theta)
     K, g = couplings_of(found.theta, problem)
     return Trained(
         beta, K, g, K * slope[problem.index_K], g * slope[problem.index_g], max(found.value, 0.0), found.converged, found.n_steps
     )
+
+
+def gradient_at(problem: Problem, target: Any) -> Gradient:
+    """What is minimised for a target."""
+
+    def value_and_grad(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = problem.value_and_grad(theta, target)
+        return float(value), np.asarray(gradient, float)
+
+    return value_and_grad
+
+
+def motion(problem: Problem, beta: float, theta: np.ndarray) -> np.ndarray:
+    """d theta/d beta of the minimum at theta."""
+    target = problem.target(beta)
+    drift = problem.drift and beta * problem.drift(target)
+    warmer = (lambda x: target + x * drift) if problem.drift else lambda x: problem.target(beta * np.exp(x))
+    cross = differences(lambda x: gradient_at(problem, warmer(x))(theta)[1]) / beta
+    return followed(hessian(gradient_at(problem, target), theta), cross)
+
+
+def followed(matrix: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """How a minimum of second derivatives `matrix` moves if its gradient moves by `cross`; not along directions that do not change it."""
+    stiffness, axes = np.linalg.eigh(matrix)
+    floor = FLOOR * np.abs(stiffness).max()
+    return -axes @ ((axes.T @ cross) * stiffness / (stiffness**2 + floor**2 + 1e-300))
 
 
 def sweep(problem: Problem, betas: Sequence[float], start: np.ndarray | None = None, tolerance: float = 1e-6) -> Iterator[Trained]:

@@ -191,7 +191,6 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
 
 
 NO_RESPONSE = {
-    "learned": "A trained network depends on the couplings through its training, which is not differentiated",
     "variational": "The weights of a trial state depend on the couplings through its whole evolution, which is not differentiated",
 }
 """Methods without derivatives, and why."""
@@ -202,9 +201,12 @@ def _response(hamiltonian: SpinHamiltonian, method: str, sections: dict[str, Any
     if sections["response"] is None:
         del sections["response"]
         return ()
-    if method not in ("exact", "deterministic"):
+    if method not in ("exact", "deterministic", "learned"):
         hint = f'{NO_RESPONSE.get(method, "It has none")}. Use method.kind = "deterministic" or "exact".'
         raise InputError("response", expected=f"no derivatives with method.kind = {method}", found="[response]", hint=hint)
+    if method == "learned" and sections["response"]["second"]:
+        hint = "The norm of a trained network is no partition function."
+        raise InputError("response.second", expected="no second derivatives with method.kind = learned", found="true", hint=hint)
     return tuple(parameters(hamiltonian, sections["response"]["parameters"]))
 
 

@@ -12,7 +12,6 @@ from thermodbm.errors import InputError
 from thermodbm.evolve.options import (
     DeterministicOptions,
     ExactOptions,
-    LearnedOptions,
     MethodOptions,
     SamplingOptions,
     VariationalOptions,
@@ -234,7 +233,7 @@ def _exact_outcome(model: FitModel, section: FitSection, config: RunConfig, scal
 
 def _sampled_outcome(model: FitModel, section: FitSection, config: RunConfig, scale: Scale) -> _Outcome:
     small, steps, method = model.stand_in(), [], config.method
-    if small is None and isinstance(method, VariationalOptions | LearnedOptions):
+    if small is None and isinstance(method, VariationalOptions):
         kind = config.sections["method"]["kind"]
         hint = "It has no derivatives, and there is no smaller magnet of the same kind to take them from."
         raise InputError("method.kind", expected="exact, typical or deterministic for a fit of this magnet", found=kind, hint=hint)

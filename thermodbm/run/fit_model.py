@@ -10,7 +10,7 @@ import numpy as np
 from scipy.integrate import quad
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, TypicalOptions
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, TypicalOptions
 from thermodbm.exact import exact_solver
 from thermodbm.exact.response import response_solver
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
@@ -229,7 +229,7 @@ def exact_source() -> Source:
     return curve
 
 
-def sampled_source(options: DeterministicOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
+def sampled_source(options: DeterministicOptions | LearnedOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
     """Curves of sampled rings, with derivatives and errors; the same seed at every call.
 
     Args:
@@ -241,7 +241,9 @@ def sampled_source(options: DeterministicOptions, sampling: SamplingOptions, ste
     used = [] if steps is None else steps
 
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
-        method = replace(options, d_tau=options.d_tau or step_like(used, default_d_tau(magnet, sampling.target_error)))
+        method = options
+        if isinstance(options, DeterministicOptions):
+            method = replace(options, d_tau=options.d_tau or step_like(used, default_d_tau(magnet, sampling.target_error)))
         found = thermal_curve(magnet, beta=betas, method=method, sampling=sampling, response=list(names), progress=False)
         values, errors = _sampled_values(found, observables)
         slopes = {n: {p: e.mean for p, e in of.items()} for n, of in found.response.items()}
@@ -298,7 +300,7 @@ def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[flo
     """Of the method of a config."""
     if isinstance(options, ExactOptions):
         return exact_source()
-    if isinstance(options, DeterministicOptions):
+    if isinstance(options, DeterministicOptions | LearnedOptions):
         return sampled_source(options, sampling, steps)
     return plain_source(options, sampling)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from thermodbm.errors import InputError
 
-VERSION = 3
+VERSION = 4
 """Of the training: networks of another one are not looked at."""
 
 

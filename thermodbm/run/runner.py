@@ -86,7 +86,7 @@ def make_method(
         case LearnedOptions():
             from thermodbm.evolve.learned import learned_method, train_anew
 
-            return learned_method(hamiltonian, options, sampling, betas, comm, kept if options.cache else train_anew)
+            return learned_method(hamiltonian, options, sampling, betas, comm, kept if options.cache else train_anew, response)
         case VariationalOptions():
             from thermodbm.evolve.variational import variational_method
 

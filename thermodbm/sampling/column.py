@@ -182,18 +182,24 @@ def conditional_means(
 
 
 def conditional_terms(
-    hamiltonian: SpinHamiltonian, weights: RingWeights, spins: Spins, precision: type = jnp.float32
+    hamiltonian: SpinHamiltonian,
+    weights: RingWeights,
+    spins: Spins,
+    layers: tuple[int, ...] | None = None,
+    precision: type = jnp.float32,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What `conditional_means` are sums of: <sz_i sz_j> of every bond, (n_bonds, n_chains), <sx_i> and <sz_i> of every site,
-    (n_sites, n_chains), averaged over all layers but the first."""
+    (n_sites, n_chains), averaged over the layers."""
+    measured = slice(1, None) if layers is None else np.array(layers)
     weights = jax.tree.map(lambda x: x.astype(precision), weights)
     x_sign = jnp.sign(jnp.asarray(hamiltonian.x_field, precision))[:, None]
 
     def add(found: tuple, cls: SiteClass) -> tuple:
         bonds, x, z = found
-        s, sx = column_means(links(weights, spins, cls), local_field(weights, spins, cls))
+        means = column_means(links(weights, spins, cls), local_field(weights, spins, cls))
+        s, sx = means if layers is None else (x[measured - 1] for x in means)
         for k in range(cls.neighbors.shape[1]):
-            pair = (s * spins[1:, cls.neighbors[:, k]]).mean(0) * cls.present[:, k, None]
+            pair = (s * spins[measured][:, cls.neighbors[:, k]]).mean(0) * cls.present[:, k, None]
             bonds = bonds.at[cls.bonds[:, k]].add((pair / 2).astype(precision))
         return bonds, x.at[cls.sites].set(sx.mean(0) * x_sign[cls.sites]), z.at[cls.sites].set(s.mean(0))
 
