@@ -43,16 +43,20 @@ def seconds_to_target(found: Mapping, reference: Mapping | None, at_least: bool 
 
 
 def largest(ladder: Mapping) -> tuple[float, bool]:
-    """Sites within `MINUTES`, by the law of growth between the last two sizes, and whether that lies beyond what was run."""
+    """Sites within `MINUTES`, by the growth between the last two sizes but at least by what is known of large ones, and whether that lies
+    beyond what was run."""
     done = [x for x in ladder["found"] if "failed" not in x]
     sizes = [x["n_sites"] for x in done]
     work = [seconds_to_target(x, None, at_least=True) - x["setup"] for x in done]
-    if len(done) < 2 or work[-1] <= work[-2]:
-        return float(max(sizes, default=0)), False
-    room = max(MINUTES * 60 - done[-1]["setup"], 1.0) / work[-1]
+    if not done:
+        return 0.0, False
+    room, least = max(MINUTES * 60 - done[-1]["setup"], 1.0) / work[-1], ladder["least"]
+    growth = math.log(work[-1] / work[-2]) if len(done) > 1 else 0.0
     if ladder["law"] == "power":
-        return sizes[-1] * room ** (math.log(sizes[-1] / sizes[-2]) / math.log(work[-1] / work[-2])), room > 1
-    return sizes[-1] + math.log(room) * (sizes[-1] - sizes[-2]) / math.log(work[-1] / work[-2]), room > 1
+        exponent = max(growth / math.log(sizes[-1] / sizes[-2]) if growth else 0.0, least)
+        return sizes[-1] * room ** (1 / exponent), room > 1
+    rate = max(growth / (sizes[-1] - sizes[-2]) if growth else 0.0, math.log(least))
+    return sizes[-1] + math.log(room) / rate, room > 1
 
 
 def tables(record: Mapping) -> str:
