@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import kstest
 
 import thermodbm as tb
-from thermodbm.evolve.options import SamplingOptions, TypicalOptions
+from thermodbm.evolve.options import SamplingOptions
 from thermodbm.exact import exact_curve
 from thermodbm.exact.response import response_solver
 from thermodbm.models.parameters import parameters
 from thermodbm.run.config import parse_config
 from thermodbm.run.fit import _model
 from thermodbm.run.fit_data import Points
-from thermodbm.run.fit_model import Curve, exact_source, plain_source, step_like
+from thermodbm.run.fit_model import Curve, exact_source, step_like
 from thermodbm.run.fit_sampled import Problem, fewer, local_model, solve_sampled
 from thermodbm.run.fit_search import Scale
 from thermodbm.run.fit_slopes import ENERGETIC, smooth_slopes
@@ -146,19 +146,6 @@ def test_a_small_magnet_has_the_derivatives_that_a_method_lacks(clean):
     assert ends[1].converged and not ends[1].residuals.model.has_slopes
     assert np.max(np.abs(ends[1].theta - ends[0].theta) / errors[0]) < 0.8  # of 12 sites by the derivatives of 10
     np.testing.assert_allclose(errors[1], errors[0], rtol=0.3)
-
-
-def test_derivatives_of_random_vectors_are_differences():
-    """Of a frustrated ring in a field: as near to the exact ones as values are, as all vectors are the same."""
-    magnet, names = tb.j1j2(tb.make_lattice("chain", 8), 1.0, 0.4, 0.3), ["energy", "specific_heat", "susceptibility", "magnetization_z"]
-    exact = response_solver(magnet, parameters(magnet, ["J1", "J2", "h"]), names)(1 / T)
-    found = plain_source(TypicalOptions(n_vectors=40), SamplingOptions())(magnet, 1 / T, names, ["J1", "J2", "h"])
-    warm = T > 0.6
-    for name in names:
-        for p, values in exact[name].items():
-            np.testing.assert_allclose(found.slopes[name][p][warm], values[warm], atol=0.03 * np.abs(values).max(), err_msg=f"{name}, {p}")
-    still = plain_source(TypicalOptions(n_vectors=2), SamplingOptions())(tb.heisenberg(RING, 1.0), 1 / T, ["energy"], ["h"])
-    assert not still.slopes["energy"]["h"].any()  # even in a field
 
 
 def test_derivatives_of_all_temperatures_together(clean):

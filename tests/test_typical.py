@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_diagonalisation import HAMILTONIANS, brute_force, random_xxz
 
+import thermodbm
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.trust import Doubt
@@ -246,3 +247,49 @@ def test_one_spin():
     np.testing.assert_allclose(
         point.observables["susceptibility"].mean, brute_force(transverse_field_ising(graph(1, []), 1.0, 0.5), 2.0)["susceptibility"]
     )
+
+
+def differentiated(magnet, T, names, seed=0):
+    method = {"kind": "typical"}
+    return thermodbm.response(magnet, T=T, parameters=names, method=method, sampling={"seed": seed}, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("magnet", "names"),
+    [
+        (j1j2(make_lattice("chain", 8), 1.0, 0.4, 0.3), ["J1", "J2", "h", "beta"]),
+        (heisenberg(make_lattice("square", (4, 2))), ["J", "h", "J.each"]),
+        (transverse_field_ising(graph(5, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4)]), 1.0, 0.7), ["J", "gamma", "gamma.each", "beta"]),
+    ],
+    ids=["in a field", "without", "Ising"],
+)
+def test_derivatives_where_every_sector_is_exact(magnet, names):
+    """Differences leave their third order, and that stands in the error."""
+    T = [0.4, 1.5]
+    exact, found = (thermodbm.response(magnet, T=T, parameters=names, method="exact", progress=False), differentiated(magnet, T, names))
+    for observable, of in found.items():
+        for p in names:
+            value, expected = of[p], exact[observable][p].mean
+            assert value.mean.shape == expected.shape
+            np.testing.assert_array_less(np.abs(value.mean - expected), value.error + 1e-7, err_msg=f"{observable}, {p}")
+            np.testing.assert_array_less(value.error, 1e-3 * np.abs(expected).max() + 1e-7, err_msg=f"{observable}, {p}")
+
+
+def test_derivatives_of_random_vectors_are_within_their_errors():
+    """Of a magnet with both signs and no symmetry but that of flips; what vectors have in common cancels, or errors would be larger than
+    derivatives by far."""
+    bonds = [(i, i + 1) for i in range(11)] + [(0, 11), (0, 5), (3, 9), (2, 11)]
+    magnet, names, T = xxz(graph(12, bonds), np.random.default_rng(1).normal(size=15), 0.7), ["J", "delta", "beta"], [0.5, 2.0]
+    exact, pulls = thermodbm.response(magnet, T=T, parameters=names, method="exact", progress=False), []
+    for seed in range(3):
+        for observable, of in differentiated(magnet, T, names, seed).items():
+            for p in names:
+                expected, scale = exact[observable][p].mean, np.abs(exact[observable]["J"].mean).max()
+                pulls.append((of[p].mean - expected) / np.maximum(of[p].error, 1e-9))
+                assert np.all(of[p].error < 0.3 * scale + 1e-9), (observable, p)
+    assert np.abs(pulls).max() < 7 and 0.4 < np.sqrt(np.mean(np.square(pulls))) < 1.6
+
+
+def test_second_derivatives_of_random_vectors_are_refused():
+    with pytest.raises(InputError, match="no second derivatives"):
+        thermodbm.thermal_curve(FIELD, T=1.0, response=["J"], second=True, method="typical", progress=False)

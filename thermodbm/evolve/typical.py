@@ -1,6 +1,7 @@
 """method.kind = "typical": thermal averages from random vectors in every symmetry sector, as a thermal method."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,15 +9,29 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError
+from thermodbm.estimate.response import known_response, response_by_scaling
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
 from thermodbm.evolve.options import TypicalOptions
 from thermodbm.exact.orbit_space import MAX_SITES, OrbitSpace
-from thermodbm.exact.typical_averages import typical_averages
+from thermodbm.exact.typical_averages import typical_averages, typical_differences
 from thermodbm.exact.typicality import Observables, Sector, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
+from thermodbm.models.parameters import Parameter, stacked, unstacked
 
+SCALARS = (
+    "free_energy",
+    "energy",
+    "entropy",
+    "specific_heat",
+    "susceptibility",
+    "magnetization_x",
+    "magnetization_z",
+    "order_parameter_squared",
+    "staggered_structure_factor",
+)
+"""Of which there are derivatives."""
 DOUBTFUL = 0.1
 """Relative error of Z above which errors to first order are a guess: the noise of a hundred independent samples."""
 
@@ -36,38 +51,48 @@ def typical_problem(
     return Typicality(hamiltonian, positive, options.n_vectors, options.n_lanczos, observables or {})
 
 
+STEP = 1e-3
+"""Of differences, in units of the largest coupling or of beta."""
+THIRD_ORDER = 3e-4
+"""What differences leave, at most, in units of the largest derivative at any temperature."""
+
+
 def typical_method(
     hamiltonian: SpinHamiltonian,
     options: TypicalOptions,
     betas: Sequence[float],
     comm: Comm = SERIAL,
     observables: Observables | None = None,
+    response: Sequence[Parameter] = (),
 ) -> ThermalMethod:
     """A method that goes through the sectors, one on each rank at a time, at its first temperature; the others are then known.
 
-    Random numbers follow from the key of `init` and the number of the sector, so that results are the same on any number of ranks.
-    Its state, and so a checkpoint, holds what is known of all finished sectors.
+    Random numbers follow from the key of `init` and the number of the sector, so that results are the same on any number of ranks. With a
+    `response` the sectors of magnets a little to either side are gone through, too, with the same random numbers: derivatives are
+    differences, in which most of the noise cancels. Its state, and so a checkpoint, holds what is known of all finished sectors.
 
     Raises:
         InputError: for more sites than can be numbered.
     """
-    problem = typical_problem(hamiltonian, options, betas, observables)
-    sectors = problem.sectors
-    work = np.cumsum([problem.dimension(sector) * len(sector.characters) for sector in sectors])
-    spaces: dict[tuple[int | None, bool], OrbitSpace] = {}  # the last one, which the next sector is likely to need
+    problem, response = typical_problem(hamiltonian, options, betas, observables), tuple(response)
+    problems = [problem, *(beside for pair in _either_side(problem, response) if pair for beside in pair)]
+    tasks = [(k, number) for k, each in enumerate(problems) for number in range(len(each.sectors))]
+    work = np.cumsum([problems[k].dimension(sector := problems[k].sectors[i]) * len(sector.characters) for k, i in tasks])
+    spaces: dict[tuple, OrbitSpace] = {}  # the last one, which the next sector is likely to need
 
-    def space_of(sector: Sector) -> OrbitSpace:
-        kind = sector.n_down, sector.flip
+    def space_of(k: int, sector: Sector) -> OrbitSpace:
+        kind = len(problems[k].shifts), sector.n_down, sector.flip
         if kind not in spaces:
             spaces.clear()
-            spaces[kind] = problem.space(sector)
+            spaces[kind] = problems[k].space(sector)
         return spaces[kind]
 
-    def sample(seed: np.ndarray, number: int) -> dict[str, Any] | None:
-        if number >= len(sectors):
+    def sample(seed: np.ndarray, task: int) -> dict[str, Any] | None:
+        if task >= len(tasks):
             return None
-        rng = np.random.default_rng([*np.asarray(seed).tolist(), number])
-        return problem.sample(sectors[number], rng, space_of(sectors[number]))
+        k, number = tasks[task]
+        sector, rng = problems[k].sectors[number], np.random.default_rng([*np.asarray(seed).tolist(), number])
+        return problems[k].sample(sector, rng, space_of(k, sector))
 
     def init(key: jax.Array) -> State:
         return {"seed": np.asarray(jax.random.key_data(key)), "records": {}}
@@ -78,13 +103,76 @@ def typical_method(
         done = len(state["records"])
         new = [record for record in comm.share(sample(state["seed"], done + comm.rank)) if record is not None]
         records = state["records"] | {f"{done + i:05d}": record for i, record in enumerate(new)}
-        if len(records) < len(sectors):
-            message = f"sector {len(records)} of {len(sectors)}, for all temperatures"
+        if len(records) < len(tasks):
+            message = f"sector {len(records)} of {len(tasks)}, for all temperatures"
             return {**state, "records": records}, Info(float(work[len(records) - 1] / work[-1]), message, None)
-        state = {"curve": _curve(problem, [records[name] for name in sorted(records)])}
-        return advance(key, state, beta)
+        found = [[] for _ in problems]
+        for (k, _), name in zip(tasks, sorted(records), strict=True):
+            found[k].append(records[name])
+        curve = _curve(problem, found[0])
+        if response:
+            curve["response"] = _response(problem, response, curve, list(zip(problems, found, strict=True))[1:])
+        return advance(key, {"curve": curve}, beta)
 
     return ThermalMethod(init=init, advance=advance)
+
+
+def _either_side(problem: Typicality, response: Sequence[Parameter]) -> list[tuple[Typicality, Typicality] | None]:
+    """In every direction, with couplings or beta a step more and less; None where nothing but a first field along z is moved."""
+    if not response:
+        return []
+    hamiltonian, pairs = problem.hamiltonian, []
+    fieldless = not np.any(np.asarray(hamiltonian.z_field))
+    for *leaves, of_beta in zip(*stacked(response), strict=True):
+        if of_beta:
+            pairs.append(tuple(replace(problem, betas=problem.betas * (1 + sign * STEP)) for sign in (1, -1)))
+        elif fieldless and np.any(leaves[-1]):
+            pairs.append(None)
+        else:
+            sides = [moved(hamiltonian, leaves, sign * _step(hamiltonian, leaves)) for sign in (1, -1)]
+            pairs.append(tuple(replace(problem, hamiltonian=side) for side in sides))
+    return pairs
+
+
+def moved(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray], step: float) -> SpinHamiltonian:
+    """Couplings (zz, xy, x_field, z_field) a step further along a direction."""
+    return replace(hamiltonian, **{n: getattr(hamiltonian, n) + step * way for n, way in zip(LEAVES, leaves, strict=True)})
+
+
+LEAVES = "zz", "xy", "x_field", "z_field"
+
+
+def _step(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray]) -> float:
+    largest, along = (max(np.abs(np.asarray(x)).max(initial=0.0) for x in of) for of in ([getattr(hamiltonian, n) for n in LEAVES], leaves))
+    return STEP * float(largest / along)
+
+
+def _response(
+    problem: Typicality, response: Sequence[Parameter], curve: Mapping[str, Any], solved: Sequence[tuple[Typicality, list]]
+) -> dict[str, Any]:
+    """Derivatives of all scalars, observable -> parameter -> mean and error, (n_T, ...)."""
+    hamiltonian, betas, rows, rest = problem.hamiltonian, problem.betas, [], iter(solved)
+    scalars = [name for name in SCALARS if name in curve["mean"]]
+    for pair, direction in zip(_either_side(problem, response), zip(*stacked(response), strict=True), strict=True):
+        if pair is None:
+            rows.append({name: np.zeros((2, len(betas))) for name in scalars})
+            continue
+        width = 2 * (STEP * betas if direction[-1] else _step(hamiltonian, direction[:-1]))
+        difference = typical_differences(next(rest), next(rest))
+        rows.append({})
+        for name in scalars:
+            mean, error = (x / width for x in difference[name])
+            rows[-1][name] = np.stack([mean, np.hypot(error, THIRD_ORDER * np.abs(mean).max(initial=0.0))])
+    whole = {name: unstacked(response, np.stack([row[name] for row in rows], -1)) for name in scalars}
+    found: dict[str, Any] = {name: {p.name: [] for p in response} for name in scalars}
+    for t, beta in enumerate(betas):
+        here = {name: Estimate(curve["mean"][name][t], curve["error"][name][t]) for name in curve["mean"]}
+        of = {name: {p: Estimate(*x[:, t]) for p, x in whole[name].items()} for name in scalars}
+        of = response_by_scaling(hamiltonian, known_response(hamiltonian, response, of, here), here, float(beta))
+        for name in scalars:
+            for p in response:
+                found[name][p.name].append(np.stack([np.asarray(x, float) for x in of[name][p.name][:2]]))
+    return {name: {p: {"mean": np.stack(x)[:, 0], "error": np.stack(x)[:, 1]} for p, x in of.items()} for name, of in found.items()}
 
 
 def _curve(problem: Typicality, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -104,4 +192,5 @@ def _curve(problem: Typicality, records: list[dict[str, Any]]) -> dict[str, Any]
 
 def _point(curve: Mapping[str, Any], t: int) -> Point:
     observables = {name: Estimate(values[t], curve["error"][name][t]) for name, values in curve["mean"].items()}
-    return Point(observables, {name: float(values[t]) for name, values in curve["diagnostics"].items()}, {})
+    response = {name: {p: Estimate(x["mean"][t], x["error"][t]) for p, x in of.items()} for name, of in curve.get("response", {}).items()}
+    return Point(observables, {name: float(values[t]) for name, values in curve["diagnostics"].items()}, {}, response)

@@ -12,7 +12,7 @@ makes all the noise, and widened where the scatter of Z is less than it must be 
 Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from thermodbm.exact.typicality import Record, Typicality
 
 _ONE, _E, _E2, _M, _M2, _KUBO = range(6)
 _FIRST = 6  # of the observables
+Change = Callable[[np.ndarray], np.ndarray]
 _ONE_SIGMA = 0.8413447460685429  # of a normal distribution
 
 
@@ -36,8 +37,46 @@ class Averages(NamedTuple):
 
 def typical_averages(problem: Typicality, records: Sequence[Record]) -> Averages:
     """All averages that the exact method gives, and those of a user, at all temperatures."""
-    parts = [part for record in records for name, part in record.items() if name != "kubo"]
-    ground = min(_energies(part, "exact_energies").min() for part in parts)
+    sums = _summed(problem, records)
+    noise = [each * wide for each, wide in zip(sums.deviations, sums.widened, strict=True)]
+    steps = max((part["energies"].shape[1] for record in records for part in _parts(record) if "energies" in part), default=0)
+    values = {name: (mean, _error(list(map(change, noise)), mean)) for name, (mean, change) in _derived(problem, sums).items()}
+    once = sums.mean[..., _ONE]
+    return Averages(values, _error([d[..., _ONE] for d in noise], once), sums.sampled, steps)
+
+
+def typical_differences(
+    above: tuple[Typicality, Sequence[Record]], below: tuple[Typicality, Sequence[Record]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By how much averages differ between two magnets of the same sectors and random vectors, with one standard deviation: what vectors
+    have in common cancels."""
+    sums = [_summed(*each) for each in (above, below)]
+    pairs = list(zip(*(each.deviations for each in sums), *(each.widened for each in sums), strict=True))
+    known, found = [_derived(problem, each) for (problem, _), each in zip((above, below), sums, strict=True)], {}
+    for name, (mean, change) in known[0].items():
+        other, other_change = known[1][name]
+        changes = [change(d * np.maximum(w, v)) - other_change(e * np.maximum(w, v)) for d, e, w, v in pairs]
+        found[name] = mean - other, _error(changes, mean)
+    return found
+
+
+class _Sums(NamedTuple):
+    """Sums over all sectors in units of Z, and how the vectors of each sector scatter."""
+
+    mean: np.ndarray  # (n_T, k)
+    deviations: list[np.ndarray]  # (R, n_T, k) of each sector
+    widened: list[np.ndarray]  # (n_T, 1), see `_widening`
+    log_z: np.ndarray  # (n_T,), of levels above `ground`
+    ground: float
+    sampled: np.ndarray  # (n_T,), part of Z that random vectors stand for
+
+
+def _parts(record: Record) -> list[Record]:
+    return [part for name, part in record.items() if name != "kubo"]
+
+
+def _summed(problem: Typicality, records: Sequence[Record]) -> _Sums:
+    ground = min(_energies(part, "exact_energies").min() for record in records for part in _parts(record))
     exact, sampled, widened = 0.0, [], []
     for record in records:
         for name, part in record.items():
@@ -50,37 +89,30 @@ def typical_averages(problem: Typicality, records: Sequence[Record]) -> Averages
                     widened.append(_widening(problem.betas, part))
     total = exact + sum(each.mean(0) for each in sampled)
     z = total[:, :1]
-    noise = _Noise(total / z, [(each - each.mean(0)) / z * wide for each, wide in zip(sampled, widened, strict=True)])
-    steps = max((part["energies"].shape[1] for part in parts if "energies" in part), default=0)
-    values = _derived(problem, noise, np.log(z[:, 0]), ground)
-    return Averages(values, noise.error(lambda d: d[..., _ONE]), 1 - exact[:, _ONE] / z[:, 0], steps)
+    deviations = [(each - each.mean(0)) / z for each in sampled]
+    return _Sums(total / z, deviations, widened, np.log(z[:, 0]), ground, 1 - exact[:, _ONE] / z[:, 0])
 
 
-class _Noise(NamedTuple):
-    """Sums over all sectors in units of Z, and how the vectors of each sector scatter."""
-
-    mean: np.ndarray  # (n_T, k)
-    deviations: list[np.ndarray]  # (R, n_T, k) of each sector
-
-    def error(self, gradient) -> np.ndarray:
-        """Of a function of the sums, from its change (..., n_T, ...) to first order with theirs (..., n_T, k)."""
-        variance, squares = 0.0, 0.0
-        for deviation in self.deviations:
-            n = len(deviation)
-            own = (gradient(deviation) ** 2).sum(0) / (n * (n - 1))
-            variance, squares = variance + own, squares + own**2 / (n - 1)
-        if not self.deviations:
-            return np.zeros_like(gradient(self.mean))
-        freedom = np.divide(variance**2, squares, out=np.full_like(variance, 1e6), where=squares > 0)
-        return np.sqrt(variance) * stdtrit(np.clip(freedom, 1, 1e6), _ONE_SIGMA)
+def _error(changes: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """Of a function of the sums, from how it changes to first order with every vector of each sector, (R, n_T, ...)."""
+    variance, squares = 0.0, 0.0
+    for change in changes:
+        n = len(change)
+        own = (change**2).sum(0) / (n * (n - 1))
+        variance, squares = variance + own, squares + own**2 / (n - 1)
+    if not changes:
+        return np.zeros_like(like)
+    freedom = np.divide(variance**2, squares, out=np.full_like(variance, 1e6), where=squares > 0)
+    return np.sqrt(variance) * stdtrit(np.clip(freedom, 1, 1e6), _ONE_SIGMA)
 
 
-def _derived(problem: Typicality, noise: _Noise, log_z: np.ndarray, ground: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    n, betas, q = problem.hamiltonian.n_sites, problem.betas, noise.mean
+def _derived(problem: Typicality, sums: _Sums) -> dict[str, tuple[np.ndarray, Change]]:
+    """Averages (n_T, ...), and how each changes to first order with the sums (..., n_T, k)."""
+    n, betas, q, ground = problem.hamiltonian.n_sites, problem.betas, sums.mean, sums.ground
     u, m = q[:, _E], q[:, _M]
     centred = lambda k, d: d[..., k] - q[:, k] * d[..., _ONE]  # noqa: E731  (of Q_k / Z)
     spread = q[:, _E2] - u**2
-    log_z = log_z - betas * ground
+    log_z = sums.log_z - betas * ground
     found = {
         "energy": ((ground + u) / n, lambda d: centred(_E, d) / n),
         "specific_heat": (betas**2 * spread / n, lambda d: betas**2 / n * (centred(_E2, d) - 2 * u * centred(_E, d))),
@@ -106,7 +138,7 @@ def _derived(problem: Typicality, noise: _Noise, log_z: np.ndarray, ground: floa
             q[:, _KUBO] / n - betas * n * m_z**2,
             lambda d: centred(_KUBO, d) / n - 2 * betas * n * m_z * change_z(d),
         )
-    return {name: (mean, noise.error(gradient)) for name, (mean, gradient) in found.items()}
+    return found
 
 
 def _energies(part: Record, name: str) -> np.ndarray:

@@ -190,10 +190,12 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     return RunConfig(hamiltonian, temperatures, betas, method, sampling, output, sections, response, second, document.fit)
 
 
-NO_RESPONSE = {
-    "variational": "The weights of a trial state depend on the couplings through its whole evolution, which is not differentiated",
+NO_RESPONSE = "The weights of a trial state depend on the couplings through its whole evolution, which is not differentiated"
+"""Why the variational method has no derivatives."""
+NO_SECOND = {
+    "learned": "The norm of a trained network is no partition function.",
+    "typical": "Differences of differences between random vectors are noise.",
 }
-"""Methods without derivatives, and why."""
 
 
 def _response(hamiltonian: SpinHamiltonian, method: str, sections: dict[str, Any]) -> tuple[Parameter, ...]:
@@ -201,12 +203,12 @@ def _response(hamiltonian: SpinHamiltonian, method: str, sections: dict[str, Any
     if sections["response"] is None:
         del sections["response"]
         return ()
-    if method not in ("exact", "deterministic", "learned"):
-        hint = f'{NO_RESPONSE.get(method, "It has none")}. Use method.kind = "deterministic" or "exact".'
+    if method == "variational":
+        hint = f'{NO_RESPONSE}. Use method.kind = "deterministic", "learned", "typical" or "exact".'
         raise InputError("response", expected=f"no derivatives with method.kind = {method}", found="[response]", hint=hint)
-    if method == "learned" and sections["response"]["second"]:
-        hint = "The norm of a trained network is no partition function."
-        raise InputError("response.second", expected="no second derivatives with method.kind = learned", found="true", hint=hint)
+    if sections["response"]["second"] and method in NO_SECOND:
+        expected, hint = f"no second derivatives with method.kind = {method}", NO_SECOND[method]
+        raise InputError("response.second", expected=expected, found="true", hint=hint)
     return tuple(parameters(hamiltonian, sections["response"]["parameters"]))
 
 

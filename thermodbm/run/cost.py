@@ -14,6 +14,7 @@ from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, TypicalOptions, VariationalOptions
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
+from thermodbm.models.parameters import stacked
 from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
@@ -122,10 +123,13 @@ def _describe_typical(config: RunConfig) -> list[str]:
     if not np.any(config.betas):
         return ["T = inf: known, nothing to do"]
     size = _typical_size(config)
+    n_curves = 1 + 2 * (len(stacked(config.response).beta) if config.response else 0)
+    beside = [f"{n_curves} magnets: derivatives are differences between curves to either side"] if n_curves > 1 else []
     return [
+        *beside,
         f"{size.n_sectors} sectors, the largest of about {size.dimension:.3g} states; {config.method.n_vectors} random vectors in each",
         f"at most about {size.n_bytes / 1e9:.2g} GB of memory, beside some hundred MB for the program",
-        f"Together about {duration(size.seconds)} on one core of a CPU for all temperatures, within a factor of about two.",
+        f"Together about {duration(n_curves * size.seconds)} on one core of a CPU for all temperatures, within a factor of about two.",
     ]
 
 

@@ -10,13 +10,12 @@ import numpy as np
 from scipy.integrate import quad
 
 from thermodbm.errors import InputError
-from thermodbm.evolve.options import DeterministicOptions, ExactOptions, LearnedOptions, MethodOptions, SamplingOptions, TypicalOptions
+from thermodbm.evolve.options import DeterministicOptions, ExactOptions, MethodOptions, SamplingOptions, VariationalOptions
 from thermodbm.exact import exact_solver
 from thermodbm.exact.response import response_solver
 from thermodbm.models import Lattice, SpinHamiltonian, make_lattice
 from thermodbm.models.names import nested
-from thermodbm.models.operators import spin_flip_symmetric
-from thermodbm.models.parameters import Parameter, parameters
+from thermodbm.models.parameters import parameters
 from thermodbm.network.trotter_step import default_d_tau
 from thermodbm.run.fit_data import Points
 from thermodbm.run.fit_units import Scales
@@ -27,8 +26,6 @@ POSITIVE = ("g", "scale", "debye_T")
 """Those of them that are."""
 TOO_COARSE, TOO_FINE = 1.1, 1.6
 """A Trotter step serves other couplings up to such factors; extrapolation and its error are of the step that was made."""
-DIFFERENCE = 1e-2
-"""Of the largest coupling, or of a ratio: the step of differences between curves of the same random vectors."""
 STAND_IN_SITES = 10
 """Most sites of the smaller magnet on which starts are looked for."""
 OBSERVABLE = {"magnetization": "magnetization_z"}
@@ -229,8 +226,8 @@ def exact_source() -> Source:
     return curve
 
 
-def sampled_source(options: DeterministicOptions | LearnedOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
-    """Curves of sampled rings, with derivatives and errors; the same seed at every call.
+def sampled_source(options: MethodOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:
+    """Curves with derivatives and errors, of sampled rings or random vectors; the same seed at every call.
 
     Args:
         steps: Trotter steps of earlier calls, to which new ones are added. One that is about as fine as the couplings ask for serves
@@ -253,37 +250,15 @@ def sampled_source(options: DeterministicOptions | LearnedOptions, sampling: Sam
     return curve
 
 
-def plain_source(options: MethodOptions, sampling: SamplingOptions) -> Source:
-    """Curves of a method without derivatives; the same seed at every call. Those of random vectors are smooth functions of the couplings,
-    as the vectors are the same: their slopes are differences. Others have none."""
+def plain_source(options: VariationalOptions, sampling: SamplingOptions) -> Source:
+    """Curves of a method without derivatives; the same seed at every call."""
     from thermodbm.run.api import thermal_curve
 
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
-        def run(magnet: SpinHamiltonian) -> Any:
-            return thermal_curve(magnet, beta=betas, method=options, sampling=sampling, progress=False)
-
-        found = run(magnet)
-        values, errors = _sampled_values(found, observables)
-        slopes: dict[str, dict[str, np.ndarray]] = {}
-        for p in parameters(magnet, names) if isinstance(options, TypicalOptions) else ():
-            up, down, step = _to_either_side(magnet, p)
-            if spin_flip_symmetric(up) != spin_flip_symmetric(magnet):  # a first field along z: all is even in it, or is not seen at none
-                more = less = found
-            else:
-                more, less = run(up), run(down)
-            for n in observables:
-                slopes.setdefault(n, {})[p.name] = (more.observables[n].mean - less.observables[n].mean) / (2 * step)
-        return Curve(values, errors, slopes, {n: {p: np.abs(x) * DIFFERENCE for p, x in of.items()} for n, of in slopes.items()})
+        found = thermal_curve(magnet, beta=betas, method=options, sampling=sampling, progress=False)
+        return Curve(*_sampled_values(found, observables), {}, {})
 
     return curve
-
-
-def _to_either_side(magnet: SpinHamiltonian, p: Parameter) -> tuple[SpinHamiltonian, SpinHamiltonian, float]:
-    """With a coupling more and less by a step."""
-    leaves = {n: np.asarray(getattr(magnet, n), float) for n in ("zz", "xy", "x_field", "z_field")}
-    step = DIFFERENCE * (1.0 if is_ratio(p.name) else max(float(np.abs(x).max(initial=0.0)) for x in leaves.values()))
-    moved = [{n: x + side * getattr(p.directions, n)[0] for n, x in leaves.items()} for side in (step, -step)]
-    return replace(magnet, **moved[0]), replace(magnet, **moved[1]), step
 
 
 def step_like(used: list[float], wanted: float) -> float:
@@ -300,9 +275,9 @@ def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[flo
     """Of the method of a config."""
     if isinstance(options, ExactOptions):
         return exact_source()
-    if isinstance(options, DeterministicOptions | LearnedOptions):
-        return sampled_source(options, sampling, steps)
-    return plain_source(options, sampling)
+    if isinstance(options, VariationalOptions):
+        return plain_source(options, sampling)
+    return sampled_source(options, sampling, steps)
 
 
 def _sampled_values(found: Any, observables: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

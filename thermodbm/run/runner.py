@@ -96,7 +96,7 @@ def make_method(
         case TypicalOptions():
             from thermodbm.evolve.typical import typical_method
 
-            return typical_method(hamiltonian, options, betas, comm, observables)
+            return typical_method(hamiltonian, options, betas, comm, observables, response)
     raise InputError("method", expected="options of a method", found=options)
 
 
