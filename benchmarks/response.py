@@ -5,8 +5,9 @@
     python benchmarks/response.py cost --repeat 5
 
 Chains of 64 sites at beta = 4, by the deterministic method unless another is named. Seconds are those of the CPU, compilation (and
-training) apart: every program has run before the clock starts. Chains run side by side, so that a minute on two cores is 120 of them; errors go as their inverse root. Reference
-values: free fermions; the infinite Heisenberg chain by integral equations, with which the ring agrees to far below the errors.
+training) apart: every program has run before the clock starts. Chains run side by side, so that a minute on two cores is 120 of them;
+errors go as their inverse root. Reference values: free fermions; the infinite Heisenberg chain by integral equations, with which the ring
+agrees to far below the errors.
 """
 
 import argparse
