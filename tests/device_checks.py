@@ -57,4 +57,7 @@ else:
     whole = thermal_curve(magnet, T=[0.8, 1.5], method={"kind": "deterministic", "extrapolate": False}, sampling=SAMPLING, progress=False)
     found["resumed"] = fingerprint(whole)
     stopped(directory)
+    method = {"kind": "variational", "enumerate": False, "n_walkers": 2048}
+    walkers = thermal_curve(MAGNETS["loops with a sign"], T=[2.0], method=method, sampling={"n_samples": 4096, "seed": 3}, progress=False)
+    found["walkers"] = [float(walkers.energy.mean[0]), float(walkers.energy.error[0]), float(walkers.specific_heat.mean[0])]
 print(json.dumps(found))

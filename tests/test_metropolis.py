@@ -156,18 +156,19 @@ from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import random_configurations
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves, shared_metropolis
 magnet = heisenberg(make_lattice("chain", 4))
 ansatz = make_ansatz(magnet, VariationalOptions(alpha=1))
 params = ansatz.start(jax.random.key(0), 0.3)
 trial, theta, moves = trial_state(ansatz.module, params), ravel_pytree(params)[0], metropolis_moves(ansatz.hamiltonian, conserve_sz=True)
-walkers = random_configurations(jax.random.key(1), 256, 4)
+walkers = random_configurations(jax.random.key(1), 11 * trial.block, 4)  # three blocks to a device, and one twice
 patterns, _ = hamiltonian_patterns(ansatz.hamiltonian)
-for share in (False, True):
-    run = jax.jit(lambda key, v: metropolis(key, trial, theta, v, moves, 64, share=share))
+alone = jax.jit(lambda key, v: metropolis(key, trial, theta, v, moves, 64))
+shared = shared_metropolis(trial, moves, 64)
+for share, run in ((False, alone), (True, lambda key, v: shared(key, theta, v, 2.0))):
     v, accepted = run(jax.random.key(2), walkers)
-    ratios = jax.jit(lambda v: local_ratios(trial, theta, v, patterns, share=share))(v)
-    print(len(v.sharding.device_set), np.asarray(v).tobytes().hex(), float(accepted), np.abs(np.asarray(ratios)).sum())
+    ratios = jax.jit(lambda v: local_ratios(trial, theta, v, patterns, share=share))(np.asarray(v)[: 8 * trial.block])
+    print(len(ratios.sharding.device_set), np.asarray(v).tobytes().hex(), float(accepted), np.abs(np.asarray(ratios)).sum())
 """
 
 

@@ -19,9 +19,9 @@ from thermodbm.sampling.metropolis import (
     antiparallel_flips,
     hamiltonian_patterns,
     local_ratios,
-    metropolis,
     metropolis_moves,
     random_neighbours,
+    shared_metropolis,
 )
 
 MIN_POWER, MIN_COUNT = 1.0, 0.5
@@ -88,9 +88,7 @@ def sampled(
     ones, patterns = jnp.ones(n_walkers), hamiltonian_patterns(hamiltonian)[0]
 
     n_moves = options.n_sweeps * 2 * n
-    walk = jax.jit(
-        lambda key, theta, visible, power: metropolis(key, trial, theta, visible, moves, n_moves, power, share=devices_share(comm))
-    )
+    walk = shared_metropolis(trial, moves, n_moves)
 
     def move(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
         return walk(jax.random.fold_in(key, comm.rank), theta, visible, power)

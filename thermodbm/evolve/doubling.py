@@ -23,7 +23,7 @@ from thermodbm.exact.diagonalisation import all_configurations, sparse_hamiltoni
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.ansatz.trial import TrialState
-from thermodbm.sampling.composed import log_ring, ring_moves, sweep_ring, visible_of
+from thermodbm.sampling.composed import log_ring, ring_moves, sweep_rings, visible_of
 
 MAX_DENSE = 10
 """Sites up to which an enumerated state is joined as a matrix."""
@@ -166,12 +166,8 @@ def measure_rings(
     Measured are the energy of the first layer by both amplitudes that it has, E = Re (e_1 + conj(e_3))/2, E^2 = e_1 conj(e_3), and
     observables diagonal in sz of the first and third layer, all times the phase of the ring.
     """
-    moves = ring_moves(hamiltonian)
+    sweep = sweep_rings(trial, ring_moves(hamiltonian), n_steps)
     n, e_loc, diagonal = hamiltonian.n_sites, local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
-
-    @jax.jit
-    def move(key: jax.Array, theta: jax.Array, layers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return sweep_ring(jax.random.fold_in(key, comm.rank), trial, theta, layers, moves, n_steps)
 
     @jax.jit
     def values(theta: jax.Array, layers: jax.Array) -> dict[str, jax.Array]:
@@ -192,7 +188,7 @@ def measure_rings(
     def advance(key: jax.Array, theta: jax.Array, rings: Rings) -> Rings:
         layers = rings.layers
         for k in range(1 if rings.count else SETTLE):
-            layers, accepted = move(jax.random.fold_in(key, k), theta, layers)
+            layers, accepted = sweep(jax.random.fold_in(jax.random.fold_in(key, k), comm.rank), theta, layers)
         found = values(theta, layers)
         sums = {name: x + rings.sums[name] for name, x in found.items()} if rings.count else found
         return Rings(layers, rings.count + 1, float(accepted), sums)

@@ -8,6 +8,8 @@ a layer of deep units it is M = K K, and averages are traces of M^+ M: a sum ove
 Samples are drawn from the modulus; the phase is the sign of the ring.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz.trial import Cache, Prepared, TrialState, match
+from thermodbm.sampling.spread import over_devices
 
 LINKS = ((0, 1), (1, 2), (0, 3), (3, 2))
 """Layers (x, y) that an amplitude joins; of the last two it is the complex conjugate."""
@@ -52,18 +55,29 @@ def log_ring(trial: TrialState, theta: jax.Array, layers: jax.Array) -> jax.Arra
     return parts[0] + parts[1] + parts[2].conj() + parts[3].conj()
 
 
-def sweep_ring(
-    key: jax.Array, trial: TrialState, theta: jax.Array, layers: jax.Array, moves: RingMoves, n_steps: int
-) -> tuple[jax.Array, jax.Array]:
-    """Every ring attempts `n_steps` moves, chosen at random but the same for all; new layers and acceptance.
-
-    Args:
-        layers: (n_rings, 4, N) int8 +-1; the number of rings is a multiple of `trial.block` or less than it.
-
-    Returns:
-        layers, and the share of accepted moves among those that were not void.
+def sweep_rings(
+    trial: TrialState, moves: RingMoves, n_steps: int
+) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """A function (key, theta, layers) by which every ring attempts `n_steps` moves, chosen at random but the same for all: new layers and
+    the share of accepted moves among those that were not void. Layers are (n_rings, 4, N) int8 +-1; the number of rings is a multiple of
+    `trial.block` or less than it, and they are spread over the devices of this process.
     """
-    key_kind, key_move, key_accept = jax.random.split(key, 3)
+    sweep = over_devices(partial(_sweep, trial, moves, n_steps))
+
+    def run(key: jax.Array, theta: jax.Array, layers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        *keys, key_accept = jax.random.split(key, 3)
+        n, block = len(layers), min(trial.block, len(layers))
+        blocks = jnp.moveaxis(layers.reshape(n // block, block, *layers.shape[1:]), 1, -1)
+        done, counts = sweep((*keys, theta), (blocks, jax.random.split(key_accept, n // block)))
+        accepted, tried = counts.sum(0)
+        return jnp.moveaxis(done, -1, 1).reshape(layers.shape), accepted / jnp.maximum(tried, 1)
+
+    return run
+
+
+def _sweep(trial: TrialState, moves: RingMoves, n_steps: int, shared: tuple, work: tuple) -> tuple[jax.Array, jax.Array]:
+    """Blocks of rings (n_blocks, 4, N, n) one after another: where they end, and accepted and tried moves of each block."""
+    key_kind, key_move, theta = shared
     n_kinds = len(_ARCS) + (len(moves.flips) > 0)
     kinds = jax.random.randint(key_kind, (n_steps,), 0, n_kinds)
     numbers = jax.random.randint(key_move, (n_steps,), 0, 2**30)
@@ -71,13 +85,12 @@ def sweep_ring(
     branches = [lambda rings, k, arc=arc: _arc(trial, prepared, moves, arc, rings, k) for arc in _ARCS]
     if len(moves.flips):
         branches.append(lambda rings, k: _flip(trial, prepared, moves, rings, k))
-    n, block = len(layers), min(trial.block, len(layers))
     every = _stretch(n_steps, trial.refresh_every)
 
     def step(rings: _Rings, xs: tuple) -> tuple[_Rings, jax.Array]:
         kind, number, uniform_key = xs
         ratio, valid, moved = jax.lax.switch(kind, branches, rings, number)
-        accept = valid & (jax.random.uniform(uniform_key, (block,)) < ratio)
+        accept = valid & (jax.random.uniform(uniform_key, valid.shape) < ratio)
         return jax.tree.map(lambda new, old: jnp.where(accept, new, old), moved, rings), jnp.stack([accept.sum(), valid.sum()])
 
     def of_block(args: tuple) -> tuple[jax.Array, jax.Array]:
@@ -92,10 +105,7 @@ def sweep_ring(
         x, counts = jax.lax.scan(stretch, x, jax.tree.map(lambda z: z.reshape(n_steps // every, every, *z.shape[1:]), xs))
         return x, counts.sum(0)
 
-    blocks = jnp.moveaxis(layers.reshape(n // block, block, *layers.shape[1:]), 1, -1)
-    done, counts = jax.lax.map(of_block, (blocks, jax.random.split(key_accept, n // block)))
-    accepted, tried = counts.sum(0)
-    return jnp.moveaxis(done, -1, 1).reshape(layers.shape), accepted / jnp.maximum(tried, 1)
+    return jax.lax.map(of_block, work)
 
 
 class _Rings(NamedTuple):

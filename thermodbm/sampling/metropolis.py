@@ -1,6 +1,7 @@
 """Metropolis sampling of a power of |Psi(sigma, sigma')| by many walkers that share each random choice of a move, and local ratios."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz.trial import Everything, TrialState, all_ratios, match
+from thermodbm.sampling.spread import over_devices
 
 
 class Moves(NamedTuple):
@@ -96,15 +98,7 @@ def neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Arra
 
 
 def metropolis(
-    key: jax.Array,
-    trial: TrialState,
-    theta: jax.Array,
-    visible: jax.Array,
-    moves: Moves,
-    n_steps: int,
-    power: jax.Array | float = 2.0,
-    *,
-    share: bool = False,
+    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, moves: Moves, n_steps: int, power: jax.Array | float = 2.0
 ) -> tuple[jax.Array, jax.Array]:
     """Every walker attempts `n_steps` moves, chosen at random but the same for all; new configurations and acceptance.
 
@@ -114,16 +108,43 @@ def metropolis(
     Args:
         visible: (n_walkers, V) int8 +-1; the number of walkers is a multiple of `BLOCK` or less than it.
         power: 2 for samples of the state; less makes rare configurations more frequent.
-        share: whether all devices of this process take part; the result is the same.
 
     Returns:
         visible (n_walkers, V), and the share of accepted moves among those that were not void.
     """
+    shared, blocks = _work(key, trial, theta, visible, power)
+    return _ended(*_walk(trial, moves, n_steps, shared, blocks))
+
+
+def shared_metropolis(trial: TrialState, moves: Moves, n_steps: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`metropolis` as a function (key, theta, visible, power), compiled, whose walkers are spread over the devices of this process; the
+    result is the same."""
+    walk = over_devices(partial(_walk, trial, moves, n_steps))
+
+    def run(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
+        return _ended(*walk(*_work(key, trial, theta, visible, power, jax.local_device_count())))
+
+    return run
+
+
+def _work(
+    key: jax.Array, trial: TrialState, theta: jax.Array, visible: jax.Array, power: jax.Array | float, n_devices: int = 1
+) -> tuple[tuple, tuple]:
+    """What all walkers share: a key for the choice of moves, parameters, the power. And blocks of walkers with the keys of their groups,
+    which are those of walkers, whatever blocks and devices there are."""
     key_moves, key_accept = jax.random.split(key)
+    blocks, group = _to_blocks(visible, trial.block, n_devices), min(trial.block, len(visible))
+    keys = jax.random.split(key_accept, len(visible) // group).reshape(len(blocks), -1)
+    return (key_moves, theta, jnp.asarray(power, float)), (blocks, keys)
+
+
+def _walk(trial: TrialState, moves: Moves, n_steps: int, shared: tuple, work: tuple) -> tuple[jax.Array, jax.Array]:
+    """Blocks of walkers one after another: where they end, and accepted and tried moves of each block, (n_blocks, 2)."""
+    (key, theta, power), (blocks, keys) = shared, work
     log_weight = -np.log(np.bincount(moves.kind)[moves.kind])
-    chosen = jax.random.categorical(key_moves, jnp.asarray(log_weight), shape=(n_steps,))
+    chosen = jax.random.categorical(key, jnp.asarray(log_weight), shape=(n_steps,))
     prepared = trial.moves(theta, moves.patterns)
-    patterns = jnp.asarray(moves.patterns)
+    patterns, group = jnp.asarray(moves.patterns), blocks.shape[-1] // keys.shape[1]
 
     def step(carry: tuple, xs: tuple) -> tuple[tuple, jax.Array]:
         v, cache = carry
@@ -139,7 +160,6 @@ def metropolis(
         v = jnp.where(accept, v - 2 * pattern[:, None] * sign.astype(v.dtype), v)
         return (v, cache), jnp.stack([accept.sum(), valid.sum()])
 
-    group = min(trial.block, len(visible))  # walkers to a key, whatever blocks and devices there are
     every = _divisor(n_steps, trial.refresh_every or n_steps)
 
     def block(args: tuple) -> tuple[jax.Array, jax.Array]:
@@ -153,11 +173,12 @@ def metropolis(
         v, counts = jax.lax.scan(stretch, v, jax.tree.map(lambda x: x.reshape(n_steps // every, every, *x.shape[1:]), (chosen, keys)))
         return v, counts.sum(0)
 
-    blocks = _to_blocks(visible, trial.block, share=share)
-    keys = jax.random.split(key_accept, len(visible) // group).reshape(len(blocks), -1)
-    v, counts = _over_blocks(block, (blocks, keys), share=share)
+    return jax.lax.map(block, (blocks, keys))
+
+
+def _ended(blocks: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
     accepted, tried = counts.sum(0)
-    return _from_blocks(v), accepted / jnp.maximum(tried, 1)
+    return _from_blocks(blocks), accepted / jnp.maximum(tried, 1)
 
 
 def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> jax.Array:
@@ -170,7 +191,8 @@ def local_ratios(trial: TrialState, theta: jax.Array, visible: jax.Array, patter
         sign, valid = jax.vmap(match, (0, None))(jnp.asarray(patterns), v)
         return jnp.where(valid, all_ratios(trial, prepared, trial.cache(theta, v), sign), 0)
 
-    return _from_blocks(_over_blocks(block, _to_blocks(visible, trial.block, share=share), share=share))
+    n_devices = jax.local_device_count() if share else 1
+    return _from_blocks(_over_blocks(block, _to_blocks(visible, trial.block, n_devices), n_devices))
 
 
 def local_everything(trial: TrialState, theta: jax.Array, visible: jax.Array, patterns: np.ndarray, *, share: bool = False) -> Everything:
@@ -183,22 +205,21 @@ def local_everything(trial: TrialState, theta: jax.Array, visible: jax.Array, pa
     return done._replace(ratios=jnp.where(valid.T, done.ratios, 0))
 
 
-def _to_blocks(visible: jax.Array, block: int, *, share: bool) -> jax.Array:
+def _to_blocks(visible: jax.Array, block: int, n_devices: int) -> jax.Array:
     """Configurations (n, V) in blocks (n_blocks, V, n / n_blocks): small ones on a CPU, elsewhere one for each device."""
     n, n_visible = visible.shape
     group = min(block, n)
-    size = group if jax.default_backend() == "cpu" else n // _divisor(n // group, jax.local_device_count() if share else 1)
+    size = group if jax.default_backend() == "cpu" else n // _divisor(n // group, n_devices)
     return visible.reshape(n // size, size, n_visible).swapaxes(1, 2)
 
 
-def _over_blocks(apply: Callable[[Any], Any], blocks: Any, *, share: bool) -> Any:
-    """`apply` to every block of a pytree of leading axis n_blocks, one after another on each device, of which as many as divide them
-    take part."""
+def _over_blocks(apply: Callable[[Any], Any], blocks: jax.Array, most: int) -> jax.Array:
+    """`apply` to every block, one after another on each of at most so many devices, of which as many as divide them take part."""
 
-    def one_by_one(blocks: Any) -> Any:
+    def one_by_one(blocks: jax.Array) -> jax.Array:
         return jax.lax.map(apply, blocks)
 
-    n_devices = _divisor(len(jax.tree.leaves(blocks)[0]), jax.local_device_count() if share else 1)
+    n_devices = _divisor(len(blocks), most)
     if n_devices == 1:
         return one_by_one(blocks)
     mesh, spec = Mesh(jax.local_devices()[:n_devices], ("walkers",)), PartitionSpec("walkers")
