@@ -56,9 +56,8 @@ MAX_EVERY = 16
 
 Facts = IsingFacts | ExchangeFacts
 Combine = Callable[[str, list[Estimate]], Estimate]
-"""What all rings say together of an observable, or of its derivative."""
+"""What all rings say together of an observable, or, with `MOVED` before its name, of its derivatives."""
 MOVED = "moved:"
-"""Stands before the name of an observable whose derivatives are meant."""
 
 
 class Level(NamedTuple):

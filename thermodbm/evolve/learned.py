@@ -128,21 +128,6 @@ def learned_method(
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups)
     sampler = options.sampler or ("loop" if hamiltonian.conserves_sz else "mixed")
 
-    def train() -> dict[str, np.ndarray]:
-        return train_networks(hamiltonian, betas, options.layers, target)
-
-    def networks() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
-        magnet = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
-        description = {**magnet, "betas": betas, "layers": options.layers, "target_error": target}
-        trained = store(description, train)
-        if options.polish:
-            trained = store({**description, "polish": options.polish}, lambda: polished(hamiltonian, trained, classes, options.polish))
-        if directions is None:
-            return trained, {}
-        ways = {"directions": [np.asarray(x).tolist() for x in directions]}
-        return trained, store({**description, **ways}, lambda: network_tangents(hamiltonian, trained, directions, classes))
-
     def plan_of(network: Network) -> Plan:
         return Plan(
             hamiltonian,
@@ -164,7 +149,8 @@ def learned_method(
 
     def advance(key: jax.Array, state: State, beta: float) -> tuple[State, Info]:
         if not state["networks"]:
-            trained, tangents = comm.share(networks() if comm.rank == 0 else None)[0]
+            made = _networks(hamiltonian, options, betas, target, classes, directions, store) if comm.rank == 0 else None
+            trained, tangents = comm.share(made)[0]
             return {**state, "networks": trained, "tangents": tangents}, Info(0.0, f"trained {len(betas)} networks", None)
         network = unpacked(state["networks"], beta)
         tangents = tangents_at(state["tangents"], state["networks"], beta) if response else None
@@ -199,6 +185,28 @@ def learned_method(
         return join_temperatures(hamiltonian, points, betas)
 
     return ThermalMethod(init, advance, summarize=summarize)
+
+
+def _networks(
+    hamiltonian: SpinHamiltonian,
+    options: LearnedOptions,
+    betas: Sequence[float],
+    target_error: float,
+    classes: Classes,
+    directions: Directions | None,
+    store: Store,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Those of all temperatures, polished where that is asked for, and their tangents where there are directions: kept, or made."""
+    couplings = {name: np.asarray(getattr(hamiltonian, name), float).tolist() for name in ("zz", "xy", "x_field")}
+    description = {"lattice": repr(hamiltonian.lattice), "bonds": hamiltonian.bonds.tolist(), **couplings}
+    description |= {"betas": list(betas), "layers": options.layers, "target_error": target_error}
+    trained = store(description, lambda: train_networks(hamiltonian, betas, options.layers, target_error))
+    if options.polish:
+        trained = store({**description, "polish": options.polish}, lambda: polished(hamiltonian, trained, classes, options.polish))
+    if directions is None:
+        return trained, {}
+    ways = {"directions": [np.asarray(x).tolist() for x in directions]}
+    return trained, store({**description, **ways}, lambda: network_tangents(hamiltonian, trained, directions, classes))
 
 
 def _source(
