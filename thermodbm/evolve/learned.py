@@ -122,7 +122,7 @@ def learned_method(
     """
     classes, betas, response = classes_of(hamiltonian), sorted({float(beta) for beta in betas if beta > 0}), tuple(response)
     directions = stacked(response) if response else None
-    by = check_parameters(hamiltonian, response, classes, options.polish) if response else None
+    by = check_parameters(hamiltonian, response, classes, options.polish)
     target = min(TARGET_ERROR, sampling.target_error or TARGET_ERROR)
     n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, comm.size)
     wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups)

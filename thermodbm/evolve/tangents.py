@@ -49,13 +49,15 @@ class Tangents(NamedTuple):
     infidelity: np.ndarray  # (K,)
 
 
-def check_parameters(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], classes: Classes, polish: int) -> str:
-    """Of what derivatives are to be taken, see `derivatives_of`.
+def check_parameters(hamiltonian: SpinHamiltonian, parameters: Sequence[Parameter], classes: Classes, polish: int) -> str | None:
+    """Of what derivatives are to be taken, see `derivatives_of`; None where none are.
 
     Raises:
         InputError: for a parameter that trained networks cannot follow: where bonds or sites that share a coupling would become different,
             |delta| would not stay below 1, or nothing of the field along z is measured; and for polished networks.
     """
+    if not parameters:
+        return None
     instead = 'Use method.kind = "deterministic".'
     if polish:
         raise InputError("response", expected="method.polish = 0", found=polish, hint="What polishing moves is not differentiated.")

@@ -51,6 +51,7 @@ def typical_problem(
     return Typicality(hamiltonian, positive, options.n_vectors, options.n_lanczos, observables or {})
 
 
+LEAVES = "zz", "xy", "x_field", "z_field"
 STEP = 1e-3
 """Of differences, in units of the largest coupling or of beta."""
 THIRD_ORDER = 3e-4
@@ -129,17 +130,14 @@ def _either_side(problem: Typicality, response: Sequence[Parameter]) -> list[tup
         elif fieldless and np.any(leaves[-1]):
             pairs.append(None)
         else:
-            sides = [moved(hamiltonian, leaves, sign * _step(hamiltonian, leaves)) for sign in (1, -1)]
+            sides = [_moved(hamiltonian, leaves, sign * _step(hamiltonian, leaves)) for sign in (1, -1)]
             pairs.append(tuple(replace(problem, hamiltonian=side) for side in sides))
     return pairs
 
 
-def moved(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray], step: float) -> SpinHamiltonian:
+def _moved(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray], step: float) -> SpinHamiltonian:
     """Couplings (zz, xy, x_field, z_field) a step further along a direction."""
     return replace(hamiltonian, **{n: getattr(hamiltonian, n) + step * way for n, way in zip(LEAVES, leaves, strict=True)})
-
-
-LEAVES = "zz", "xy", "x_field", "z_field"
 
 
 def _step(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray]) -> float:

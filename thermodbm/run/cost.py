@@ -161,9 +161,11 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
 def _describe_learned(config: RunConfig) -> list[str]:
     """How networks are trained, and what sampling them takes."""
     from thermodbm.evolve.networks import classes_of  # with what its training needs
+    from thermodbm.evolve.tangents import check_parameters
     from thermodbm.evolve.training import LAYERS
 
     classes, n = classes_of(config.hamiltonian), config.hamiltonian.n_sites
+    check_parameters(config.hamiltonian, config.response, classes, config.method.polish)
     how, how_long = _training(config.hamiltonian)
     n_bonds, n_fields = len(np.unique(classes.bonds)), len(np.unique(classes.sites))
     lines = [f"{n_bonds} coupling(s) of bonds and {n_fields} of sites in every layer, trained {how} at all temperatures: {how_long}"]
