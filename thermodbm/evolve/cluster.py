@@ -53,7 +53,8 @@ def uniform_classes(hamiltonian: SpinHamiltonian) -> Classes:
 
 
 def clusters(hamiltonian: SpinHamiltonian) -> list[SpinHamiltonian]:
-    """The largest cluster of at most `MAX_VECTOR_SITES` sites that resembles a uniform magnet, and a smaller one if there is one.
+    """The largest cluster of at most `MAX_VECTOR_SITES` sites (rings: `MAX_RING_SITES`) that resembles a uniform magnet, and a smaller
+    one if there is one.
 
     As many neighbours, as nearly square as can be, no frustration where the magnet has none, and as many groups of commuting gates.
     """
@@ -63,7 +64,7 @@ def clusters(hamiltonian: SpinHamiltonian) -> list[SpinHamiltonian]:
     bipartite = antiferromagnetic and two_coloring(lattice.n_sites, lattice.bonds()) is not None
     groups = len(trotter_step(hamiltonian.bonds))
     found = []
-    most = MAX_RING_SITES if len(lattice.extent) == 1 else MAX_VECTOR_SITES
+    most = min(MAX_RING_SITES, MAX_VECTOR_SITES) if len(lattice.extent) == 1 else MAX_VECTOR_SITES
     for extent in product(*(range(2, n + 1) for n in lattice.extent)):
         if np.prod(extent) * lattice.n_basis > most or tuple(sorted(extent)) != extent:
             continue

@@ -115,7 +115,8 @@ class VariationalOptions:
 class LearnedOptions:
     """[method] with kind = "learned": the deterministic method's network with few layers, whose couplings are trained without sampling,
     for magnets without field along z, frustrated exchange and easy axes: those of at most 16 sites, and uniform periodic lattices of any
-    size but cubic ones, whose networks are trained on clusters of at most 16 sites (transverse-field Ising rings: on themselves)."""
+    size but cubic ones, whose networks are trained on clusters of at most 16 sites (exchange rings: 12; transverse-field Ising rings: on
+    themselves)."""
 
     layers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     """Layers of deep units between ancillas and spins; auto: the fewest, the same at all temperatures, that leave an expected error of the
