@@ -48,8 +48,7 @@ def _layered_response(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensem
         counts = straight, crossed, 1 - straight - crossed
 
         def log_weight(params: LoopParams) -> jax.Array:
-            weights = graph_weights(gate_elements(params.zz, params.xy, 1.0))
-            return sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, weights, strict=True))
+            return _log_product(counts, graph_weights(gate_elements(params.zz, params.xy, 1.0)))
 
         def score(*point: Any) -> jax.Array:
             magnet = ensemble.weights(*point)[1]
@@ -67,9 +66,10 @@ def _layered_response(facts: ExchangeFacts, sampler: str, n_steps: int) -> Ensem
     return respond_with(ensemble, respond, None)
 
 
-def _log_or_zero(weight: jax.Array) -> jax.Array:
-    """ln |w|, and 0 where w vanishes: what it belongs to never occurs."""
-    return jnp.where(weight != 0, jnp.log(jnp.abs(jnp.where(weight != 0, weight, 1.0))), 0.0)
+def _log_product(counts: tuple[jax.Array, ...], weights: tuple[jax.Array, ...]) -> jax.Array:
+    """ln |prod w^count| of all gates, (n_chains,); a weight that vanishes belongs to what never occurs."""
+    logarithms = (jnp.where(w != 0, jnp.log(jnp.abs(jnp.where(w != 0, w, 1.0))), 0.0) for w in weights)
+    return sum(jnp.tensordot(count, x, 2) for count, x in zip(counts, logarithms, strict=True))
 
 
 def _respond_by_graphs(
@@ -84,8 +84,7 @@ def _respond_by_graphs(
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)
-        weights = graph_weights(gate_elements(params.zz, params.xy, 1.0))
-        return sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, weights, strict=True))
+        return _log_product(counts, graph_weights(gate_elements(params.zz, params.xy, 1.0)))
 
     def energy(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         of = loop_params(hamiltonian, ring, 1.0)
@@ -115,9 +114,7 @@ def _respond_by_worldlines(
 
     def log_w(hamiltonian: SpinHamiltonian, beta: jax.Array) -> jax.Array:
         params = loop_params(hamiltonian, ring, beta)
-        elements = gate_elements(params.zz, params.xy, 1.0)
-        gates = sum(jnp.tensordot(count, _log_or_zero(w), 2) for count, w in zip(counts, elements, strict=True))
-        return gates + jnp.tensordot(fields, params.field, 3)
+        return _log_product(counts, gate_elements(params.zz, params.xy, 1.0)) + jnp.tensordot(fields, params.field, 3)
 
     here, once, twice = probe.point, in_beta(log_w), in_beta(in_beta(log_w))
     layer = spins_of_layer(ring, spins, 0).astype(float) / 2
@@ -128,6 +125,6 @@ def _respond_by_worldlines(
     zero = jnp.zeros((len(spins),))
     return {
         **second_series(log_w, probe, D),
-        **sweep_series(averages, energy, D, moved, -D / (probe.point[1] * n), moved),
+        **sweep_series(averages, energy, D, moved, -D / (probe.beta * n), moved),
         **late_series({"energy": 0 * D}, zero, D, -twice(*here) / n, -along(twice, probe) / n),
     }

@@ -148,7 +148,7 @@ def respond_late(magnet_at: Callable[..., Magnet], thermal: tuple[int, ...] | No
     def measure(probe: Probe, spins: Spins, info: ClusterInfo | None) -> dict[str, jax.Array]:
         here, of, n_parameters = probe.hamiltonian, probe.directions, len(probe.directions.beta)
         scale = jnp.max(jnp.abs(jnp.concatenate([here.zz, here.x_field, here.z_field])))
-        tangents, beta = probe.tangents(), jnp.asarray(1.0) / scale if thermal else probe.point[1]
+        tangents, beta = probe.tangents(), probe.beta
         steps = STEP * jnp.where(of.beta > 0, beta, scale)
 
         def means(shift: tuple[jax.Array, jax.Array, jax.Array]) -> dict[str, jax.Array]:

@@ -45,6 +45,7 @@ class Probe(NamedTuple):
     point: Point
     directions: Directions  # of the Hamiltonian, K of them
     moved: Point  # of the rest of the point; K in front
+    beta: jax.Array
     mixed: Directions | None = None  # second derivatives of the couplings, where those of ln Z are wanted
 
     @property
@@ -108,8 +109,8 @@ def respond_with(ensemble: Ensemble, respond: Callable, respond_late: Measure | 
     """The ensemble with weights that are a `Probe`."""
     kernel = ensemble.kernel
 
-    def weights(point: Point, directions: Directions, moved: Point, mixed: Directions | None = None) -> Probe:
-        return Probe(ensemble.weights(*point), point, directions, moved, mixed)
+    def weights(point: Point, directions: Directions, moved: Point, beta: jax.Array, mixed: Directions | None = None) -> Probe:
+        return Probe(ensemble.weights(*point), point, directions, moved, beta, mixed)
 
     return ensemble._replace(
         kernel=SamplerKernel(kernel.init, lambda key, probe, state: kernel.step(key, probe.magnet, state)),

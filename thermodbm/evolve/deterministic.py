@@ -96,7 +96,7 @@ def deterministic_method(
 
     def source(beta: float) -> tuple[Any, ...]:
         point = hamiltonian, jnp.asarray(beta, float)
-        return point if directions is None else (point, *jax.tree.map(jnp.asarray, (directions, (directions.beta,), *mixed)))
+        return point if directions is None else (point, *jax.tree.map(jnp.asarray, (directions, (directions.beta,), beta, *mixed)))
 
     def slices_at(beta: float) -> list[int]:
         return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)

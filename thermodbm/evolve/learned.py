@@ -218,7 +218,7 @@ def _source(
     if tangents is None:
         return point
     moved = jax.vmap(lay)(tangents.K, tangents.g), jax.vmap(lay)(tangents.K_beta, tangents.g_beta)
-    return point, jax.tree.map(jnp.asarray, directions), moved
+    return point, jax.tree.map(jnp.asarray, directions), moved, jnp.asarray(network.beta)
 
 
 def _point(hamiltonian: SpinHamiltonian, point: Point, network: Network, classes: Classes) -> Point:

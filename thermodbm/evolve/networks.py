@@ -64,6 +64,11 @@ def by_free_fermions(hamiltonian: SpinHamiltonian) -> bool:
     return applicable(hamiltonian) and bool(hamiltonian.zz[0] and hamiltonian.x_field[0])
 
 
+def on_itself(hamiltonian: SpinHamiltonian) -> bool:
+    """Whether the network of a magnet is trained on the magnet, and not on a cluster of it."""
+    return by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES
+
+
 def classes_of(hamiltonian: SpinHamiltonian) -> Classes:
     """Bonds and sites that share a coupling.
 
@@ -103,7 +108,7 @@ def train_networks(hamiltonian: SpinHamiltonian, betas: Sequence[float], layers:
         InputError: for fewer layers than the coldest network is composed of.
     """
     betas, classes = sorted(set(map(float, betas))), classes_of(hamiltonian)
-    if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
+    if on_itself(hamiltonian):
         found = _train(hamiltonian, betas, layers, target_error, classes)
         return packed([Network(t.beta, t.K, t.g, t.K_beta, t.g_beta, t.infidelity) for t in found])
     return packed(train_on_clusters(clusters(hamiltonian), betas, layers, target_error))

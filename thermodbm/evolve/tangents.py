@@ -4,7 +4,6 @@ A network depends on beta and the couplings h through beta h alone, N(beta, h) =
 dN/dbeta moves when all couplings are raised alike, h (1 + x): d(dN/dbeta)/dx = dN/dbeta + beta d^2 N/dbeta^2.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -14,8 +13,8 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.response import WORLDLINES, derivatives_of
 from thermodbm.evolve.cluster import clusters, composed, factor, uniform_classes
-from thermodbm.evolve.dense_layers import MAX_VECTOR_SITES, Classes
-from thermodbm.evolve.networks import Network, by_free_fermions, largest_coupling, layers_of, problem_of, unpacked
+from thermodbm.evolve.dense_layers import Classes
+from thermodbm.evolve.networks import Network, largest_coupling, layers_of, on_itself, problem_of, unpacked
 from thermodbm.evolve.training import (
     ROUNDING,
     Problem,
@@ -28,12 +27,10 @@ from thermodbm.evolve.training import (
     parameters_of,
 )
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.parameters import Directions, Parameter
+from thermodbm.models.parameters import LEAVES, Directions, Parameter, moved
 
 STEP = 0.01
 """Of differences, in units of the largest coupling."""
-
-LEAVES = ("zz", "xy", "x_field")
 
 Beside = Callable[[bytes, float, int], Problem]
 """(a direction of couplings, how far along it, layers) -> the training of the magnet there."""
@@ -67,10 +64,10 @@ def check_parameters(hamiltonian: SpinHamiltonian, parameters: Sequence[Paramete
 
     for p in parameters:
         for leaf, labels in (("zz", classes.bonds), ("xy", classes.bonds), ("x_field", classes.sites)):
-            moved, here = getattr(p.directions, leaf), np.asarray(getattr(hamiltonian, leaf), float)
-            if not _alike(moved, here, labels):
+            way, here = getattr(p.directions, leaf), np.asarray(getattr(hamiltonian, leaf), float)
+            if not _alike(way, here, labels):
                 refuse("couplings of all bonds or sites alike", p, f"Those that share a trained coupling must move alike. {instead}")
-            if np.any(moved[:, here == 0]) and not hamiltonian.conserves_sz:
+            if np.any(way[:, here == 0]) and not hamiltonian.conserves_sz:
                 refuse("a coupling that is nowhere zero", p, "A network has no couplings there. Give it a small value.")
         if p.directions.z_field.any() and (p.shape or not hamiltonian.conserves_sz):
             refuse("no field along z", p, instead)
@@ -81,10 +78,10 @@ def check_parameters(hamiltonian: SpinHamiltonian, parameters: Sequence[Paramete
     return by
 
 
-def _alike(moved: np.ndarray, here: np.ndarray, labels: np.ndarray) -> bool:
+def _alike(way: np.ndarray, here: np.ndarray, labels: np.ndarray) -> bool:
     """Whether all members of a class move by the same, in the direction of their own sign."""
-    moved = moved * np.where(here < 0, -1.0, 1.0)
-    return all(np.ptp(moved[:, labels == label], axis=1).max(initial=0.0) < 1e-9 for label in np.unique(labels))
+    way = way * np.where(here < 0, -1.0, 1.0)
+    return all(np.ptp(way[:, labels == label], axis=1).max(initial=0.0) < 1e-9 for label in np.unique(labels))
 
 
 def network_tangents(
@@ -92,10 +89,12 @@ def network_tangents(
 ) -> dict[str, np.ndarray]:
     """`Tangents` of all networks, `packed`, stacked as they are; those of composed networks are trained on the cluster, too."""
 
+    ends = np.cumsum([np.size(getattr(hamiltonian, leaf)) for leaf in LEAVES])[:-1]
+
     @cache
     def beside(way: bytes, step: float, n_layers: int) -> Problem:
-        magnet = _moved(hamiltonian, step * np.frombuffer(way))
-        if by_free_fermions(hamiltonian) or hamiltonian.n_sites <= MAX_VECTOR_SITES:
+        magnet = moved(hamiltonian, np.split(np.frombuffer(way), ends), step)
+        if on_itself(hamiltonian):
             return problem_of(magnet, n_layers, classes)
         cluster = clusters(magnet)[0]
         return problem_of(cluster, n_layers, uniform_classes(cluster))
@@ -115,19 +114,19 @@ def tangents_at(arrays: Mapping[str, np.ndarray], networks: Mapping[str, np.ndar
 
 
 def _tangents(hamiltonian: SpinHamiltonian, network: Network, directions: Directions, beside: Beside) -> Tangents:
-    moved: dict[bytes, Tangents] = {}
+    known: dict[bytes, Tangents] = {}
     rows = []
     here = np.concatenate([np.asarray(getattr(hamiltonian, leaf), float) for leaf in LEAVES])
-    for zz, xy, x, _, of_beta in zip(*directions, strict=True):
-        way = here if of_beta else np.concatenate([zz, xy, x])
+    for *leaves, z, of_beta in zip(*directions, strict=True):
+        way = here if of_beta else np.concatenate([*leaves, 0 * z])
         size = np.abs(way).max(initial=0.0)
         if not size:  # a field along z alone
             rows.append(Tangents(*(np.zeros_like(value) for value in network[1:5]), np.zeros(())))
             continue
         key = np.round(way / size, 12).tobytes()
-        if key not in moved:
-            moved[key] = _along(hamiltonian, network, key, beside)
-        row = Tangents(*(size * value for value in moved[key]))
+        if key not in known:
+            known[key] = _along(hamiltonian, network, key, beside)
+        row = Tangents(*(size * value for value in known[key]))
         if of_beta:
             second = ((row.K_beta - network.K_beta) / network.beta, (row.g_beta - network.g_beta) / network.beta)
             row = Tangents(network.K_beta, network.g_beta, *second, row.infidelity / network.beta)
@@ -150,9 +149,9 @@ def _along(hamiltonian: SpinHamiltonian, network: Network, way: bytes, beside: B
     slope = followed(hessian(here, theta), differences(gradient) / scale)
 
     def network_at(x: float) -> Network:
-        problem, moved = magnet(x), theta + x * slope
-        (K, g), drift = couplings_of(moved, problem), motion(problem, unit.beta, moved)
-        infidelity = gradient_at(problem, problem.target(unit.beta))(moved)[0]
+        problem, there = magnet(x), theta + x * slope
+        (K, g), drift = couplings_of(there, problem), motion(problem, unit.beta, there)
+        infidelity = gradient_at(problem, problem.target(unit.beta))(there)[0]
         found = Network(unit.beta, K, g, K * drift[problem.index_K], g * drift[problem.index_g], infidelity)
         return composed(found, network.times)
 
@@ -161,12 +160,6 @@ def _along(hamiltonian: SpinHamiltonian, network: Network, way: bytes, beside: B
     *couplings, infidelity = [(a - b) / (2 * step) for a, b in zip(ahead[1:6], behind[1:6], strict=True)]
     mean = (ahead.infidelity + behind.infidelity) / 2
     return Tangents(*couplings, network.infidelity * infidelity / max(mean, ROUNDING))
-
-
-def _moved(hamiltonian: SpinHamiltonian, change: np.ndarray) -> SpinHamiltonian:
-    sizes = np.cumsum([np.size(getattr(hamiltonian, leaf)) for leaf in LEAVES])[:-1]
-    leaves = {leaf: getattr(hamiltonian, leaf) + part for leaf, part in zip(LEAVES, np.split(change, sizes), strict=True)}
-    return dataclasses.replace(hamiltonian, **leaves)
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from thermodbm.exact.orbit_space import MAX_SITES, OrbitSpace
 from thermodbm.exact.typical_averages import typical_averages, typical_differences
 from thermodbm.exact.typicality import Observables, Sector, Typicality
 from thermodbm.models.hamiltonian import SpinHamiltonian
-from thermodbm.models.parameters import Parameter, stacked, unstacked
+from thermodbm.models.parameters import LEAVES, Parameter, moved, stacked, unstacked
 
 SCALARS = (
     "free_energy",
@@ -51,7 +51,6 @@ def typical_problem(
     return Typicality(hamiltonian, positive, options.n_vectors, options.n_lanczos, observables or {})
 
 
-LEAVES = "zz", "xy", "x_field", "z_field"
 STEP = 1e-3
 """Of differences, in units of the largest coupling or of beta."""
 THIRD_ORDER = 3e-4
@@ -76,7 +75,8 @@ def typical_method(
         InputError: for more sites than can be numbered.
     """
     problem, response = typical_problem(hamiltonian, options, betas, observables), tuple(response)
-    problems = [problem, *(beside for pair in _either_side(problem, response) if pair for beside in pair)]
+    pairs = _either_side(problem, response)
+    problems = [problem, *(side for pair in pairs if pair for side in pair[:2])]
     tasks = [(k, number) for k, each in enumerate(problems) for number in range(len(each.sectors))]
     work = np.cumsum([problems[k].dimension(sector := problems[k].sectors[i]) * len(sector.characters) for k, i in tasks])
     spaces: dict[tuple, OrbitSpace] = {}  # the last one, which the next sector is likely to need
@@ -112,54 +112,54 @@ def typical_method(
             found[k].append(records[name])
         curve = _curve(problem, found[0])
         if response:
-            curve["response"] = _response(problem, response, curve, list(zip(problems, found, strict=True))[1:])
+            curve["response"] = _response(problem, response, curve, pairs, found[1:])
         return advance(key, {"curve": curve}, beta)
 
     return ThermalMethod(init=init, advance=advance)
 
 
-def _either_side(problem: Typicality, response: Sequence[Parameter]) -> list[tuple[Typicality, Typicality] | None]:
+class _Pair(NamedTuple):
+    """Two magnets, or one at two sets of temperatures, to either side of a direction."""
+
+    above: Typicality
+    below: Typicality
+    width: np.ndarray | float  # of what lies between them, (n_T,) of beta
+
+
+def _either_side(problem: Typicality, response: Sequence[Parameter]) -> list[_Pair | None]:
     """In every direction, with couplings or beta a step more and less; None where nothing but a first field along z is moved."""
     if not response:
         return []
     hamiltonian, pairs = problem.hamiltonian, []
-    fieldless = not np.any(np.asarray(hamiltonian.z_field))
+    here = {leaf: np.asarray(getattr(hamiltonian, leaf), float) for leaf in LEAVES}
+    largest = max(np.abs(x).max(initial=0.0) for x in here.values())
     for *leaves, of_beta in zip(*stacked(response), strict=True):
         if of_beta:
-            pairs.append(tuple(replace(problem, betas=problem.betas * (1 + sign * STEP)) for sign in (1, -1)))
-        elif fieldless and np.any(leaves[-1]):
+            sides = (replace(problem, betas=problem.betas * (1 + sign * STEP)) for sign in (1, -1))
+            pairs.append(_Pair(*sides, 2 * STEP * problem.betas))
+        elif np.any(leaves[-1]) and not np.any(here["z_field"]):
             pairs.append(None)
         else:
-            sides = [_moved(hamiltonian, leaves, sign * _step(hamiltonian, leaves)) for sign in (1, -1)]
-            pairs.append(tuple(replace(problem, hamiltonian=side) for side in sides))
+            step = STEP * float(largest / max(np.abs(x).max(initial=0.0) for x in leaves))
+            sides = (replace(problem, hamiltonian=moved(hamiltonian, leaves, sign * step)) for sign in (1, -1))
+            pairs.append(_Pair(*sides, 2 * step))
     return pairs
 
 
-def _moved(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray], step: float) -> SpinHamiltonian:
-    """Couplings (zz, xy, x_field, z_field) a step further along a direction."""
-    return replace(hamiltonian, **{n: getattr(hamiltonian, n) + step * way for n, way in zip(LEAVES, leaves, strict=True)})
-
-
-def _step(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray]) -> float:
-    largest, along = (max(np.abs(np.asarray(x)).max(initial=0.0) for x in of) for of in ([getattr(hamiltonian, n) for n in LEAVES], leaves))
-    return STEP * float(largest / along)
-
-
 def _response(
-    problem: Typicality, response: Sequence[Parameter], curve: Mapping[str, Any], solved: Sequence[tuple[Typicality, list]]
+    problem: Typicality, response: Sequence[Parameter], curve: Mapping[str, Any], pairs: Sequence[_Pair | None], records: Sequence[list]
 ) -> dict[str, Any]:
-    """Derivatives of all scalars, observable -> parameter -> mean and error, (n_T, ...)."""
-    hamiltonian, betas, rows, rest = problem.hamiltonian, problem.betas, [], iter(solved)
+    """Derivatives of all scalars, observable -> parameter -> mean and error, (n_T, ...); `records` are those of all sides in turn."""
+    hamiltonian, betas, rows, rest = problem.hamiltonian, problem.betas, [], iter(records)
     scalars = [name for name in SCALARS if name in curve["mean"]]
-    for pair, direction in zip(_either_side(problem, response), zip(*stacked(response), strict=True), strict=True):
+    for pair in pairs:
         if pair is None:
             rows.append({name: np.zeros((2, len(betas))) for name in scalars})
             continue
-        width = 2 * (STEP * betas if direction[-1] else _step(hamiltonian, direction[:-1]))
-        difference = typical_differences(next(rest), next(rest))
+        difference = typical_differences((pair.above, next(rest)), (pair.below, next(rest)))
         rows.append({})
         for name in scalars:
-            mean, error = (x / width for x in difference[name])
+            mean, error = (x / pair.width for x in difference[name])
             rows[-1][name] = np.stack([mean, np.hypot(error, THIRD_ORDER * np.abs(mean).max(initial=0.0))])
     whole = {name: unstacked(response, np.stack([row[name] for row in rows], -1)) for name in scalars}
     found: dict[str, Any] = {name: {p.name: [] for p in response} for name in scalars}

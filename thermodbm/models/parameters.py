@@ -33,6 +33,14 @@ class Directions(NamedTuple):
         return self[:4]
 
 
+LEAVES = ("zz", "xy", "x_field", "z_field")
+
+
+def moved(hamiltonian: SpinHamiltonian, leaves: Sequence[np.ndarray], step: float) -> SpinHamiltonian:
+    """With couplings, in the order of `LEAVES`, a step further along a direction."""
+    return replace(hamiltonian, **{n: getattr(hamiltonian, n) + step * way for n, way in zip(LEAVES, leaves, strict=True)})
+
+
 class Parameter(NamedTuple):
     """One name that was asked for."""
 
