@@ -13,6 +13,7 @@ from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.trust import Doubt
 from thermodbm.evolve.chains import (
     MOVED,
+    Combine,
     Facts,
     Plan,
     advance_levels,
@@ -167,14 +168,7 @@ def learned_method(
         state = {**state, "beta": beta, "levels": {str(i): plain(level) for i, level in levels.items()}}
         fraction, message, point = min(progress_of(plan, levels)), "", None
 
-        def combine(name: str, found: list[Estimate]) -> Estimate:
-            error = np.asarray(found[0].error)
-            if name.startswith(MOVED):
-                off = moved_error(hamiltonian, name.removeprefix(MOVED), network, tangents, directions)
-            else:
-                off = systematic_error(hamiltonian, name, network)
-            return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
-
+        combine = _with_what_it_misses(hamiltonian, network, tangents, directions)
         if fraction >= 1 or sampling.target_error:
             fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
         if fraction >= 1:
@@ -185,6 +179,22 @@ def learned_method(
         return join_temperatures(hamiltonian, points, betas)
 
     return ThermalMethod(init, advance, summarize=summarize)
+
+
+def _with_what_it_misses(
+    hamiltonian: SpinHamiltonian, network: Network, tangents: Tangents | None, directions: Directions | None
+) -> Combine:
+    """Puts the error of the network into those of sampling; what is exact stays so."""
+
+    def combine(name: str, found: list[Estimate]) -> Estimate:
+        error = np.asarray(found[0].error)
+        if name.startswith(MOVED):
+            off = moved_error(hamiltonian, name.removeprefix(MOVED), network, tangents, directions)
+        else:
+            off = systematic_error(hamiltonian, name, network)
+        return found[0]._replace(error=np.where(error > 0, np.hypot(error, off), error))
+
+    return combine
 
 
 def _networks(
