@@ -142,6 +142,15 @@ def test_sampled_derivatives_agree_with_exact_ones(name):
     assert np.mean(squares) < 1 + 5 / np.sqrt(len(squares))
 
 
+def test_one_spin():
+    """Which a network holds exactly, without bonds."""
+    spin, settings = transverse_field_ising(graph(1, []), 1.0, 0.7), {"T": [0.3], "parameters": ["gamma"], "progress": False}
+    exact = tb.response(spin, method="exact", **settings)
+    found = tb.response(spin, method={"kind": "learned", "layers": 2, "cache": False}, sampling={"n_samples": 1000}, **settings)
+    for name in ("energy", "specific_heat", "magnetization_x"):
+        assert found[name]["gamma"].mean == pytest.approx(exact[name]["gamma"].mean, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("magnet", "asked", "options", "message"),
     [

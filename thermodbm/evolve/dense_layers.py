@@ -72,7 +72,7 @@ def coupling_classes(hamiltonian: SpinHamiltonian) -> Classes:
     n = hamiltonian.n_sites
     permutations = symmetry_group(hamiltonian, point_group=True, exchange=False).perm[:, :n]
     sites = np.unique(permutations.min(0), return_inverse=True)[1]
-    images = np.array([_bond_images(hamiltonian.bonds, p) for p in permutations]).reshape(len(permutations), -1)
+    images = np.array([_bond_images(hamiltonian.bonds, p) for p in permutations], int).reshape(len(permutations), -1)
     bonds = images.min(0, initial=len(hamiltonian.bonds))
     if hamiltonian.conserves_sz:
         group = np.zeros(len(bonds), int)

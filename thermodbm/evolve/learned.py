@@ -85,7 +85,7 @@ def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
         return exchange_facts(hamiltonian)._replace(layered=True)
     n_layers = 2 * len(network.g)
     thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
-    largest = 2 * np.abs(network.K).max() / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
+    largest = 2 * np.abs(network.K).max(initial=0.0) / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
     return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
 
 

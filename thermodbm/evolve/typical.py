@@ -52,7 +52,10 @@ def typical_problem(
 
 
 STEP = 1e-3
-"""Of differences, in units of the largest coupling or of beta."""
+"""Of differences, in units of beta; of couplings in units of the largest, or of the lowest temperature if that is less: a crossing of
+levels is that sharp."""
+LEAST_STEP = 1e-5
+"""In units of the largest coupling: less is lost in rounding errors."""
 THIRD_ORDER = 3e-4
 """What differences leave, at most, in units of the largest derivative at any temperature."""
 
@@ -140,7 +143,8 @@ def _either_side(problem: Typicality, response: Sequence[Parameter]) -> list[_Pa
         elif np.any(leaves[-1]) and not np.any(here["z_field"]):
             pairs.append(None)
         else:
-            step = STEP * float(largest / max(np.abs(x).max(initial=0.0) for x in leaves))
+            energy = max(STEP * min(largest, 1 / problem.betas.max()), LEAST_STEP * largest)
+            step = float(energy / max(np.abs(x).max(initial=0.0) for x in leaves))
             sides = (replace(problem, hamiltonian=moved(hamiltonian, leaves, sign * step)) for sign in (1, -1))
             pairs.append(_Pair(*sides, 2 * step))
     return pairs
