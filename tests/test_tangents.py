@@ -148,7 +148,7 @@ def test_one_spin():
     exact = tb.response(spin, method="exact", **settings)
     found = tb.response(spin, method={"kind": "learned", "layers": 2, "cache": False}, sampling={"n_samples": 1000}, **settings)
     for name in ("energy", "specific_heat", "magnetization_x"):
-        assert found[name]["gamma"].mean == pytest.approx(exact[name]["gamma"].mean, abs=1e-5)
+        assert found[name]["gamma"].mean == pytest.approx(exact[name]["gamma"].mean, abs=5e-4)
 
 
 @pytest.mark.parametrize(
