@@ -63,6 +63,10 @@ def sampled(method: str, samples: int) -> tuple:
     return f"thermodbm {method}", "thermodbm", "thermodbm_curve.py", {"method": method, "samples": samples}
 
 
+def series(samples: int) -> tuple:
+    return "thermodbm series", "thermodbm", "thermodbm_curve.py", {"method": "series", "samples": samples, "chains": 128}
+
+
 def plain(method: str) -> tuple:
     return f"thermodbm {method}", "thermodbm", "thermodbm_curve.py", {"method": method}
 
@@ -88,23 +92,23 @@ BOX = "16 sites wound up to a chain: QuSpin's exact values leave it nothing to g
 ROWS: dict[str, dict] = {
     "tfim chain 64, T = 1/8": {
         "problem": {"magnet": tfim(64, gamma=1.0), "T": 0.125},
-        "programs": [sampled("deterministic", 40_000), sampled("learned", 40_000), alps("loop", 60_000), tenpy(32)],
+        "programs": [sampled("deterministic", 40_000), series(40_000), sampled("learned", 40_000), alps("loop", 60_000), tenpy(32)],
         "not run": {"ALPS dirloop_sse": "no transverse field", "QuSpin": TOO_LARGE, "NetKet": NO_THERMAL},
         "reference": plain("exact"),
     },
     "tfim 8x8, gamma = 3.04, T = 1/4": {
         "problem": {"magnet": tfim(8, 8, gamma=3.04), "T": 0.25},
-        "programs": [sampled("deterministic", 20_000), alps("loop", 60_000)],
+        "programs": [sampled("deterministic", 20_000), series(40_000), alps("loop", 60_000)],
         "not run": {"ALPS dirloop_sse": "no transverse field", "QuSpin": TOO_LARGE, "TeNPy": WIDE, "NetKet": NO_THERMAL},
     },
     "Heisenberg chain 64, T = 1/8": {
         "problem": {"magnet": heisenberg(64), "T": 0.125},
-        "programs": [sampled("deterministic", 80_000), alps("loop", 60_000), alps("dirloop_sse", 5_000), tenpy(40)],
+        "programs": [sampled("deterministic", 80_000), series(160_000), alps("loop", 60_000), alps("dirloop_sse", 5_000), tenpy(40)],
         "not run": {"QuSpin": TOO_LARGE, "NetKet": NO_THERMAL},
     },
     "Heisenberg 8x8, T = 1/4": {
         "problem": {"magnet": heisenberg(8, 8), "T": 0.25},
-        "programs": [sampled("deterministic", 40_000), alps("loop", 60_000), alps("dirloop_sse", 5_000)],
+        "programs": [sampled("deterministic", 40_000), series(160_000), alps("loop", 60_000), alps("dirloop_sse", 5_000)],
         "not run": {"QuSpin": TOO_LARGE, "TeNPy": WIDE, "NetKet": NO_THERMAL},
     },
     "XXZ chain 64, delta = 1/2, h = 1, T = 1/4": {

@@ -12,10 +12,12 @@ def main() -> None:
     task = problem()
     couplings = dict(task["magnet"])
     constructor, kind, extent = CONSTRUCTORS[couplings.pop("model")], couplings.pop("lattice"), couplings.pop("extent")
-    magnet, T, method = constructor(tb.make_lattice(kind, extent), **couplings), task["T"], task["method"]
+    magnet, T, method = constructor(tb.make_lattice(kind, extent), **couplings), task["T"], {"kind": task["method"]}
+    if method["kind"] == "series":
+        method = {"kind": "deterministic", "sampler": "series"}
 
     def run(n_samples: int, seed: int) -> tb.ThermalCurve:
-        sampling = {"n_samples": n_samples, "seed": seed} if n_samples else {}
+        sampling = {"n_samples": n_samples, "seed": seed, "n_chains": task.get("chains", 64)} if n_samples else {}
         return tb.thermal_curve(magnet, T=[T], method=method, sampling=sampling, progress=False)
 
     samples = task.get("samples", 0)

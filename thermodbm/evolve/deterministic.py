@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
-from thermodbm.errors import NumericsError
+from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.covariance import MEASURED, correlation_key, with_correlations
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.response import derivatives_of, response_by_scaling
@@ -41,7 +41,10 @@ from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import ising_facts
+from thermodbm.sampling.strings import string_facts, string_slices
 
+SERIES = "series"
+"""The sampler without a Trotter step."""
 SHARES = {True: (0.72, 0.2, 0.08), False: (1.0,)}
 """Of the sweeps; coarse levels are cheap and have small weights."""
 
@@ -55,11 +58,14 @@ def make_plan(
     second: bool = False,
 ) -> Plan:
     """The plan for given options."""
-    response = tuple(response)
-    n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks)
-    wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups, SHARES[options.extrapolate])
+    response, by_strings = tuple(response), options.sampler == SERIES
+    n_together, n_groups = chain_groups(hamiltonian.n_sites, sampling.n_chains, n_ranks, by_strings)
+    wanted, n_thermal = sweeps_of_levels(sampling, n_together * n_groups, SHARES[options.extrapolate and not by_strings])
     chains = n_together, n_groups, wanted, n_thermal
     of_run = {"response": response, "open_end": sampling.target_error is not None, "n_tau": options.n_tau}
+    if by_strings:
+        check_series(hamiltonian, options, response)
+        return Plan(hamiltonian, string_facts(hamiltonian), SERIES, *chains, **of_run)
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
         by = derivatives_of(hamiltonian, response, facts.by_loops, second) if response else None
@@ -67,6 +73,18 @@ def make_plan(
     largest = max(LEVELS[options.extrapolate]) * (options.d_tau or default_d_tau(hamiltonian, sampling.target_error))
     by = derivatives_of(hamiltonian, response, False) if response else None
     return Plan(hamiltonian, ising_facts(hamiltonian, largest), options.sampler or "mixed", *chains, derivatives=by, **of_run)
+
+
+def check_series(hamiltonian: SpinHamiltonian, options: DeterministicOptions, response: Sequence[Parameter] = ()) -> None:
+    """Raises:
+    InputError: where sampler = "series" cannot do what is asked for.
+    """
+    string_facts(hamiltonian)
+    hint = "Leave method.sampler out: the layered ring has it."
+    for where, found in (("method.d_tau", options.d_tau), ("method.n_tau", options.n_tau), ("response", response or None)):
+        if found is not None:
+            named = [p.name for p in response] if where == "response" else found
+            raise InputError(where, expected="none with method.sampler = series, which has no layers", found=named, hint=hint)
 
 
 def deterministic_method(
@@ -99,6 +117,8 @@ def deterministic_method(
         return point if directions is None else (point, *jax.tree.map(jnp.asarray, (directions, (directions.beta,), beta, *mixed)))
 
     def slices_at(beta: float) -> list[int]:
+        if plan.sampler == SERIES:  # of the coldest: one program for all
+            return [string_slices(hamiltonian, max([beta, *betas]))]
         return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)
 
     programs = Ahead(lambda n_slices: compile_level(plan, n_slices, source(1.0), comm))
@@ -117,13 +137,15 @@ def deterministic_method(
         except NumericsError as error:
             raise NumericsError(f"{error} At beta = {beta:.6g}.") from None
         state = {"beta": beta, "levels": {str(k): plain(level) for k, level in levels.items()}}
-        combine = lambda name, found: _to_zero(hamiltonian, levels, beta, name, found)  # noqa: E731
+        extrapolated = lambda name, found: _to_zero(hamiltonian, levels, beta, name, found)  # noqa: E731
+        combine = extrapolated if plan.sampler != SERIES else lambda name, found: found[0]
         fraction, message, point = min(progress_of(plan, levels)), "", None
         if fraction >= 1 or sampling.target_error:
             fraction, message = how_far(plan, levels, beta, comm, sampling.target_error, combine)
         if fraction >= 1:
-            network = network_record(hamiltonian, beta, levels[0].n_slices)
-            point = point_of(plan, levels, beta, comm, combine)._replace(network=network)
+            point = point_of(plan, levels, beta, comm, combine)
+            if plan.sampler != SERIES:
+                point = point._replace(network=network_record(hamiltonian, beta, levels[0].n_slices))
         return state, Info(min(fraction, 1.0), message, point)
 
     def summarize(points: list[Point], betas: np.ndarray) -> list[Point]:

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat
 
 # Types carry the range of what makes sense; `run.config` checks them, whether the options come from a file or from Python.
 Sampler = Literal["mixed", "cluster", "column", "loop", "gibbs"]
+TrotterSampler = Literal["mixed", "cluster", "column", "loop", "gibbs", "series"]
 
 TauParts = Literal[4, 8, 16, 32, 64]
 
@@ -36,8 +37,10 @@ class DeterministicOptions:
     """Largest Trotter step in tau = beta/2; None: chosen from the couplings so that extrapolation is safe."""
     extrapolate: bool = True
     """Run at two or three Trotter steps and extrapolate to zero, with the extrapolation error in the error bars."""
-    sampler: Sampler | None = None
-    """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation."""
+    sampler: TrotterSampler | None = None
+    """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation. "series": at a vanishing Trotter
+    step, with the layers themselves drawn, as strings of gates; nothing is extrapolated, and no network is stored. For magnets without
+    field along z, frustrated exchange and easy axes, without d_tau, n_tau and [response]; 128 chains or more fill its vectors."""
     n_tau: TauParts | None = None
     """Measure correlations of sz in imaginary time too, from the deep layers, at tau = 0, beta/n_tau, 2 beta/n_tau, ... beta/2, and
     static susceptibilities at all wavevectors. Rings then have at least n_tau layers at every Trotter step."""

@@ -180,7 +180,7 @@ def parse_config(data: Mapping[str, Any]) -> RunConfig:
     if hamiltonian.along_x and document.method.kind != "exact":
         raise no_field_along_x(f"method.kind = {document.method.kind}")
     if isinstance(method, DeterministicOptions | LearnedOptions):
-        _check_sampler(hamiltonian, method.sampler)
+        _check_sampler(hamiltonian, method, response)
     if isinstance(method, VariationalOptions):
         from thermodbm.evolve.ansatz import check_ansatz  # with Flax, which others can do without
 
@@ -281,8 +281,14 @@ def _temperatures(section: Temperature) -> tuple[np.ndarray, np.ndarray]:
     return (inverse, values) if name == "beta" else (values, inverse)
 
 
-def _check_sampler(hamiltonian: SpinHamiltonian, sampler: str | None) -> None:
+def _check_sampler(hamiltonian: SpinHamiltonian, method: DeterministicOptions | LearnedOptions, response: tuple[Parameter, ...]) -> None:
+    sampler = method.sampler
     if sampler is None:
+        return
+    if sampler == "series":
+        from thermodbm.evolve.deterministic import check_series  # with the samplers, which others can do without
+
+        check_series(hamiltonian, method, response)
         return
     fitting = ("loop",) if hamiltonian.conserves_sz else ("mixed", "cluster", "column", "gibbs")
     if sampler not in fitting:

@@ -19,6 +19,11 @@ def block_length() -> int:
     return 1 << (11 if jax.default_backend() == "cpu" else 18)
 
 
+def whole_blocks(size: int) -> int:
+    """The next multiple of the length of a block."""
+    return -(-size // block_length()) * block_length()
+
+
 class Joints(NamedTuple):
     """Nodes a[k] and b[k] are joined, for k < count; what stands behind is void."""
 
@@ -29,7 +34,7 @@ class Joints(NamedTuple):
 
 def no_joints(size: int) -> Joints:
     """An empty list with room for `size` joints or more."""
-    room = jnp.zeros(-(-size // block_length()) * block_length(), jnp.int32)
+    room = jnp.zeros(whole_blocks(size), jnp.int32)
     return Joints(room, room, jnp.int32(0))
 
 
@@ -74,6 +79,15 @@ def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -
         parent = lax.fori_loop(jnp.int32(0), n_blocks, hook, parent)
         return parent, lax.fori_loop(jnp.int32(0), n_blocks, climb, open_joints._replace(count=jnp.int32(0)))
 
+    parent = jnp.arange(whole_blocks(n_nodes), dtype=jnp.int32)
+    parent, _ = lax.while_loop(lambda state: state[1].count > 0, round_of_all, (parent, joints))
+    return roots_of(parent, n_nodes if n_used is None else n_used)[:n_nodes]
+
+
+def roots_of(parent: jax.Array, n_used: jax.Array | int) -> jax.Array:
+    """Root of every node, whose parents have lower numbers; of the first n_used. The array is in whole blocks."""
+    length = block_length()
+
     def shorten(k: jax.Array, parent: jax.Array) -> jax.Array:
         """Point a block at its roots; those of the blocks before it are found already."""
         up = lambda state: (at(parent, state[0]), state[0])  # noqa: E731
@@ -81,10 +95,7 @@ def merge(n_nodes: int, joints: Joints, n_used: jax.Array | int | None = None) -
         own, _ = lax.while_loop(lambda state: jnp.any(state[0] != state[1]), up, up((own, own)))
         return lax.dynamic_update_slice_in_dim(parent, own, k * length, 0)
 
-    parent = jnp.arange(-(-n_nodes // length) * length, dtype=jnp.int32)
-    parent, _ = lax.while_loop(lambda state: state[1].count > 0, round_of_all, (parent, joints))
-    n_used = jnp.int32(n_nodes if n_used is None else n_used)
-    return lax.fori_loop(jnp.int32(0), (n_used + length - 1) // length, shorten, parent)[:n_nodes]
+    return lax.fori_loop(jnp.int32(0), (jnp.int32(n_used) + length - 1) // length, shorten, parent)
 
 
 def at(x: jax.Array, index: jax.Array) -> jax.Array:

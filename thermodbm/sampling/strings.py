@@ -1,0 +1,218 @@
+"""Continuous imaginary time: the ring at a vanishing Trotter step, of which only the gates that do something are kept.
+
+As the step vanishes nearly all gates of a ring act as the identity. What is left is a series: -H = C + sum_g w_g G_g over graphs g, each of
+a bond or a site, whose powers are strings of graphs in order of imaginary time,
+
+    Z = exp(beta C) sum_n beta^n / n!  sum_{g_1 ... g_n}  w_g1 ... w_gn  Tr G_gn ... G_g1.
+
+A string is a network whose layers are drawn along with its units: what graphs join are its hidden units, the spins between two graphs its
+deep ones. It is kept in slots, more than there are graphs; n graphs can be spread over M slots in M!/(n! (M - n)!) ways, so that a string
+with its empty slots weighs beta^n (M - n)!/M! times its w. Matrix elements of graphs are one or zero:
+
+    JOIN        an Ising bond: both spins stay, and agree with the sign of its coupling; their clusters are joined,
+    CUT         a transverse field: any spin before, any spin behind; a cluster ends and another begins,
+    HORIZONTAL  spins are antiparallel before, and behind; a loop turns back on both sides,
+    DIAGONAL    two spins change places, and their loops with them.
+
+Source: A. W. Sandvik, Phys. Rev. B 59, R14157 (1999); Phys. Rev. E 68, 056701 (2003); H. G. Evertz, Adv. Phys. 52, 1 (2003).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from thermodbm.errors import InputError
+from thermodbm.models import SpinHamiltonian
+from thermodbm.models.lattice import Lattice
+from thermodbm.models.rotation import sublattice_rotation
+from thermodbm.sampling.union import at
+
+JOIN, CUT, HORIZONTAL, DIAGONAL = range(4)
+EMPTY = -1
+"""What stands in a slot without a graph."""
+N_TIMES = 8
+"""Times of a string at which its spins are noted down."""
+CHUNK = 32
+"""Slots whose random numbers are drawn at once; strings are in whole chunks."""
+FEWEST = CHUNK
+"""Slots at the start."""
+
+
+class StringFacts(NamedTuple):
+    """Hashable: what a program for the strings of a magnet depends on besides their length."""
+
+    lattice: Lattice
+    bond_pairs: tuple[tuple[int, int], ...]
+    rotation: tuple[int, ...] | None  # signs of `models.rotation.sublattice_rotation`; None: an Ising magnet
+    kinds: tuple[int, ...]  # of every graph
+    places: tuple[int, ...]  # its bond; of CUT, its site
+
+    @property
+    def n_sites(self) -> int:
+        """Number of spins."""
+        return self.lattice.n_sites
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Sites on which every graph acts, (2, n_graphs) int32; n_sites stands for none."""
+        is_cut, places = np.array(self.kinds, int) == CUT, np.array(self.places, int)
+        first, second = np.array([*self.bond_pairs, (0, 0)], int)[np.where(is_cut, -1, places)].T
+        return np.stack([np.where(is_cut, places, first), np.where(is_cut, self.n_sites, second)]).astype(np.int32)
+
+    @property
+    def twins(self) -> np.ndarray:
+        """The other graph of the same bond, HORIZONTAL or DIAGONAL, or itself where there is none, (n_graphs,)."""
+        number = {graph: k for k, graph in enumerate(zip(self.kinds, self.places, strict=True))}
+        other = {HORIZONTAL: DIAGONAL, DIAGONAL: HORIZONTAL}
+        return np.array([number.get((other.get(kind), place), k) for (kind, place), k in number.items()], np.int32)
+
+    def are(self, kind: int) -> np.ndarray:
+        """Which graphs are of a kind, (n_graphs,)."""
+        return np.array(self.kinds, int) == kind
+
+
+def string_facts(hamiltonian: SpinHamiltonian) -> StringFacts:
+    """Of a Hamiltonian whose couplings are numbers. They hold as long as no weight becomes or ceases to be zero.
+
+    Raises:
+        InputError: for a magnet whose clusters do not turn over freely.
+    """
+    rotation = sublattice_rotation(hamiltonian) if hamiltonian.conserves_sz else None
+    zz, xy = np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy)
+    reasons = {
+        "a field along z": np.any(np.asarray(hamiltonian.z_field)),
+        "frustrated exchange": hamiltonian.conserves_sz and rotation is None,
+        "an easy axis": hamiltonian.conserves_sz and np.any(np.abs(zz) > np.abs(xy) * (1 + 1e-12)),
+    }
+    if found := [name for name, holds in reasons.items() if holds]:
+        expected = "no field along z, frustrated exchange or easy axis (|delta| > 1) with sampler = series"
+        raise InputError("model", expected=expected, found=" and ".join(found), hint="Leave method.sampler out: the layered ring has them.")
+    kept = [(kind, place) for kind, weights in _weights(hamiltonian).items() for place in np.flatnonzero(np.asarray(weights) > 1e-12)]
+    kinds, places = (tuple(int(x) for x in column) for column in zip(*kept, strict=True)) if kept else ((), ())
+    signs = None if rotation is None else tuple(np.asarray(rotation).tolist())
+    return StringFacts(hamiltonian.lattice, hamiltonian.bond_pairs, signs, kinds, places)
+
+
+def _weights(hamiltonian: SpinHamiltonian) -> dict[int, jax.Array]:
+    """Weights of the graphs of all kinds, of bonds or of sites."""
+    zz, xy = hamiltonian.zz, jnp.abs(hamiltonian.xy)
+    if hamiltonian.conserves_sz:
+        return {HORIZONTAL: xy + zz, DIAGONAL: xy - zz}
+    return {JOIN: 2 * jnp.abs(zz), CUT: jnp.abs(hamiltonian.x_field)}
+
+
+class Graphs(NamedTuple):
+    """Couplings, an argument of the sampler."""
+
+    rate: jax.Array  # (n_graphs,) float32: beta times the number of graphs times its weight
+    differ: jax.Array  # (n_graphs,) whether the spins that it keeps are antiparallel
+    constant: jax.Array  # () C
+    least: jax.Array  # () -beta C, which the mean number of graphs exceeds by -beta <H>
+
+
+def graphs_of(facts: StringFacts, hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> Graphs:
+    """Of couplings and a temperature."""
+    places, n_bonds = np.array(facts.places, int), len(facts.bond_pairs)
+    weight = jnp.zeros(len(places))
+    for kind, weights in _weights(hamiltonian).items():
+        here = np.flatnonzero(facts.are(kind))
+        weight = weight.at[here].set(weights[places[here]])
+    zz = jnp.pad(hamiltonian.zz, (0, 1))[np.where(facts.are(CUT), n_bonds, places)]
+    differ = jnp.where(facts.are(JOIN), zz > 0, facts.are(HORIZONTAL))
+    taken_off = jnp.abs(hamiltonian.xy if hamiltonian.conserves_sz else hamiltonian.zz).sum() + jnp.abs(hamiltonian.x_field).sum()
+    return Graphs((beta * len(places) * weight).astype(jnp.float32), differ, -taken_off, beta * taken_off)
+
+
+def string_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:
+    """Slots that no string fills, in units of two for each site: beta times the norms of all w G bounds the mean number of graphs, and
+    there are ten standard deviations above it."""
+    norms = {HORIZONTAL: 2, CUT: 2, JOIN: 1, DIAGONAL: 1}
+    mean = beta * sum(norms[kind] * float(np.clip(np.asarray(w, float), 0, None).sum()) for kind, w in _weights(hamiltonian).items())
+    return -(-int(1.5 * mean + 10 * np.sqrt(mean) + FEWEST) // (2 * hamiltonian.n_sites))
+
+
+def n_slots_of(facts: StringFacts, n_slices: int) -> int:
+    """Slots for a number of `string_slices`, in whole chunks."""
+    return -(-2 * n_slices * facts.n_sites // CHUNK) * CHUNK
+
+
+class Strings(NamedTuple):
+    """States of chains, which are the last axis."""
+
+    slots: jax.Array  # (n_slots, n_chains) int32: twice the number of a graph, one more if spins change there; or EMPTY
+    spins: jax.Array  # (n_sites, n_chains) int8 +-1, before the first slot
+    used: jax.Array  # (n_chains,) int32, slots in use: of all chains the same
+
+
+class Proposals(NamedTuple):
+    """What stands in some slots, or might be put there: arrays (n, n_chains)."""
+
+    graph: jax.Array
+    first: jax.Array  # place of its first spin: site times n_chains plus chain
+    second: jax.Array
+    fresh: jax.Array  # whether the slot is empty
+    changes: jax.Array  # whether spins change there
+    drawn: jax.Array  # uniform random numbers
+    rate: jax.Array
+    differ: jax.Array
+    new: jax.Array  # label that would begin there
+
+
+def proposals(key: jax.Array, facts: StringFacts, graphs: Graphs, slots: jax.Array, begin: jax.Array) -> Proposals:
+    """For slots (n, n_chains) of which the first has number `begin`: in each empty one, a graph drawn from all with equal chances; where
+    spins are exchanged, HORIZONTAL or DIAGONAL by their weights, without which the number of either would keep its parity."""
+    n_slots, n_chains = slots.shape
+    chain, n_graphs = jnp.arange(n_chains, dtype=jnp.int32), len(facts.kinds)
+    bits = jax.random.bits(key, slots.shape, jnp.uint64)
+    graph = jnp.where(slots < 0, ((bits >> 32) * np.uint64(n_graphs) >> 32).astype(jnp.int32), slots >> 1)
+    drawn = (bits.astype(jnp.uint32) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+    changes = (slots >= 0) & (slots & 1 == 1)
+    if np.any(facts.twins != np.arange(n_graphs)):
+        twin = at(jnp.asarray(facts.twins), graph)
+        rate, other = at(graphs.rate, graph), at(graphs.rate, twin)
+        graph = jnp.where(changes & (drawn * (rate + other) < other), twin, graph)
+    first, second = (at(jnp.asarray(sites), graph) * n_chains + chain for sites in facts.cells)
+    new = (facts.n_sites + begin + jnp.arange(n_slots, dtype=jnp.int32)[:, None]) * n_chains + chain
+    return Proposals(graph, first, second, slots < 0, changes, drawn, at(graphs.rate, graph), at(graphs.differ, graph), new)
+
+
+def stays(found: Proposals, fits: jax.Array, n_empty: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether a graph stands in the slot afterwards, and by how many there are more: all (n_chains,), of one slot.
+
+    Put in with probability min(1, beta n_graphs w/(M - n)) where it fits, taken out with min(1, (M - n + 1)/(beta n_graphs w)) if no spin
+    changes there.
+    """
+    room = n_empty.astype(jnp.float32)
+    put = found.fresh & fits & (found.drawn * room < found.rate)
+    out = ~found.fresh & ~found.changes & (found.drawn * found.rate < room + 1)
+    return put | ~found.fresh & ~out, put.astype(jnp.int32) - out.astype(jnp.int32)
+
+
+class Walk(NamedTuple):
+    """What one walk through all slots found. A word is twice a label, one more if the spin is down; labels are slots in which clusters or
+    strands begin, behind one for each site, times n_chains plus the chain."""
+
+    root: jax.Array  # of every label
+    slots: jax.Array  # as those of the state
+    before: jax.Array  # (n_slots, 2, n_chains) int32 words of both spins before every graph
+    noted: jax.Array  # (N_TIMES, n_sites * n_chains) int32 words of all spins
+    n_graphs: jax.Array  # (n_chains,)
+
+
+def in_chunks(n_chunks: jax.Array, step, note, state, n_noted: int):
+    """`state` after step(k, state) for all chunks, with note(state), (n_noted,) int32 words, at N_TIMES times, the first at the start."""
+
+    def part(t: jax.Array, carry: tuple) -> tuple:
+        state, noted = carry
+        noted = lax.dynamic_update_index_in_dim(noted, note(state), t, 0)
+        return lax.fori_loop(t * n_chunks // N_TIMES, (t + 1) * n_chunks // N_TIMES, step, state), noted
+
+    return lax.fori_loop(jnp.int32(0), jnp.int32(N_TIMES), part, (state, jnp.zeros((N_TIMES, n_noted), jnp.int32)))
+
+
+def put_chunk(whole: jax.Array, chunk: jax.Array, k: jax.Array) -> jax.Array:
+    """The k-th chunk of an array along its first axis."""
+    return lax.dynamic_update_slice_in_dim(whole, chunk, k * CHUNK, 0)
