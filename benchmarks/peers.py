@@ -210,8 +210,9 @@ def run(python: str, script: str, task: dict, core: int) -> dict:
             lines, complaint = out.read().splitlines(), err.read().strip().splitlines()
     if status:
         return {"failed": f"no answer within {LIMIT} CPU s" if status < 0 else "".join(complaint[-1:])[:200] or f"status {status}"}
-    found = next(line for line in reversed(lines) if line.startswith('{"values"'))
-    return {**json.loads(found[: found.rindex("}") + 1]), "cpu": used.ru_utime + used.ru_stime}
+    printed = next(line for line in reversed(lines) if line.startswith('{"values"'))
+    found = json.loads(printed[: printed.rindex("}") + 1])
+    return {**found, "cpu": used.ru_utime + used.ru_stime - found.pop("apart", 0.0)}
 
 
 def limit(core: int) -> None:

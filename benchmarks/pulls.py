@@ -1,6 +1,6 @@
 """Are error bars right? Deviations from diagonalisation in units of the error, over many seeds, for small magnets of every kind.
 
-    python benchmarks/pulls.py [deterministic | learned | variational | enumerated] [--seeds 50] [--magnets chain glass ...] [--json FILE]
+    python benchmarks/pulls.py [METHOD] [--seeds 50] [--magnets chain glass ...] [--json FILE]
     python benchmarks/pulls.py --frustrated --seeds 20
     python benchmarks/pulls.py walkers
 
@@ -57,6 +57,16 @@ MAGNETS: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "open": (heisenberg(make_lattice("square", (2, 3), periodic=False)), [0.3, 0.5, 0.7, 1.0, 2.0], {}),
     "glass": (transverse_field_ising(graph(6, GLASS), RANDOM.normal(size=8), GAMMA, 0.3 * RANDOM.normal(size=6)), WARM, {}),
 }  # fmt: skip
+COLDER = [0.1, 0.3, 0.5, 1.0, 2.0]
+LADDER = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]
+UNEQUAL = [1.0, -0.7, -0.4, 1.2, -0.9, 0.5, -0.6], [0.5, -0.3, 0.2, 0.8, -0.6, 1.0, 0.0]  # J, delta: all signs of no frustration
+FREE: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
+    "ring": (heisenberg(make_lattice("chain", 8)), COLDER, {}),
+    "xy ring": (xxz(make_lattice("chain", 6), 1.0, 0.0), COLDER, LONG),
+    "unequal": (xxz(graph(6, LADDER), *UNEQUAL), COLDER, {"n_chains": 256}),
+    "ferromagnet": (heisenberg(make_lattice("square", (2, 4), periodic=False), -1.0), COLDER, {}),
+}
+"""Magnets whose loops turn over freely, for "series"."""
 COLD = [0.2, 0.3, 0.5, 0.7, 1.0]
 FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "ladder": (heisenberg(make_lattice("square", (5, 2), periodic=(True, False))), COLD, {}),
@@ -67,12 +77,13 @@ FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
 }
 METHODS = {
     "deterministic": {"kind": "deterministic"},
+    "series": {"kind": "deterministic", "sampler": "series"},
     "learned": {"kind": "learned"},
     "variational": {"kind": "variational", "enumerate": False, "n_walkers": 512},  # few walkers: noise in the path, too
     "enumerated": {"kind": "variational", "enumerate": True},
 }
 SAMPLING = {"variational": {"n_samples": 5_000}, "enumerated": {}}  # in place of that of the magnet
-LEARNED = ("chain", "torus", "triangles", "open")  # no fields along z, no easy axes, no frustrated exchange
+OF = {"learned": ("chain", "torus", "triangles", "open"), "series": (*FREE, "open")}  # no fields along z, easy axes, frustrated exchange
 ROUNDING = 1e-12  # errors below it are none
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
 
@@ -98,7 +109,7 @@ def pulls(curve: ThermalCurve, exact: dict[str, np.ndarray]) -> dict[str, np.nda
 
 def study(name: str, method: str, n_seeds: int) -> dict:
     """Pulls of one magnet."""
-    magnet, T, sampling = (MAGNETS | FRUSTRATED)[name]
+    magnet, T, sampling = (MAGNETS | FRUSTRATED | FREE)[name]
     exact = exact_curve(magnet, 1 / np.array(T))
     began, trusted, table = time.monotonic(), [], {}
     for seed in range(n_seeds):
@@ -119,7 +130,7 @@ def study(name: str, method: str, n_seeds: int) -> dict:
 
 def walkers(name: str, n_seeds: int) -> dict:
     """Pulls of walkers about the sums over all configurations of the same networks, which followed imaginary time without noise."""
-    magnet, T, _ = (MAGNETS | FRUSTRATED)[name]
+    magnet, T, _ = (MAGNETS | FRUSTRATED | FREE)[name]
     began, options, table = time.monotonic(), VariationalOptions(enumerate=True), {}
     method, sampling = variational_method(magnet, options, SamplingOptions(), betas=1 / np.array(T)), SamplingOptions(n_samples=5000)
     ansatz = make_ansatz(magnet, options)
@@ -163,13 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", nargs="?", default="deterministic", choices=[*METHODS, "walkers"])
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--magnets", nargs="+", choices=[*MAGNETS, *FRUSTRATED])
+    parser.add_argument("--magnets", nargs="+", choices=[*MAGNETS, *FRUSTRATED, *FREE])
     parser.add_argument("--frustrated", action="store_true", help="Small frustrated exchange magnets down to T = 0.2.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     studies = []
     print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
-    for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else LEARNED if arguments.method == "learned" else MAGNETS):
+    for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else OF.get(arguments.method, MAGNETS)):
         found = walkers(name, arguments.seeds) if arguments.method == "walkers" else study(name, arguments.method, arguments.seeds)
         studies.append(found)
         for observable, row in found["rows"].items():

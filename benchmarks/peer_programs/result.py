@@ -1,8 +1,8 @@
 """What every program of `peers.py` does alike: it is handed a problem as JSON, and prints its answer as the last line, as JSON.
 
 A problem is {"magnet": {"model", "lattice", "extent", couplings ...}, "T": temperature, ...settings}. An answer has "values",
-observable -> [value, error], "setup", the CPU seconds spent before the work proper (imports, compilation), and "versions". No
-program imports another.
+observable -> [value, error], "setup", the CPU seconds spent before the work proper (imports, compilation), "apart", those by which it was
+measured and which do not count, and "versions". No program imports another.
 """
 
 import json

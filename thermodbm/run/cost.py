@@ -19,14 +19,15 @@ from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
 from thermodbm.run.tables import columns
+from thermodbm.sampling.strings import string_slices
 
 if TYPE_CHECKING:
     from thermodbm.exact.typical_cost import Size
 
-BYTES_PER_SPIN = {"ising": 512, "exchange": 32}
+BYTES_PER_SPIN = {"ising": 512, "exchange": 32, "series": 64}
 """Of one chain. Ising, by benchmarks/tfim_scaling.py: the spin itself, and the temporaries of an update and a measurement. Exchange: of
-a cell of the ring of plaquettes, whose chains are labelled in groups, by the peak memory of 16x16 to 32x32 lattices."""
-SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8, "exchange in a field": 2.4e-8}
+a cell of the ring of plaquettes, whose chains are labelled in groups, by the peak memory of 16x16 to 32x32 lattices. Series: of a slot."""
+SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8, "exchange in a field": 2.4e-8, "series": 6e-8}
 """Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_scaling.py; directed loops more than
 double it, by hand."""
 MAX_SLICES = 1e12
@@ -43,7 +44,14 @@ class Cost(NamedTuple):
 
 
 def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptions, sampling: SamplingOptions, betas: np.ndarray) -> Cost:
-    """What the deterministic method will set up: a ring has 2 n_slices layers, of as many sub-layers as a Trotter step has gates."""
+    """What the deterministic method will set up: a ring has 2 n_slices layers, of as many sub-layers as a Trotter step has gates; a string,
+    slots, which count as spins."""
+    if options.sampler == "series":
+        slots = 2.0 * hamiltonian.n_sites * np.array([float(string_slices(hamiltonian, beta)) for beta in betas])
+        n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains, strings=True)))
+        (wanted,), (thermal,) = sweeps_of_levels(sampling, n_chains)
+        updates = slots * n_chains * (wanted + thermal)
+        return Cost(np.full(len(slots), np.inf), slots, slots * n_chains * BYTES_PER_SPIN["series"], updates)
     with np.errstate(over="ignore", divide="ignore"):
         d_tau = options.d_tau or default_d_tau(hamiltonian, sampling.target_error)
         needed = np.asarray(betas) / (2 * d_tau)
@@ -137,7 +145,8 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
     hot = config.betas == 0
     cost = deterministic_cost(config.hamiltonian, config.method, config.sampling, config.betas[~hot])
     cores = _cores()
-    seconds = cost.n_updates * _seconds_per_spin(config.hamiltonian) / cores
+    per_spin = _seconds_per_spin(config.hamiltonian, config.method)
+    seconds = cost.n_updates * per_spin / cores
     timed = config.sampling.target_error is None
     rows = [["T", "slices", "spins a chain", "memory", *(["time"] if timed else [])]]
     for T, n_slices, n_spins, n_bytes, s in zip(config.temperatures[~hot], *cost[:3], seconds, strict=True):
@@ -153,7 +162,7 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
         )
         lines.append("and up to a minute to compile each new number of slices the first time.")
     else:
-        sweep = (cost.n_updates / config.sampling.n_samples * _seconds_per_spin(config.hamiltonian) / cores).sum()
+        sweep = (cost.n_updates / config.sampling.n_samples * per_spin / cores).sum()
         lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
     return lines
 
@@ -251,7 +260,9 @@ def _kind(hamiltonian: SpinHamiltonian) -> str:
     return "exchange" if hamiltonian.conserves_sz else "ising"
 
 
-def _seconds_per_spin(hamiltonian: SpinHamiltonian) -> float:
+def _seconds_per_spin(hamiltonian: SpinHamiltonian, options: DeterministicOptions) -> float:
+    if options.sampler == "series":
+        return SECONDS_PER_SPIN["series"]
     in_field = hamiltonian.conserves_sz and np.any(np.asarray(hamiltonian.z_field))
     return SECONDS_PER_SPIN["exchange in a field" if in_field else _kind(hamiltonian)]
 

@@ -1,4 +1,4 @@
-"""Sampler of continuous imaginary time: a walk through the string puts graphs in and takes them out, then clusters turn over."""
+"""Sampler of continuous imaginary time: a walk through the string puts graphs in and takes them out, then loops turn over."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,7 @@ from jax import lax
 
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.strands import walk_strands
-from thermodbm.sampling.string_clusters import walk_clusters
-from thermodbm.sampling.strings import CHUNK, CUT, DIAGONAL, EMPTY, FEWEST, HORIZONTAL, Graphs, StringFacts, Strings, put_chunk
+from thermodbm.sampling.strings import CHUNK, DIAGONAL, EMPTY, FEWEST, Graphs, StringFacts, Strings, put_chunk
 from thermodbm.sampling.union import at
 
 SPARE, ROOM = 1.1, 1.25
@@ -18,13 +17,13 @@ enough that few insertions find no empty one, and soon, that thermalisation is n
 
 
 class ExpansionInfo(NamedTuple):
-    """What a sweep saw, its clusters turned over. Those of all chains are numbered together: row times n_chains plus the chain."""
+    """What a sweep saw, its loops turned over. Those of all chains are numbered together: row times n_chains plus the chain."""
 
     spins: jax.Array  # (N_TIMES, n_sites, n_chains) int8 +-1
-    clusters: jax.Array  # (N_TIMES, n_sites, n_chains) int32
+    loops: jax.Array  # (N_TIMES, n_sites, n_chains) int32
     slots: jax.Array  # as those of the state
-    before: jax.Array  # (n_slots, 2, n_chains) int32: twice the clusters of both spins before a graph, one more if down
-    begun: jax.Array  # (n_slots, n_chains) int32: the cluster that begins with it
+    before: jax.Array  # (n_slots, 2, n_chains) int32: twice the loops of both spins before a graph, one more if down
+    begun: jax.Array  # (n_slots, n_chains) int32: the loop that begins with it
     used: jax.Array  # () int32, slots in use
     n_graphs: jax.Array  # (n_chains,) int32
     n_changes: jax.Array  # (n_chains,) int32, graphs at which spins change
@@ -32,8 +31,6 @@ class ExpansionInfo(NamedTuple):
 
 def expansion_kernel(facts: StringFacts, n_slots: int) -> SamplerKernel:
     """Chains of strings of at most n_slots graphs, in whole chunks. Slots in use grow with the longest string, at first."""
-    walk = walk_clusters if facts.rotation is None else walk_strands
-    turns = facts.are(CUT) | facts.are(HORIZONTAL)
 
     def init(key: jax.Array, n_chains: int) -> Strings:
         spins = jnp.where(jax.random.bernoulli(key, 0.5, (facts.n_sites, n_chains)), 1, -1).astype(jnp.int8)
@@ -42,26 +39,26 @@ def expansion_kernel(facts: StringFacts, n_slots: int) -> SamplerKernel:
     def step(key: jax.Array, graphs: Graphs, strings: Strings) -> tuple[Strings, ExpansionInfo]:
         key_walk, key_flip = jax.random.split(key)
         n_chains = strings.spins.shape[-1]
-        found = walk(key_walk, facts, graphs, strings)
+        found = walk_strands(key_walk, facts, graphs, strings)
         bits = jax.random.bits(key_flip, (-(-found.root.size // 32),), jnp.uint32)
 
-        def turned(cluster: jax.Array) -> jax.Array:
-            return ((at(bits, cluster >> 5) >> (cluster & 31).astype(jnp.uint32)) & 1).astype(jnp.int32)
+        def turned(loop: jax.Array) -> jax.Array:
+            return ((at(bits, loop >> 5) >> (loop & 31).astype(jnp.uint32)) & 1).astype(jnp.int32)
 
         def settle(k: jax.Array, state: tuple) -> tuple:
             """Spins and graphs of a chunk after the flips."""
             slots, before, begun, n_changes = state
             old, word = (lax.dynamic_slice_in_dim(x, k * CHUNK, CHUNK) for x in (found.slots, found.before))
             own = lax.dynamic_slice_in_dim(found.root, (facts.n_sites + k * CHUNK) * n_chains, CHUNK * n_chains).reshape(CHUNK, n_chains)
-            cluster, graph = at(found.root, word >> 1), jnp.maximum(old >> 1, 0)
-            down = word & 1 ^ turned(cluster)
-            changes = jnp.where(at(jnp.asarray(turns), graph), old & 1 ^ turned(own) ^ turned(cluster[:, 0]), 0)
+            loop, graph = at(found.root, word >> 1), jnp.maximum(old >> 1, 0)
+            down = word & 1 ^ turned(loop)
+            changes = old & 1 ^ turned(own) ^ turned(loop[:, 0])
             if DIAGONAL in facts.kinds:
                 changes = jnp.where(at(jnp.asarray(facts.are(DIAGONAL)), graph), down[:, 0] ^ down[:, 1], changes)
             changes = jnp.where(old < 0, 0, changes)
             new = jnp.where(old < 0, EMPTY, old & ~1 | changes)
             n_changes += changes.sum(0, dtype=jnp.int32)
-            return put_chunk(slots, new, k), put_chunk(before, 2 * cluster + down, k), put_chunk(begun, own, k), n_changes
+            return put_chunk(slots, new, k), put_chunk(before, 2 * loop + down, k), put_chunk(begun, own, k), n_changes
 
         begin = found.slots, found.before, jnp.zeros_like(found.slots), jnp.zeros(n_chains, jnp.int32)
         slots, before, begun, n_changes = lax.fori_loop(jnp.int32(0), strings.used[0] // CHUNK, settle, begin)

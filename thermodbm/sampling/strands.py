@@ -52,17 +52,15 @@ def walk_strands(key: jax.Array, facts: StringFacts, graphs: Graphs, strings: St
     """One walk through all slots of graphs HORIZONTAL and DIAGONAL. Places are sites, one for nothing, and the sites before slot 0."""
     (n_slots, n_chains), n_sites, used = strings.slots.shape, facts.n_sites, strings.used[0]
     chain = jnp.arange(n_chains, dtype=jnp.int32)
-    nowhere, is_diagonal = n_sites * n_chains + chain, jnp.asarray(facts.are(DIAGONAL))
-    crossing = DIAGONAL in facts.kinds
+    nowhere, crossing = n_sites * n_chains + chain, DIAGONAL in facts.kinds
 
-    def slot(carry: tuple, x: tuple[Proposals, jax.Array]) -> tuple[tuple, tuple]:
+    def slot(carry: tuple, found: Proposals) -> tuple[tuple, tuple]:
         # rows apart and the far ends first: then XLA reads all before it writes, in place, in short vector loops
-        (ends, n), (found, diagonal) = carry, x
-        p, q, new = found.first, found.second, found.new
+        (ends, n), (p, q, new, diagonal) = carry, (found.first, found.second, found.new, found.diagonal)
         end_p, end_q = at(ends, p), at(ends, q)
         word_p, word_q, far_p, far_q = _word(end_p), _word(end_q), _far(end_p), _far(end_q)
         label_p, label_q, down_p, down_q = word_p >> 1, word_q >> 1, word_p & 1, word_q & 1
-        there, more = stays(found, ((down_p ^ down_q) == 1) == found.differ, used - n)
+        there, more = stays(found, ((down_p ^ down_q) == 0) == diagonal, used - n)
         moves = there & (far_p != q)
         lower, upper = jnp.minimum(label_p, label_q), jnp.maximum(label_p, label_q)
         to_p, to_q = jnp.where(moves, far_p, nowhere), jnp.where(moves, far_q, nowhere)
@@ -83,7 +81,7 @@ def walk_strands(key: jax.Array, facts: StringFacts, graphs: Graphs, strings: St
     def chunk(k: jax.Array, state: _State) -> _State:
         here = lax.dynamic_slice_in_dim(strings.slots, k * CHUNK, CHUNK)
         found = proposals(jax.random.fold_in(key, k), facts, graphs, here, k * CHUNK)
-        (ends, n), (slots, word_p, word_q, child, parent) = lax.scan(slot, (state.ends, state.n), (found, at(is_diagonal, found.graph)))
+        (ends, n), (slots, word_p, word_q, child, parent) = lax.scan(slot, (state.ends, state.n), found)
         parents = state.parent.at[child.reshape(-1)].set(parent.reshape(-1), mode="promise_in_bounds", unique_indices=True)
         return _State(ends, parents, n, put_chunk(state.slots, slots, k), put_chunk(state.before, jnp.stack([word_p, word_q], 1), k))
 

@@ -9,8 +9,6 @@ A string is a network whose layers are drawn along with its units: what graphs j
 deep ones. It is kept in slots, more than there are graphs; n graphs can be spread over M slots in M!/(n! (M - n)!) ways, so that a string
 with its empty slots weighs beta^n (M - n)!/M! times its w. Matrix elements of graphs are one or zero:
 
-    JOIN        an Ising bond: both spins stay, and agree with the sign of its coupling; their clusters are joined,
-    CUT         a transverse field: any spin before, any spin behind; a cluster ends and another begins,
     HORIZONTAL  spins are antiparallel before, and behind; a loop turns back on both sides,
     DIAGONAL    two spins change places, and their loops with them.
 
@@ -30,7 +28,7 @@ from thermodbm.models.lattice import Lattice
 from thermodbm.models.rotation import sublattice_rotation
 from thermodbm.sampling.union import at
 
-JOIN, CUT, HORIZONTAL, DIAGONAL = range(4)
+HORIZONTAL, DIAGONAL = range(2)
 EMPTY = -1
 """What stands in a slot without a graph."""
 N_TIMES = 8
@@ -46,9 +44,9 @@ class StringFacts(NamedTuple):
 
     lattice: Lattice
     bond_pairs: tuple[tuple[int, int], ...]
-    rotation: tuple[int, ...] | None  # signs of `models.rotation.sublattice_rotation`; None: an Ising magnet
+    rotation: tuple[int, ...]  # signs of `models.rotation.sublattice_rotation`
     kinds: tuple[int, ...]  # of every graph
-    places: tuple[int, ...]  # its bond; of CUT, its site
+    bonds: tuple[int, ...]  # on which it acts
 
     @property
     def n_sites(self) -> int:
@@ -56,18 +54,15 @@ class StringFacts(NamedTuple):
         return self.lattice.n_sites
 
     @property
-    def cells(self) -> np.ndarray:
-        """Sites on which every graph acts, (2, n_graphs) int32; n_sites stands for none."""
-        is_cut, places = np.array(self.kinds, int) == CUT, np.array(self.places, int)
-        first, second = np.array([*self.bond_pairs, (0, 0)], int)[np.where(is_cut, -1, places)].T
-        return np.stack([np.where(is_cut, places, first), np.where(is_cut, self.n_sites, second)]).astype(np.int32)
+    def sites(self) -> np.ndarray:
+        """On which every graph acts, (2, n_graphs) int32."""
+        return np.array(self.bond_pairs, np.int32).reshape(-1, 2)[np.array(self.bonds, int)].T
 
     @property
     def twins(self) -> np.ndarray:
         """The other graph of the same bond, HORIZONTAL or DIAGONAL, or itself where there is none, (n_graphs,)."""
-        number = {graph: k for k, graph in enumerate(zip(self.kinds, self.places, strict=True))}
-        other = {HORIZONTAL: DIAGONAL, DIAGONAL: HORIZONTAL}
-        return np.array([number.get((other.get(kind), place), k) for (kind, place), k in number.items()], np.int32)
+        number = {graph: k for k, graph in enumerate(zip(self.kinds, self.bonds, strict=True))}
+        return np.array([number.get((HORIZONTAL + DIAGONAL - kind, bond), k) for (kind, bond), k in number.items()], np.int32)
 
     def are(self, kind: int) -> np.ndarray:
         """Which graphs are of a kind, (n_graphs,)."""
@@ -80,56 +75,50 @@ def string_facts(hamiltonian: SpinHamiltonian) -> StringFacts:
     Raises:
         InputError: for a magnet whose clusters do not turn over freely.
     """
-    rotation = sublattice_rotation(hamiltonian) if hamiltonian.conserves_sz else None
+    if not hamiltonian.conserves_sz:
+        raise InputError("method.sampler", expected="mixed | cluster | column | gibbs for model tfim", found="series")
+    rotation = sublattice_rotation(hamiltonian)
     zz, xy = np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy)
     reasons = {
         "a field along z": np.any(np.asarray(hamiltonian.z_field)),
-        "frustrated exchange": hamiltonian.conserves_sz and rotation is None,
-        "an easy axis": hamiltonian.conserves_sz and np.any(np.abs(zz) > np.abs(xy) * (1 + 1e-12)),
+        "frustrated exchange": rotation is None,
+        "an easy axis": np.any(np.abs(zz) > np.abs(xy) * (1 + 1e-12)),
+        "no exchange": not np.any(xy),
     }
     if found := [name for name, holds in reasons.items() if holds]:
         expected = "no field along z, frustrated exchange or easy axis (|delta| > 1) with sampler = series"
         raise InputError("model", expected=expected, found=" and ".join(found), hint="Leave method.sampler out: the layered ring has them.")
-    kept = [(kind, place) for kind, weights in _weights(hamiltonian).items() for place in np.flatnonzero(np.asarray(weights) > 1e-12)]
-    kinds, places = (tuple(int(x) for x in column) for column in zip(*kept, strict=True)) if kept else ((), ())
-    signs = None if rotation is None else tuple(np.asarray(rotation).tolist())
-    return StringFacts(hamiltonian.lattice, hamiltonian.bond_pairs, signs, kinds, places)
+    kept = [(kind, bond) for kind, weights in _weights(hamiltonian).items() for bond in np.flatnonzero(np.asarray(weights) > 1e-12)]
+    kinds, bonds = tuple(int(kind) for kind, _ in kept), tuple(int(bond) for _, bond in kept)
+    return StringFacts(hamiltonian.lattice, hamiltonian.bond_pairs, tuple(np.asarray(rotation).tolist()), kinds, bonds)
 
 
 def _weights(hamiltonian: SpinHamiltonian) -> dict[int, jax.Array]:
-    """Weights of the graphs of all kinds, of bonds or of sites."""
+    """Weights of the graphs of both kinds, of every bond."""
     zz, xy = hamiltonian.zz, jnp.abs(hamiltonian.xy)
-    if hamiltonian.conserves_sz:
-        return {HORIZONTAL: xy + zz, DIAGONAL: xy - zz}
-    return {JOIN: 2 * jnp.abs(zz), CUT: jnp.abs(hamiltonian.x_field)}
+    return {HORIZONTAL: xy + zz, DIAGONAL: xy - zz}
 
 
 class Graphs(NamedTuple):
     """Couplings, an argument of the sampler."""
 
     rate: jax.Array  # (n_graphs,) float32: beta times the number of graphs times its weight
-    differ: jax.Array  # (n_graphs,) whether the spins that it keeps are antiparallel
     constant: jax.Array  # () C
     least: jax.Array  # () -beta C, which the mean number of graphs exceeds by -beta <H>
 
 
 def graphs_of(facts: StringFacts, hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> Graphs:
     """Of couplings and a temperature."""
-    places, n_bonds = np.array(facts.places, int), len(facts.bond_pairs)
-    weight = jnp.zeros(len(places))
-    for kind, weights in _weights(hamiltonian).items():
-        here = np.flatnonzero(facts.are(kind))
-        weight = weight.at[here].set(weights[places[here]])
-    zz = jnp.pad(hamiltonian.zz, (0, 1))[np.where(facts.are(CUT), n_bonds, places)]
-    differ = jnp.where(facts.are(JOIN), zz > 0, facts.are(HORIZONTAL))
-    taken_off = jnp.abs(hamiltonian.xy if hamiltonian.conserves_sz else hamiltonian.zz).sum() + jnp.abs(hamiltonian.x_field).sum()
-    return Graphs((beta * len(places) * weight).astype(jnp.float32), differ, -taken_off, beta * taken_off)
+    weight, bonds = _weights(hamiltonian), np.array(facts.bonds, int)
+    weight = jnp.where(facts.are(HORIZONTAL), weight[HORIZONTAL][bonds], weight[DIAGONAL][bonds])
+    taken_off = jnp.abs(hamiltonian.xy).sum()
+    return Graphs((beta * len(bonds) * weight).astype(jnp.float32), -taken_off, beta * taken_off)
 
 
 def string_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:
     """Slots that no string fills, in units of two for each site: beta times the norms of all w G bounds the mean number of graphs, and
     there are ten standard deviations above it."""
-    norms = {HORIZONTAL: 2, CUT: 2, JOIN: 1, DIAGONAL: 1}
+    norms = {HORIZONTAL: 2, DIAGONAL: 1}
     mean = beta * sum(norms[kind] * float(np.clip(np.asarray(w, float), 0, None).sum()) for kind, w in _weights(hamiltonian).items())
     return -(-int(1.5 * mean + 10 * np.sqrt(mean) + FEWEST) // (2 * hamiltonian.n_sites))
 
@@ -157,7 +146,7 @@ class Proposals(NamedTuple):
     changes: jax.Array  # whether spins change there
     drawn: jax.Array  # uniform random numbers
     rate: jax.Array
-    differ: jax.Array
+    diagonal: jax.Array  # whether the graph is DIAGONAL
     new: jax.Array  # label that would begin there
 
 
@@ -174,9 +163,10 @@ def proposals(key: jax.Array, facts: StringFacts, graphs: Graphs, slots: jax.Arr
         twin = at(jnp.asarray(facts.twins), graph)
         rate, other = at(graphs.rate, graph), at(graphs.rate, twin)
         graph = jnp.where(changes & (drawn * (rate + other) < other), twin, graph)
-    first, second = (at(jnp.asarray(sites), graph) * n_chains + chain for sites in facts.cells)
+    first, second = (at(jnp.asarray(sites), graph) * n_chains + chain for sites in facts.sites)
     new = (facts.n_sites + begin + jnp.arange(n_slots, dtype=jnp.int32)[:, None]) * n_chains + chain
-    return Proposals(graph, first, second, slots < 0, changes, drawn, at(graphs.rate, graph), at(graphs.differ, graph), new)
+    rate, diagonal = at(graphs.rate, graph), at(jnp.asarray(facts.are(DIAGONAL)), graph)
+    return Proposals(graph, first, second, slots < 0, changes, drawn, rate, diagonal, new)
 
 
 def stays(found: Proposals, fits: jax.Array, n_empty: jax.Array) -> tuple[jax.Array, jax.Array]:

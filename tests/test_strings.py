@@ -1,0 +1,180 @@
+"""Continuous imaginary time: strings of graphs against diagonalisation, and their loops against what a walk by hand finds."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from thermodbm import thermal_curve
+from thermodbm.errors import InputError
+from thermodbm.exact import exact_curve
+from thermodbm.models import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.sampling.expansion import expansion_kernel, resize_strings
+from thermodbm.sampling.strings import (
+    CHUNK,
+    DIAGONAL,
+    EMPTY,
+    HORIZONTAL,
+    StringFacts,
+    Strings,
+    graphs_of,
+    n_slots_of,
+    string_facts,
+    string_slices,
+)
+
+SERIES = {"kind": "deterministic", "sampler": "series"}
+CHAIN = make_lattice("chain", 6)
+
+
+def unequal(seed: int, n_sites: int = 6) -> SpinHamiltonian:
+    """A bipartite graph with exchange of both signs that is not frustrated, and every |delta| <= 1."""
+    random = np.random.default_rng(seed)
+    bonds = [(i, j) for i in range(0, n_sites, 2) for j in range(1, n_sites, 2) if random.random() < 0.8 or j == i + 1]
+    turned = random.choice([-1, 1], n_sites)
+    magnet = xxz(graph(n_sites, bonds), 1.0, 1.0)
+    i, j = magnet.bonds.T
+    xy = -turned[i] * turned[j] * random.uniform(0.1, 0.5, len(i))
+    zz = np.abs(xy) * random.choice([-1.0, 1.0, random.uniform(-1, 1), 0.0], len(i))
+    return dataclasses.replace(magnet, xy=jnp.asarray(xy), zz=jnp.asarray(zz))
+
+
+def some_strings(magnet: SpinHamiltonian, n_chains: int = 3, n_sweeps: int = 6):
+    """States and what the sweeps saw, and the graphs."""
+    facts = string_facts(magnet)
+    kernel = expansion_kernel(facts, n_slots_of(facts, string_slices(magnet, 3.0)))
+    graphs, state = graphs_of(facts, magnet, 3.0), kernel.init(jax.random.key(0), n_chains)
+    step = jax.jit(kernel.step)
+    for k in range(n_sweeps):
+        state, info = step(jax.random.key(k), graphs, state)
+        yield facts, state, info
+
+
+def walk_by_hand(facts: StringFacts, state: Strings, chain: int):
+    """Slots with a graph: its number, kind, sites, whether spins change, and the spins before it; and the spins behind the last."""
+    spins, found = np.array(state.spins[:, chain]), []
+    for slot, word in enumerate(np.asarray(state.slots[:, chain])):
+        if word == EMPTY:
+            continue
+        sites, kind, changes = facts.sites[:, word >> 1], facts.kinds[word >> 1], bool(word & 1)
+        found.append((slot, kind, sites, changes, spins[sites].copy()))
+        spins[sites] = spins[sites][::-1] if kind == DIAGONAL else spins[sites] * (-1 if changes else 1)
+    return found, spins
+
+
+@pytest.mark.parametrize("magnet", [heisenberg(CHAIN), xxz(CHAIN, 1.0, 0.3), unequal(1), heisenberg(CHAIN, -1.0)])
+def test_every_string_has_weight(magnet: SpinHamiltonian):
+    for facts, state, info in some_strings(magnet):
+        for chain in range(state.spins.shape[1]):
+            found, last = walk_by_hand(facts, state, chain)
+            np.testing.assert_array_equal(last, state.spins[:, chain])
+            assert len(found) == info.n_graphs[chain]
+            assert sum(changes for *_, changes, _ in found) == info.n_changes[chain]
+            for slot, kind, _, changes, spins in found:
+                np.testing.assert_array_equal(np.asarray(info.before[slot, :, chain]) & 1, spins < 0)
+                assert spins[0] != spins[1] if kind == HORIZONTAL else changes == (spins[0] != spins[1])
+
+
+@pytest.mark.parametrize("magnet", [heisenberg(CHAIN), xxz(CHAIN, 1.0, 0.3), unequal(2), heisenberg(CHAIN, -1.0)])
+def test_loops_are_those_of_the_graphs(magnet: SpinHamiltonian):
+    for facts, state, info in some_strings(magnet):
+        loops, before, begun = (np.asarray(x) for x in (info.loops, info.before, info.begun))
+        for chain in range(state.spins.shape[1]):
+            here, n, joints, labelled = list(range(facts.n_sites)), facts.n_sites, [], []
+            for slot, kind, (i, j), _, _ in walk_by_hand(facts, state, chain)[0]:
+                labelled += zip((here[i], here[j]), before[slot, :, chain] >> 1, strict=True)
+                if kind == DIAGONAL:
+                    here[i], here[j] = here[j], here[i]
+                    continue
+                joints.append((here[i], here[j]))
+                here[i] = here[j] = n
+                labelled.append((n, begun[slot, chain]))
+                n += 1
+            joints += zip(here, range(facts.n_sites), strict=True)
+            labelled += enumerate(loops[0, :, chain])
+            pairs = np.array(joints).T
+            n_loops, component = connected_components(coo_matrix((np.ones(len(joints)), pairs), (n, n)), directed=False)
+            names = {(component[node], label) for node, label in labelled}
+            assert len(names) == n_loops == len({label for _, label in names})
+
+
+def test_chains_and_seeds_are_apart():
+    *_, (_, state, info) = some_strings(heisenberg(CHAIN), 4)
+    n_chains = state.spins.shape[1]
+    np.testing.assert_array_equal(info.loops % n_chains, np.broadcast_to(np.arange(n_chains), info.loops.shape))
+    assert not np.array_equal(state.slots[:, 0], state.slots[:, 1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_averages_of_unequal_magnets_are_those_of_diagonalisation(seed: int):
+    magnet, T = unequal(seed + 10), np.array([0.25, 0.6, 2.0])
+    curve = thermal_curve(magnet, T=T, method=SERIES, sampling={"n_samples": 40_000, "n_chains": 128, "seed": seed}, progress=False)
+    exact = exact_curve(magnet, 1 / T)
+    assert {"energy", "specific_heat", "susceptibility", "susceptibility_x", "correlation_zz", "entropy"} <= set(curve.observables) & set(
+        exact
+    )
+    for name, estimate in curve.observables.items():
+        if name in exact:
+            off = np.abs(estimate.mean - exact[name])
+            assert np.all(off <= 4.2 * estimate.error + 1e-9), name
+    assert np.all(curve.diagnostics["d_tau"] == 0)
+
+
+def test_the_number_of_exchanges_of_a_kind_changes_its_parity():
+    """Without redrawn graphs a pair of spins 1/2 in the XX chain has e = -.065, not -.1155."""
+    magnet = xxz(make_lattice("chain", 2, periodic=False), 1.0, 0.0)
+    curve = thermal_curve(magnet, beta=[2.0], method=SERIES, sampling={"n_samples": 20_000, "n_chains": 128}, progress=False)
+    energy = curve.observables["energy"]
+    assert abs(energy.mean[0] - exact_curve(magnet, np.array([2.0]))["energy"][0]) < 4 * energy.error[0]
+    assert energy.error[0] < 3e-3
+
+
+def test_strings_find_room():
+    """Slots in use suffice for the longest string, from the start, and hardly more."""
+    magnet, beta = heisenberg(make_lattice("chain", 16)), 16.0
+    facts = string_facts(magnet)
+    n_slots = n_slots_of(facts, string_slices(magnet, beta))
+    kernel = expansion_kernel(facts, n_slots)
+    graphs, state = graphs_of(facts, magnet, beta), kernel.init(jax.random.key(0), 16)
+    step = jax.jit(kernel.step)
+    for k in range(40):
+        state, info = step(jax.random.key(k), graphs, state)
+        assert info.n_graphs.max() < n_slots
+    assert 1.05 * info.n_graphs.max() < state.used[0] < 1.6 * info.n_graphs.max()
+    assert state.used[0] % CHUNK == 0
+    longer, shorter = resize_strings(state, n_slots + CHUNK), resize_strings(state, n_slots - CHUNK)
+    np.testing.assert_array_equal(longer.slots[:n_slots], state.slots)
+    assert np.all(np.asarray(shorter.slots) == EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("magnet", "settings", "named"),
+    [
+        (heisenberg(CHAIN, h=0.3), {}, "field along z"),
+        (j1j2(CHAIN, 1.0, 0.5), {}, "frustrated"),
+        (xxz(CHAIN, 1.0, 1.5), {}, "easy axis"),
+        (heisenberg(CHAIN, 0.0), {}, "no exchange"),
+        (transverse_field_ising(CHAIN), {}, "tfim"),
+        (heisenberg(CHAIN), {"d_tau": 0.1}, "d_tau"),
+        (heisenberg(CHAIN), {"n_tau": 8}, "n_tau"),
+    ],
+)
+def test_what_strings_cannot_do_is_said(magnet: SpinHamiltonian, settings: dict, named: str):
+    with pytest.raises(InputError, match=named):
+        thermal_curve(magnet, T=[1.0], method={**SERIES, **settings}, progress=False)
+    with pytest.raises(InputError, match="response"):
+        thermal_curve(heisenberg(CHAIN), T=[1.0], method=SERIES, response=["J"], progress=False)
+
+
+def test_observables_of_a_user_and_no_network():
+    magnet = heisenberg(make_lattice("chain", 4))
+    sampling = {"n_samples": 20_000, "n_chains": 128}
+    functions = {"first_bond": lambda spins: 0.25 * spins[:, 0] * spins[:, 1]}
+    curve = thermal_curve(magnet, T=[0.5], method=SERIES, sampling=sampling, observables=functions, progress=False)
+    found, known = curve.observables["first_bond"], exact_curve(magnet, np.array([2.0]))["correlation_zz"][0, 1]
+    assert abs(found.mean[0] - known) < 4 * found.error[0]
+    assert not curve.network[0]
