@@ -113,7 +113,7 @@ ROWS: dict[str, dict] = {
     },
     "XXZ chain 64, delta = 1/2, h = 1, T = 1/4": {
         "problem": {"magnet": magnet("xxz", "chain", 64, J=1.0, delta=0.5, h=1.0), "T": 0.25},
-        "programs": [sampled("deterministic", 40_000), alps("dirloop_sse", 20_000), tenpy(32)],
+        "programs": [sampled("deterministic", 40_000), series(100_000), alps("dirloop_sse", 20_000), tenpy(32)],
         "not run": {"ALPS loop": "clusters freeze in a field along z", "QuSpin": TOO_LARGE, "NetKet": NO_THERMAL},
     },
     "J1-J2 chain 16, T = 1/4": {

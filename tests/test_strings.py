@@ -13,7 +13,7 @@ from thermodbm import thermal_curve
 from thermodbm.errors import InputError
 from thermodbm.exact import exact_curve
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
-from thermodbm.sampling.expansion import expansion_kernel, resize_strings
+from thermodbm.sampling.expansion import expansion_kernel
 from thermodbm.sampling.strings import (
     CHUNK,
     DIAGONAL,
@@ -23,6 +23,7 @@ from thermodbm.sampling.strings import (
     Strings,
     graphs_of,
     n_slots_of,
+    resize_strings,
     string_facts,
     string_slices,
 )
@@ -46,7 +47,7 @@ def unequal(seed: int, n_sites: int = 6) -> SpinHamiltonian:
 def some_strings(magnet: SpinHamiltonian, n_chains: int = 3, n_sweeps: int = 6):
     """States and what the sweeps saw, and the graphs."""
     facts = string_facts(magnet)
-    kernel = expansion_kernel(facts, n_slots_of(facts, string_slices(magnet, 3.0)))
+    kernel = expansion_kernel(facts, n_slots_of(facts.n_sites, string_slices(magnet, 3.0)))
     graphs, state = graphs_of(facts, magnet, 3.0), kernel.init(jax.random.key(0), n_chains)
     step = jax.jit(kernel.step)
     for k in range(n_sweeps):
@@ -137,7 +138,7 @@ def test_strings_find_room():
     """Slots in use suffice for the longest string, from the start, and hardly more."""
     magnet, beta = heisenberg(make_lattice("chain", 16)), 16.0
     facts = string_facts(magnet)
-    n_slots = n_slots_of(facts, string_slices(magnet, beta))
+    n_slots = n_slots_of(facts.n_sites, string_slices(magnet, beta))
     kernel = expansion_kernel(facts, n_slots)
     graphs, state = graphs_of(facts, magnet, beta), kernel.init(jax.random.key(0), 16)
     step = jax.jit(kernel.step)

@@ -1,4 +1,5 @@
-"""Estimators of strings of graphs (`sampling.strings`): everything is averaged over the orientations of loops.
+"""Estimators of strings of graphs (`sampling.strings`), where everything is averaged over the orientations of loops, and of strings of
+vertices (`sampling.vertices`), where it is not.
 
 The number of graphs alone gives the energy, <H> = -C - <n>/beta, and the score d ln W/d beta = C + n/beta, whose covariance with any
 average is its derivative. Energies of the same mean have less noise, and their differences serve as control variates: at N_TIMES times
@@ -20,11 +21,12 @@ from thermodbm.estimate.correlations import correlations, structure_factor
 from thermodbm.estimate.ensemble import Ensemble, Measure
 from thermodbm.estimate.user import Functions, on_layers
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.lattice import two_coloring
-from thermodbm.sampling.expansion import ExpansionInfo, expansion_kernel, resize_strings
+from thermodbm.models.lattice import Lattice, two_coloring
+from thermodbm.sampling.expansion import ExpansionInfo, expansion_kernel
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.strings import CHUNK, DIAGONAL, Graphs, StringFacts, Strings, graphs_of, n_slots_of
+from thermodbm.sampling.strings import CHUNK, DIAGONAL, Graphs, StringFacts, Strings, graphs_of, n_slots_of, resize_strings
 from thermodbm.sampling.union import at
+from thermodbm.sampling.vertices import SeriesFacts, VertexFacts, VertexInfo, Vertices, vertices_kernel, vertices_of
 
 
 class StringMagnet(NamedTuple):
@@ -37,7 +39,7 @@ class StringMagnet(NamedTuple):
 
 def string_ensemble(facts: StringFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
     """Strings with room for graphs in 2 n_slices n_sites slots: a ring of vanishing Trotter step."""
-    n_slots = n_slots_of(facts, n_slices)
+    n_slots = n_slots_of(facts.n_sites, n_slices)
     kernel = expansion_kernel(facts, n_slots)
 
     def weights(hamiltonian: SpinHamiltonian, beta: jax.Array) -> StringMagnet:
@@ -81,20 +83,11 @@ def _sweep(facts: StringFacts) -> Measure:
 
 
 def _rarely(facts: StringFacts, functions: Functions) -> Measure:
-    """slope (n_chains, 1), which is zero, correlation_zz (n_chains, n_sites), on a fully periodic lattice structure_factor_zz,
-    transverse_squared (n_chains, 1), of which beta makes susceptibility_x, and `functions` of a user."""
-    lattice, n, rotation = facts.lattice, facts.n_sites, np.array(facts.rotation, float)
+    """slope (n_chains, 1), which is zero, pair functions, and transverse_squared (n_chains, 1), of which beta makes susceptibility_x."""
+    n, rotation = facts.n_sites, np.array(facts.rotation, float)
 
     def measure(magnet: StringMagnet, _: dict, info: ExpansionInfo) -> dict[str, jax.Array]:
-        layers = jnp.moveaxis(info.spins, -1, 0)
-        field = 0.5 * layers.astype(jnp.float32)
-        values = {
-            "slope": jnp.zeros((len(layers), 1)),
-            "correlation_zz": correlations(lattice, field).mean(1),
-            **on_layers(functions, layers),
-        }
-        if lattice.wavevectors is not None:
-            values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
+        values = {"slope": jnp.zeros((info.spins.shape[-1], 1)), **_pair_functions(facts.lattice, info.spins, functions)}
         # two points of a loop have S+ and S- where one arc between them is turned over
         states = info.used.astype(jnp.float32)
         at_times = _squares(facts, info, jnp.broadcast_to(rotation[:, None], info.spins.shape)).mean(0)
@@ -102,6 +95,76 @@ def _rarely(facts: StringFacts, functions: Functions) -> Measure:
         return values | {"transverse_squared": (square / (4 * n * states * (states + 1)))[:, None]}
 
     return measure
+
+
+def series_ensemble(facts: SeriesFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
+    """Strings with room for graphs or vertices in 2 n_slices n_sites slots: a ring of vanishing Trotter step."""
+    return (string_ensemble if isinstance(facts, StringFacts) else vertex_ensemble)(facts, n_slices, functions)
+
+
+class VertexMagnet(NamedTuple):
+    """A Hamiltonian, beta, and the vertices of which they make strings."""
+
+    hamiltonian: SpinHamiltonian
+    beta: jax.Array
+    vertices: Vertices
+
+
+def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
+    """Of strings that directed loops move."""
+    n_slots, n = n_slots_of(facts.n_sites, n_slices), facts.n_sites
+    kernel, (i, j) = vertices_kernel(facts, n_slots), np.array(facts.bond_pairs, int).reshape(-1, 2).T
+    staggered, lattice = two_coloring(n, facts.lattice.bonds()), facts.lattice
+
+    def weights(hamiltonian: SpinHamiltonian, beta: jax.Array) -> VertexMagnet:
+        return VertexMagnet(hamiltonian, jnp.asarray(beta, float), vertices_of(facts, hamiltonian, beta))
+
+    def step(key: jax.Array, magnet: VertexMagnet, state: dict) -> tuple[dict, VertexInfo]:
+        strings, info = kernel.step(key, magnet.vertices, Strings(**state))
+        return strings._asdict(), info
+
+    def measure(magnet: VertexMagnet, _: dict, info: VertexInfo) -> dict[str, jax.Array]:
+        (hamiltonian, beta, vertices), spins = magnet, info.spins
+        zz = hamiltonian.zz[:, None]
+        ising = jnp.where(spins[:, i] == spins[:, j], zz, -zz).sum(1).mean(0)
+        field = (hamiltonian.z_field[:, None] * spins[0]).sum(0) if facts.with_field else 0.0
+        by_number = -(info.n_vertices / beta + vertices.constant) / n
+        moment = 0.5 * spins[0].sum(0, dtype=jnp.int32)
+        values = {
+            "energy": by_number,
+            "worldline_energy": (ising - field - info.n_changes / beta) / n,
+            "score": by_number,
+            "magnetization_z": moment / n if facts.with_field else jnp.zeros_like(by_number),
+            "magnetization_z_squared": moment**2 / n,
+        }
+        if staggered is not None:
+            values["staggered_structure_factor"] = ((0.5 * staggered[:, None] * spins).sum(1) ** 2).mean(0) / n
+        if facts.signed:
+            values["sign"] = 1.0 - 2 * (info.odd & 1)
+        return values
+
+    def measure_rarely(magnet: VertexMagnet, _: dict, info: VertexInfo) -> dict[str, jax.Array]:
+        slope = info.n_vertices / (magnet.beta**2 * n)
+        return {"slope": slope[:, None], **_pair_functions(lattice, info.spins, functions)}
+
+    return Ensemble(
+        kernel=SamplerKernel(lambda key, n_chains: kernel.init(key, n_chains)._asdict(), step),
+        weights=weights,
+        measure=measure,
+        measure_rarely=measure_rarely,
+        resize=lambda state: resize_strings(Strings(**state), n_slots)._asdict(),
+        visible=lambda state: state["spins"].T,
+    )
+
+
+def _pair_functions(lattice: Lattice, spins: jax.Array, functions: Functions) -> dict[str, jax.Array]:
+    """correlation_zz (n_chains, n_sites), on a fully periodic lattice structure_factor_zz, and `functions` of a user."""
+    layers = jnp.moveaxis(spins, -1, 0)
+    field = 0.5 * layers.astype(jnp.float32)
+    values = {"correlation_zz": correlations(lattice, field).mean(1), **on_layers(functions, layers)}
+    if lattice.wavevectors is not None:
+        values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
+    return values
 
 
 def _n_labels(facts: StringFacts, info: ExpansionInfo) -> int:

@@ -27,7 +27,7 @@ from thermodbm.estimate.ensemble import (
 )
 from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
 from thermodbm.estimate.exchange_response import exchange_response
-from thermodbm.estimate.expansion import string_ensemble
+from thermodbm.estimate.expansion import series_ensemble
 from thermodbm.estimate.imaginary_time import with_imaginary_time
 from thermodbm.estimate.ising import ising_ensemble, ising_response
 from thermodbm.estimate.levels import SQUARES, Series, add_samples, estimate_level, estimate_scalars, join_ranks, scalar_correlations
@@ -44,7 +44,7 @@ from thermodbm.models.operators import isotropic
 from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
-from thermodbm.sampling.strings import StringFacts
+from thermodbm.sampling.vertices import SeriesFacts
 
 TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""
@@ -56,7 +56,7 @@ SECONDS_PER_SPIN = {"cpu": 1e-7, "gpu": 1e-9, "tpu": 1e-9}
 MAX_EVERY = 16
 """Most sweeps of a stretch, after each of which pair functions are measured."""
 
-Facts = IsingFacts | ExchangeFacts | StringFacts
+Facts = IsingFacts | ExchangeFacts | SeriesFacts
 Combine = Callable[[str, list[Estimate]], Estimate]
 """What all rings say together of an observable, or, with `MOVED` before its name, of its derivatives."""
 MOVED = "moved:"
@@ -140,8 +140,8 @@ def ensemble_at(
         InputError: for a sampler that does not fit.
     """
     exchange = isinstance(facts, ExchangeFacts)
-    if isinstance(facts, StringFacts):
-        return string_ensemble(facts, n_slices, observables)
+    if isinstance(facts, SeriesFacts):
+        return series_ensemble(facts, n_slices, observables)
     if derivatives is not None:
         found = exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
     elif exchange and facts.layered:
@@ -322,7 +322,7 @@ def point_of(plan: Plan, levels: Mapping[int, Level], beta: float, comm: Comm, c
         observables[name] = Estimate(*(x if x is None else np.reshape(x, shape) for x in observables[name]))
     if isotropic(plan.hamiltonian) and "susceptibility" in observables:
         observables["susceptibility_x"] = observables["susceptibility"]
-    n_slices = np.inf if isinstance(plan.facts, StringFacts) else ordered[0].n_slices
+    n_slices = np.inf if isinstance(plan.facts, SeriesFacts) else ordered[0].n_slices
     diagnostics = {
         "n_slices": n_slices,
         "d_tau": beta / (2 * n_slices),

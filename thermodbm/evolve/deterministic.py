@@ -41,7 +41,7 @@ from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import ising_facts
-from thermodbm.sampling.strings import string_facts, string_slices
+from thermodbm.sampling.vertices import series_facts, series_slices
 
 SERIES = "series"
 """The sampler without a Trotter step."""
@@ -65,7 +65,7 @@ def make_plan(
     of_run = {"response": response, "open_end": sampling.target_error is not None, "n_tau": options.n_tau}
     if by_strings:
         check_series(hamiltonian, options, response)
-        return Plan(hamiltonian, string_facts(hamiltonian), SERIES, *chains, **of_run)
+        return Plan(hamiltonian, series_facts(hamiltonian), SERIES, *chains, **of_run)
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
         by = derivatives_of(hamiltonian, response, facts.by_loops, second) if response else None
@@ -79,7 +79,7 @@ def check_series(hamiltonian: SpinHamiltonian, options: DeterministicOptions, re
     """Raises:
     InputError: where sampler = "series" cannot do what is asked for.
     """
-    string_facts(hamiltonian)
+    series_facts(hamiltonian)
     hint = "Leave method.sampler out: the layered ring has it."
     for where, found in (("method.d_tau", options.d_tau), ("method.n_tau", options.n_tau), ("response", response or None)):
         if found is not None:
@@ -118,7 +118,7 @@ def deterministic_method(
 
     def slices_at(beta: float) -> list[int]:
         if plan.sampler == SERIES:  # of the coldest: one program for all
-            return [string_slices(hamiltonian, max([beta, *betas]))]
+            return [series_slices(hamiltonian, max([beta, *betas]))]
         return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)
 
     programs = Ahead(lambda n_slices: compile_level(plan, n_slices, source(1.0), comm))

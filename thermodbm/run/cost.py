@@ -19,7 +19,7 @@ from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
 from thermodbm.run.tables import columns
-from thermodbm.sampling.strings import string_slices
+from thermodbm.sampling.vertices import series_slices
 
 if TYPE_CHECKING:
     from thermodbm.exact.typical_cost import Size
@@ -47,7 +47,7 @@ def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptio
     """What the deterministic method will set up: a ring has 2 n_slices layers, of as many sub-layers as a Trotter step has gates; a string,
     slots, which count as spins."""
     if options.sampler == "series":
-        slots = 2.0 * hamiltonian.n_sites * np.array([float(string_slices(hamiltonian, beta)) for beta in betas])
+        slots = 2.0 * hamiltonian.n_sites * np.array([float(series_slices(hamiltonian, beta)) for beta in betas])
         n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains, strings=True)))
         (wanted,), (thermal,) = sweeps_of_levels(sampling, n_chains)
         updates = slots * n_chains * (wanted + thermal)

@@ -8,12 +8,8 @@ from jax import lax
 
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.strands import walk_strands
-from thermodbm.sampling.strings import CHUNK, DIAGONAL, EMPTY, FEWEST, Graphs, StringFacts, Strings, put_chunk
+from thermodbm.sampling.strings import CHUNK, DIAGONAL, EMPTY, Graphs, StringFacts, Strings, begin_strings, put_chunk, with_room
 from thermodbm.sampling.union import at
-
-SPARE, ROOM = 1.1, 1.25
-"""Where there are fewer slots for each graph of the longest string so far than the first, slots are made as many as the second says:
-enough that few insertions find no empty one, and soon, that thermalisation is not that of short strings."""
 
 
 class ExpansionInfo(NamedTuple):
@@ -31,10 +27,6 @@ class ExpansionInfo(NamedTuple):
 
 def expansion_kernel(facts: StringFacts, n_slots: int) -> SamplerKernel:
     """Chains of strings of at most n_slots graphs, in whole chunks. Slots in use grow with the longest string, at first."""
-
-    def init(key: jax.Array, n_chains: int) -> Strings:
-        spins = jnp.where(jax.random.bernoulli(key, 0.5, (facts.n_sites, n_chains)), 1, -1).astype(jnp.int8)
-        return Strings(jnp.full((n_slots, n_chains), EMPTY, jnp.int32), spins, jnp.full(n_chains, FEWEST, jnp.int32))
 
     def step(key: jax.Array, graphs: Graphs, strings: Strings) -> tuple[Strings, ExpansionInfo]:
         key_walk, key_flip = jax.random.split(key)
@@ -66,16 +58,6 @@ def expansion_kernel(facts: StringFacts, n_slots: int) -> SamplerKernel:
         spins = (1 - 2 * (found.noted & 1 ^ turned(at_times))).astype(jnp.int8).reshape(-1, facts.n_sites, n_chains)
         used = strings.used[0]
         info = ExpansionInfo(spins, at_times.reshape(spins.shape), slots, before, begun, used, found.n_graphs, n_changes)
-        longest = jnp.maximum(found.n_graphs.max(), graphs.least)
-        wanted = jnp.where(SPARE * longest > used, jnp.ceil(ROOM * longest / CHUNK).astype(jnp.int32) * CHUNK, used)
-        return Strings(slots, spins[0], jnp.broadcast_to(jnp.clip(wanted, used, n_slots), (n_chains,))), info
+        return with_room(Strings(slots, spins[0], strings.used), found.n_graphs, graphs.least), info
 
-    return SamplerKernel(init, step)
-
-
-def resize_strings(strings: Strings, n_slots: int) -> Strings:
-    """A start with another number of slots: straight worldlines where there are fewer."""
-    here = len(strings.slots)
-    if n_slots < here:
-        return Strings(jnp.full_like(strings.slots[:n_slots], EMPTY), strings.spins, jnp.full_like(strings.used, FEWEST))
-    return strings._replace(slots=jnp.pad(strings.slots, ((0, n_slots - here), (0, 0)), constant_values=EMPTY))
+    return SamplerKernel(lambda key, n_chains: begin_strings(key, facts.n_sites, n_slots, n_chains), step)

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
 from thermodbm.models.rotation import sublattice_rotation
@@ -37,6 +36,11 @@ CHUNK = 32
 """Slots whose random numbers are drawn at once; strings are in whole chunks."""
 FEWEST = CHUNK
 """Slots at the start."""
+
+
+SPARE, ROOM = 1.1, 1.25
+"""Where there are fewer slots for each graph of the longest string so far than the first, slots are made as many as the second says:
+enough that few insertions find no empty one, and soon, that thermalisation is not that of short strings."""
 
 
 class StringFacts(NamedTuple):
@@ -70,27 +74,18 @@ class StringFacts(NamedTuple):
 
 
 def string_facts(hamiltonian: SpinHamiltonian) -> StringFacts:
-    """Of a Hamiltonian whose couplings are numbers. They hold as long as no weight becomes or ceases to be zero.
-
-    Raises:
-        InputError: for a magnet whose clusters do not turn over freely.
-    """
-    if not hamiltonian.conserves_sz:
-        raise InputError("method.sampler", expected="mixed | cluster | column | gibbs for model tfim", found="series")
-    rotation = sublattice_rotation(hamiltonian)
-    zz, xy = np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy)
-    reasons = {
-        "a field along z": np.any(np.asarray(hamiltonian.z_field)),
-        "frustrated exchange": rotation is None,
-        "an easy axis": np.any(np.abs(zz) > np.abs(xy) * (1 + 1e-12)),
-        "no exchange": not np.any(xy),
-    }
-    if found := [name for name, holds in reasons.items() if holds]:
-        expected = "no field along z, frustrated exchange or easy axis (|delta| > 1) with sampler = series"
-        raise InputError("model", expected=expected, found=" and ".join(found), hint="Leave method.sampler out: the layered ring has them.")
+    """Of a Hamiltonian whose couplings are numbers, and `turns_freely`. They hold as long as no weight becomes or ceases to be zero."""
     kept = [(kind, bond) for kind, weights in _weights(hamiltonian).items() for bond in np.flatnonzero(np.asarray(weights) > 1e-12)]
     kinds, bonds = tuple(int(kind) for kind, _ in kept), tuple(int(bond) for _, bond in kept)
-    return StringFacts(hamiltonian.lattice, hamiltonian.bond_pairs, tuple(np.asarray(rotation).tolist()), kinds, bonds)
+    rotation = tuple(np.asarray(sublattice_rotation(hamiltonian)).tolist())
+    return StringFacts(hamiltonian.lattice, hamiltonian.bond_pairs, rotation, kinds, bonds)
+
+
+def turns_freely(hamiltonian: SpinHamiltonian) -> bool:
+    """Whether loops turn over at no cost: without field along z, frustrated exchange and easy axes."""
+    zz, xy = np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy)
+    easy_axis, field = np.any(np.abs(zz) > np.abs(xy) * (1 + 1e-12)), np.any(np.asarray(hamiltonian.z_field))
+    return not (easy_axis or field) and sublattice_rotation(hamiltonian) is not None
 
 
 def _weights(hamiltonian: SpinHamiltonian) -> dict[int, jax.Array]:
@@ -123,9 +118,9 @@ def string_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:
     return -(-int(1.5 * mean + 10 * np.sqrt(mean) + FEWEST) // (2 * hamiltonian.n_sites))
 
 
-def n_slots_of(facts: StringFacts, n_slices: int) -> int:
+def n_slots_of(n_sites: int, n_slices: int) -> int:
     """Slots for a number of `string_slices`, in whole chunks."""
-    return -(-2 * n_slices * facts.n_sites // CHUNK) * CHUNK
+    return -(-2 * n_slices * n_sites // CHUNK) * CHUNK
 
 
 class Strings(NamedTuple):
@@ -134,6 +129,27 @@ class Strings(NamedTuple):
     slots: jax.Array  # (n_slots, n_chains) int32: twice the number of a graph, one more if spins change there; or EMPTY
     spins: jax.Array  # (n_sites, n_chains) int8 +-1, before the first slot
     used: jax.Array  # (n_chains,) int32, slots in use: of all chains the same
+
+
+def begin_strings(key: jax.Array, n_sites: int, n_slots: int, n_chains: int) -> Strings:
+    """Empty strings and any spins."""
+    spins = jnp.where(jax.random.bernoulli(key, 0.5, (n_sites, n_chains)), 1, -1).astype(jnp.int8)
+    return Strings(jnp.full((n_slots, n_chains), EMPTY, jnp.int32), spins, jnp.full(n_chains, FEWEST, jnp.int32))
+
+
+def with_room(strings: Strings, n: jax.Array, least: jax.Array) -> Strings:
+    """With more slots in use if the longest string, of n (n_chains,), or one of `least`, wants them."""
+    used, longest = strings.used[0], jnp.maximum(n.max(), least)
+    wanted = jnp.where(SPARE * longest > used, jnp.ceil(ROOM * longest / CHUNK).astype(jnp.int32) * CHUNK, used)
+    return strings._replace(used=jnp.broadcast_to(jnp.clip(wanted, used, len(strings.slots)), strings.used.shape))
+
+
+def resize_strings(strings: Strings, n_slots: int) -> Strings:
+    """A start with another number of slots: straight worldlines where there are fewer."""
+    here = len(strings.slots)
+    if n_slots < here:
+        return Strings(jnp.full_like(strings.slots[:n_slots], EMPTY), strings.spins, jnp.full_like(strings.used, FEWEST))
+    return strings._replace(slots=jnp.pad(strings.slots, ((0, n_slots - here), (0, 0)), constant_values=EMPTY))
 
 
 class Proposals(NamedTuple):
