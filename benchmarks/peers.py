@@ -155,6 +155,7 @@ SIZES: dict[str, list[dict]] = {
     ],
     "largest: Heisenberg L x L, T = 1/2": [
         ladder(heisenberg, 0.5, sampled("deterministic", 6000), [(16, 16), (32, 32)], "power", 1.0),
+        ladder(heisenberg, 0.5, series(12_000), [(16, 16), (32, 32)], "power", 1.0),
         ladder(heisenberg, 0.5, alps("dirloop_sse", 1000), [(16, 16), (32, 32)], "power", 1.0),
         ladder(heisenberg, 0.5, alps("loop", 6000), [(16, 16), (32, 32)], "power", 1.0),
     ],

@@ -84,7 +84,10 @@ METHODS = {
     "enumerated": {"kind": "variational", "enumerate": True},
 }
 SAMPLING = {"variational": {"n_samples": 5_000}, "enumerated": {}}  # in place of that of the magnet
-OF = {"learned": ("chain", "torus", "triangles", "open"), "series": (*FREE, "open", "xxz", "field", "frustrated")}  # no fields along z, easy axes, frustrated exchange
+OF = {
+    "learned": ("chain", "torus", "triangles", "open"),  # no fields along z, easy axes, frustrated exchange
+    "series": (*FREE, "open", "xxz", "field", "frustrated"),
+}
 ROUNDING = 1e-12  # errors below it are none
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
 

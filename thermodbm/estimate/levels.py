@@ -4,8 +4,8 @@ Every scalar is a linear combination of a few measured series, ratios to the sig
 means. So the blocks of those series give its error, and their covariance from draw to draw its autocorrelation time.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from thermodbm.errors import NumericsError
 from thermodbm.estimate.ensemble import Samples
 from thermodbm.estimate.statistics import Blocks, Estimate, append, from_blocks, from_chains, no_blocks, with_controls
+from thermodbm.models.observables import OBSERVABLES
 
 MAX_BLOCKS = 1024
 """Of scalars, per chain; there are up to twice as many."""
@@ -77,6 +78,16 @@ def _draws(values: jax.Array, n_stretches: int, axis: int) -> np.ndarray:
     """(n_groups, n_stretches, ..., n_chains, ...) with the groups' chains side by side at `axis`, behind the stretches."""
     moved = np.moveaxis(np.asarray(values)[:, :n_stretches], 0, axis)
     return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
+
+
+def kept_series(levels: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The series of the finest ring of a method's state, (n, n_chains) each, and `length`, the sweeps of which each entry is the average.
+
+    Per site; with a sign problem everything is multiplied by `sign`. Entries start behind thermalisation.
+    """
+    blocks = {name: Blocks(**fields) for name, fields in levels["0"]["series"]["scalars"].items()}
+    kept = {name: np.asarray(b.means) for name, b in blocks.items() if name in OBSERVABLES or name in ("sign", "magnetization_z_squared")}
+    return {**kept, "length": np.asarray(next(iter(blocks.values())).length)}
 
 
 def join_ranks(parts: Sequence[Series]) -> Series:

@@ -39,7 +39,7 @@ from thermodbm.estimate.user import Functions, check_observables
 from thermodbm.evolve.method import Point
 from thermodbm.evolve.options import SamplingOptions
 from thermodbm.models import SpinHamiltonian
-from thermodbm.models.observables import LOG_PARTITION, OBSERVABLES, SECOND
+from thermodbm.models.observables import LOG_PARTITION, SECOND
 from thermodbm.models.operators import isotropic
 from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
@@ -202,16 +202,6 @@ def level_from(tree: Mapping[str, Any]) -> Level:
         blocks = {part: {name: Blocks(**fields) for name, fields in series.get(part, {}).items()} for part in parts}
         series = Series(**{**series, **blocks})
     return Level(int(tree["n_slices"]), tree["chains"], tree["n_sweeps"], series)
-
-
-def kept_series(levels: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The series of the finest ring of a method's state, (n, n_chains) each, and `length`, the sweeps of which each entry is the average.
-
-    Per site; with a sign problem everything is multiplied by `sign`. Entries start behind thermalisation.
-    """
-    blocks = {name: Blocks(**fields) for name, fields in levels["0"]["series"]["scalars"].items()}
-    kept = {name: np.asarray(b.means) for name, b in blocks.items() if name in OBSERVABLES or name in ("sign", "magnetization_z_squared")}
-    return {**kept, "length": np.asarray(next(iter(blocks.values())).length)}
 
 
 def progress_of(plan: Plan, levels: Mapping[int, Level]) -> list[float]:

@@ -21,7 +21,7 @@ class Point(NamedTuple):
     network: Mapping[str, np.ndarray]  # the weights, enough to rebuild the state
     response: Mapping[str, Mapping[str, Estimate]] = MappingProxyType({})  # observable -> parameter -> derivative
     covariance: Mapping[str, np.ndarray] = MappingProxyType({})  # "a/b" -> of a here with b at all temperatures that were joined
-    series: Mapping[str, np.ndarray] = MappingProxyType({})  # of chains, where they are kept, see `chains.kept_series`
+    series: Mapping[str, np.ndarray] = MappingProxyType({})  # of chains, where they are kept, see `levels.kept_series`
 
 
 class Info(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 
 from thermodbm.comm import SERIAL, Comm
 from thermodbm.errors import InputError, Interrupted, NumericsError
+from thermodbm.estimate.levels import kept_series
 from thermodbm.estimate.user import check_observables
-from thermodbm.evolve.chains import kept_series
 from thermodbm.evolve.deterministic import deterministic_method
 from thermodbm.evolve.exact import exact_method
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod

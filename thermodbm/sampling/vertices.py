@@ -155,7 +155,7 @@ def ways() -> np.ndarray:
     """Legs by which a head may leave, (2, 16 states, 4 legs by which it comes): the two of the three others that leave a vertex with
     weight; of states without weight any.
 
-    >>> ways()[:, 0, 0].tolist()  # all up: straight on, or across to the other site
+    >>> ways()[:, 0, 0].tolist()  # of a vertex with all up: straight on, or across
     [2, 3]
     """
     found = np.zeros((2, 16, 4), int)
