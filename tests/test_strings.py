@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from thermodbm import thermal_curve
 from thermodbm.errors import InputError
+from thermodbm.estimate.series import series_facts
 from thermodbm.exact import exact_curve
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.sampling.expansion import expansion_kernel
@@ -27,7 +28,7 @@ from thermodbm.sampling.strings import (
     string_facts,
     string_slices,
 )
-from thermodbm.sampling.vertices import VertexFacts, series_facts, vertex_facts, vertex_slices, vertices_kernel, vertices_of, ways
+from thermodbm.sampling.vertices import VertexFacts, vertex_facts, vertex_slices, vertices_kernel, vertices_of, ways
 
 SERIES = {"kind": "deterministic", "sampler": "series"}
 CHAIN = make_lattice("chain", 6)
@@ -230,7 +231,8 @@ def test_strings_find_room():
     [
         (heisenberg(CHAIN, 0.0, 1.0), {}, "exchange that is not zero"),
         (heisenberg(graph(3, [(0, 1)]), 1.0, 0.5), {}, "a bond at every site"),
-        (transverse_field_ising(CHAIN), {}, "tfim"),
+        (transverse_field_ising(CHAIN, 1.0, 0.0), {}, "transverse field"),
+        (transverse_field_ising(CHAIN, h=0.2), {}, "no field along z"),
         (heisenberg(CHAIN), {"d_tau": 0.1}, "d_tau"),
         (heisenberg(CHAIN), {"n_tau": 8}, "n_tau"),
     ],

@@ -26,7 +26,7 @@ from thermodbm.sampling.expansion import ExpansionInfo, expansion_kernel
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.strings import CHUNK, DIAGONAL, Graphs, StringFacts, Strings, graphs_of, n_slots_of, resize_strings
 from thermodbm.sampling.union import at
-from thermodbm.sampling.vertices import SeriesFacts, VertexFacts, VertexInfo, Vertices, vertices_kernel, vertices_of
+from thermodbm.sampling.vertices import VertexFacts, VertexInfo, Vertices, vertices_kernel, vertices_of
 
 
 class StringMagnet(NamedTuple):
@@ -71,7 +71,8 @@ def _sweep(facts: StringFacts) -> Measure:
         zz, xy = hamiltonian.zz[:, None], 2 * jnp.abs(hamiltonian.xy)[:, None]
         ising = jnp.where(info.spins[:, i] == info.spins[:, j], zz, -zz)
         by_loops = jnp.where(info.loops[:, i] == info.loops[:, j], ising - xy, 0).sum(1).mean(0)
-        values = {name: _squares(facts, info, info.spins[:1] * x)[0] / n for name, x in patterns.items()}
+        n_labels = _n_labels(facts, info)
+        values = {name: powers_of_sums(info.loops, info.spins[:1] * x, n_labels, (2,))[0][0] / n for name, x in patterns.items()}
         return values | {
             "energy": by_loops / n,
             "worldline_energy": (ising.sum(1).mean(0) - info.n_changes / beta) / n,
@@ -87,19 +88,15 @@ def _rarely(facts: StringFacts, functions: Functions) -> Measure:
     n, rotation = facts.n_sites, np.array(facts.rotation, float)
 
     def measure(magnet: StringMagnet, _: dict, info: ExpansionInfo) -> dict[str, jax.Array]:
-        values = {"slope": jnp.zeros((info.spins.shape[-1], 1)), **_pair_functions(facts.lattice, info.spins, functions)}
+        values = {"slope": jnp.zeros((info.spins.shape[-1], 1)), **pair_functions(facts.lattice, 0.5, info.spins, functions)}
         # two points of a loop have S+ and S- where one arc between them is turned over
         states = info.used.astype(jnp.float32)
-        at_times = _squares(facts, info, jnp.broadcast_to(rotation[:, None], info.spins.shape)).mean(0)
+        field = jnp.broadcast_to(rotation[:, None], info.spins.shape)
+        at_times = powers_of_sums(info.loops, field, _n_labels(facts, info), (2,))[0].mean(0)
         square = (_through_time(facts, info, rotation) ** 2).sum(0) + states * at_times
         return values | {"transverse_squared": (square / (4 * n * states * (states + 1)))[:, None]}
 
     return measure
-
-
-def series_ensemble(facts: SeriesFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
-    """Strings with room for graphs or vertices in 2 n_slices n_sites slots: a ring of vanishing Trotter step."""
-    return (string_ensemble if isinstance(facts, StringFacts) else vertex_ensemble)(facts, n_slices, functions)
 
 
 class VertexMagnet(NamedTuple):
@@ -145,7 +142,7 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
 
     def measure_rarely(magnet: VertexMagnet, _: dict, info: VertexInfo) -> dict[str, jax.Array]:
         slope = info.n_vertices / (magnet.beta**2 * n)
-        return {"slope": slope[:, None], **_pair_functions(lattice, info.spins, functions)}
+        return {"slope": slope[:, None], **pair_functions(lattice, 0.5, info.spins, functions)}
 
     return Ensemble(
         kernel=SamplerKernel(lambda key, n_chains: kernel.init(key, n_chains)._asdict(), step),
@@ -157,10 +154,11 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
     )
 
 
-def _pair_functions(lattice: Lattice, spins: jax.Array, functions: Functions) -> dict[str, jax.Array]:
-    """correlation_zz (n_chains, n_sites), on a fully periodic lattice structure_factor_zz, and `functions` of a user."""
+def pair_functions(lattice: Lattice, moment: float, spins: jax.Array, functions: Functions) -> dict[str, jax.Array]:
+    """Of spins (n_times, n_sites, n_chains) with a moment: correlation_zz (n_chains, n_sites), on a fully periodic lattice
+    structure_factor_zz, and `functions` of a user."""
     layers = jnp.moveaxis(spins, -1, 0)
-    field = 0.5 * layers.astype(jnp.float32)
+    field = moment * layers.astype(jnp.float32)
     values = {"correlation_zz": correlations(lattice, field).mean(1), **on_layers(functions, layers)}
     if lattice.wavevectors is not None:
         values["structure_factor_zz"] = structure_factor(lattice, field).mean(1)
@@ -171,21 +169,22 @@ def _n_labels(facts: StringFacts, info: ExpansionInfo) -> int:
     return (facts.n_sites + len(info.slots)) * info.slots.shape[-1]
 
 
-def _squares(facts: StringFacts, info: ExpansionInfo, field: jax.Array) -> jax.Array:
-    """Sum over loops of the square of the sum of a field (n_times, n_sites, n_chains) over each, at the first of N_TIMES times,
-    (n_times, n_chains).
+def powers_of_sums(clusters: jax.Array, field: jax.Array, n_labels: int, powers: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """For each of the powers: the sum over clusters of that power of the sum of a field (n_times, n_sites, n_chains) over each, (n_times,
+    n_chains); at the first times of the clusters.
 
-    sum_L a_L^2 = sum_i x_i a_L(i): of the long list of sums only what spins point to is read, and set to zero again.
+    sum_L a_L^k = sum_i x_i a_L(i)^(k - 1): of the long list of sums only what spins point to is read, and set to zero again.
     """
 
-    def of_time(sums: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        loops, field = x
-        sums = sums.at[loops].add(field, mode="promise_in_bounds")
-        own = at(sums, loops)
-        return sums.at[loops].set(0 * own, mode="promise_in_bounds"), (field * own).sum(0)
+    def of_time(sums: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
+        clusters, field = x
+        sums = sums.at[clusters].add(field, mode="promise_in_bounds")
+        own = at(sums, clusters)
+        found = tuple((field * own ** (power - 1)).sum(0) for power in powers)
+        return sums.at[clusters].set(0 * own, mode="promise_in_bounds"), found
 
-    empty = jnp.zeros(_n_labels(facts, info), jnp.float32)
-    return jax.lax.scan(of_time, empty, (info.loops[: len(field)], field.astype(jnp.float32)))[1]
+    empty = jnp.zeros(n_labels, jnp.float32)
+    return jax.lax.scan(of_time, empty, (clusters[: len(field)], field.astype(jnp.float32)))[1]
 
 
 def _through_time(facts: StringFacts, info: ExpansionInfo, signs: np.ndarray) -> jax.Array:

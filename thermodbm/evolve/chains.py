@@ -27,11 +27,11 @@ from thermodbm.estimate.ensemble import (
 )
 from thermodbm.estimate.exchange import exchange_ensemble, layered_ensemble
 from thermodbm.estimate.exchange_response import exchange_response
-from thermodbm.estimate.expansion import series_ensemble
 from thermodbm.estimate.imaginary_time import with_imaginary_time
 from thermodbm.estimate.ising import ising_ensemble, ising_response
 from thermodbm.estimate.levels import SQUARES, Series, add_samples, estimate_level, estimate_scalars, join_ranks, scalar_correlations
 from thermodbm.estimate.response import known_response, response_estimates
+from thermodbm.estimate.series import SeriesFacts, series_ensemble
 from thermodbm.estimate.statistics import Blocks, Estimate
 from thermodbm.estimate.trust import Doubt, doubts_of_chains
 from thermodbm.estimate.unseen import SINGLE, known_values, least_changes
@@ -44,7 +44,6 @@ from thermodbm.models.operators import isotropic
 from thermodbm.models.parameters import Parameter, stacked, unstacked
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
-from thermodbm.sampling.vertices import SeriesFacts
 
 TRUSTED_SIGN = 5.0
 """Average signs smaller than this many of their errors leave ratios <x s>/<s> whose errors are no longer Gaussian."""

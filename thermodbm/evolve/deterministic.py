@@ -12,6 +12,7 @@ from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.covariance import MEASURED, correlation_key, with_correlations
 from thermodbm.estimate.extrapolation import TROTTER_PRIOR, extrapolate
 from thermodbm.estimate.response import derivatives_of, response_by_scaling
+from thermodbm.estimate.series import series_facts, series_slices
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.estimate.thermodynamics import join_thermodynamics
 from thermodbm.estimate.trust import Doubt
@@ -41,7 +42,6 @@ from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import ising_facts
-from thermodbm.sampling.vertices import series_facts, series_slices
 
 SERIES = "series"
 """The sampler without a Trotter step."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
+from thermodbm.estimate.series import series_slices
 from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, TypicalOptions, VariationalOptions
@@ -19,7 +20,6 @@ from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
 from thermodbm.run.tables import columns
-from thermodbm.sampling.vertices import series_slices
 
 if TYPE_CHECKING:
     from thermodbm.exact.typical_cost import Size

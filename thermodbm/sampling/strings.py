@@ -137,10 +137,10 @@ def begin_strings(key: jax.Array, n_sites: int, n_slots: int, n_chains: int) -> 
     return Strings(jnp.full((n_slots, n_chains), EMPTY, jnp.int32), spins, jnp.full(n_chains, FEWEST, jnp.int32))
 
 
-def with_room(strings: Strings, n: jax.Array, least: jax.Array) -> Strings:
+def with_room(strings: Strings, n: jax.Array, least: jax.Array, spare: float = SPARE, room: float = ROOM) -> Strings:
     """With more slots in use if the longest string, of n (n_chains,), or one of `least`, wants them."""
     used, longest = strings.used[0], jnp.maximum(n.max(), least)
-    wanted = jnp.where(SPARE * longest > used, jnp.ceil(ROOM * longest / CHUNK).astype(jnp.int32) * CHUNK, used)
+    wanted = jnp.where(spare * longest > used, jnp.ceil(room * longest / CHUNK).astype(jnp.int32) * CHUNK, used)
     return strings._replace(used=jnp.broadcast_to(jnp.clip(wanted, used, len(strings.slots)), strings.used.shape))
 
 

@@ -29,14 +29,10 @@ from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.strings import (
     CHUNK,
     EMPTY,
-    StringFacts,
     Strings,
     begin_strings,
     in_chunks,
     put_chunk,
-    string_facts,
-    string_slices,
-    turns_freely,
     with_room,
 )
 from thermodbm.sampling.union import at
@@ -80,27 +76,6 @@ def vertex_facts(hamiltonian: SpinHamiltonian) -> VertexFacts:
 
 def _degrees(hamiltonian: SpinHamiltonian) -> np.ndarray:
     return np.bincount(hamiltonian.bonds.ravel(), minlength=hamiltonian.n_sites)
-
-
-SeriesFacts = StringFacts | VertexFacts
-
-
-def series_facts(hamiltonian: SpinHamiltonian) -> SeriesFacts:
-    """Strings of graphs where loops turn over freely, else of vertices.
-
-    Raises:
-        InputError: for magnets of which there are no strings.
-    """
-    if not hamiltonian.conserves_sz:
-        raise InputError("method.sampler", expected="mixed | cluster | column | gibbs for model tfim", found="series")
-    if not np.any(np.asarray(hamiltonian.xy)):
-        raise InputError("model", expected="exchange that is not zero with sampler = series", found="none")
-    return string_facts(hamiltonian) if turns_freely(hamiltonian) else vertex_facts(hamiltonian)
-
-
-def series_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:
-    """Room for these strings, in units of two slots for each site."""
-    return (string_slices if turns_freely(hamiltonian) else vertex_slices)(hamiltonian, beta)
 
 
 class Vertices(NamedTuple):
