@@ -67,7 +67,7 @@ FREE: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "ferromagnet": (heisenberg(make_lattice("square", (2, 4), periodic=False), -1.0), COLDER, {}),
     "fields": (xxz(graph(6, LADDER), UNEQUAL[0], [0.5, -1.3, 1.8, 0.8, -0.6, 1.0, 0.0], RANDOM.normal(size=6)), COLDER, {"n_chains": 256}),
 }
-"""Magnets for "series"; all but the last have loops that turn over freely."""
+"""More magnets for "series"; all but the last have loops that turn over freely."""
 COLD = [0.2, 0.3, 0.5, 0.7, 1.0]
 FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "ladder": (heisenberg(make_lattice("square", (5, 2), periodic=(True, False))), COLD, {}),
@@ -86,7 +86,7 @@ METHODS = {
 SAMPLING = {"variational": {"n_samples": 5_000}, "enumerated": {}}  # in place of that of the magnet
 OF = {
     "learned": ("chain", "torus", "triangles", "open"),  # no fields along z, easy axes, frustrated exchange
-    "series": (*FREE, "open", "xxz", "field", "frustrated"),
+    "series": (*FREE, "open", "xxz", "field", "frustrated", "chain", "torus", "triangles"),
 }
 ROUNDING = 1e-12  # errors below it are none
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)

@@ -14,6 +14,7 @@ from thermodbm.errors import InputError
 from thermodbm.estimate.series import series_facts
 from thermodbm.exact import exact_curve
 from thermodbm.models import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
+from thermodbm.sampling.cuts import cut_facts, cut_slices, cuts_kernel, cuts_of
 from thermodbm.sampling.expansion import expansion_kernel
 from thermodbm.sampling.strings import (
     CHUNK,
@@ -197,6 +198,64 @@ def test_heads_keep_the_balance(name: str):
                 flow[state, leg, way[k, state, leg]] = amount
     for (state, leg, out), amount in flow.items():
         np.testing.assert_allclose(amount, flow[state ^ 1 << leg ^ 1 << out, out, leg], atol=1e-6)
+
+
+RANDOM = np.random.default_rng(5)
+LADDER = graph(6, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (1, 4)])
+ISING = {
+    "unequal": transverse_field_ising(LADDER, RANDOM.normal(size=7), RANDOM.normal(size=6)),
+    "frustrated": transverse_field_ising(LADDER, -1.0, 0.6),
+    "some without field": transverse_field_ising(LADDER, 1.0, [0.5, 0.0, 1.0, -0.8, 0.0, 0.3]),
+    "no bonds": transverse_field_ising(LADDER, 0.0, 0.7),
+}
+
+
+@pytest.mark.parametrize("name", ISING)
+def test_averages_of_ising_magnets_are_those_of_diagonalisation(name: str):
+    magnet, T = ISING[name], np.array([0.4, 1.0, 3.0])
+    curve = thermal_curve(magnet, T=T, method=SERIES, sampling={"n_samples": 60_000, "n_chains": 128}, progress=False)
+    exact = exact_curve(magnet, 1 / T)
+    wanted = {"energy", "specific_heat", "susceptibility", "magnetization_x", "order_parameter_squared", "binder_ratio", "correlation_zz"}
+    assert wanted <= set(curve.observables) & set(exact)
+    for name, estimate in curve.observables.items():
+        if name in wanted:
+            assert np.all(np.abs(estimate.mean - exact[name]) <= 4.2 * estimate.error + 1e-6), name
+    assert np.all(curve.diagnostics["trusted"] == 1)
+
+
+@pytest.mark.parametrize("name", ISING)
+def test_strings_of_joins_and_cuts_have_weight(name: str):
+    """Joins find the spins that they want, the string closes on itself, and clusters are joined at joins and end at cuts alone."""
+    magnet, beta = ISING[name], 2.0
+    facts = cut_facts(magnet)
+    kernel = cuts_kernel(facts, n_slots_of(magnet.n_sites, cut_slices(magnet, beta)))
+    cuts, state, step = cuts_of(facts, magnet, beta), kernel.init(jax.random.key(0), 3), jax.jit(kernel.step)
+    for k in range(8):
+        state, info = step(jax.random.key(k), cuts, state)
+        for chain in range(3):
+            spins, n_turns = np.array(state.spins[:, chain]), 0
+            cluster, n_labels, joints, labelled = list(range(6)), 6, [], []
+            for slot, word in enumerate(np.asarray(state.slots[:, chain])):
+                if word == EMPTY:
+                    continue
+                i, j = facts.sites[:, word >> 1]
+                if word >> 1 < len(facts.joins):
+                    assert (spins[i] != spins[j]) == bool(cuts.differ[word >> 1])
+                    joints.append((cluster[i], cluster[j]))
+                else:
+                    assert bool(info.ended[slot, chain] & 1) == (spins[i] < 0)
+                    labelled += [(cluster[i], int(info.ended[slot, chain]) >> 1), (n_labels, int(info.begun[slot, chain]))]
+                    spins[i] *= -1 if word & 1 else 1
+                    n_turns += word & 1
+                    cluster[i], n_labels = n_labels, n_labels + 1
+            np.testing.assert_array_equal(spins, state.spins[:, chain])
+            assert n_turns == info.n_changes[chain]
+            joints += zip(cluster, range(6), strict=True)
+            labelled += enumerate(np.asarray(info.clusters[0, :, chain]).tolist())
+            n_clusters, component = connected_components(
+                coo_matrix((np.ones(len(joints)), np.array(joints).T), (n_labels,) * 2), directed=False
+            )
+            assert len({(component[node], label) for node, label in labelled}) == n_clusters == len({label for _, label in labelled})
 
 
 def test_the_number_of_exchanges_of_a_kind_changes_its_parity():
