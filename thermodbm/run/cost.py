@@ -164,6 +164,8 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
     else:
         sweep = (cost.n_updates / config.sampling.n_samples * per_spin / cores).sum()
         lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
+    if config.hamiltonian.conserves_sz and config.method == DeterministicOptions() and not config.response:
+        lines.append('method.sampler = "series" needs no Trotter step: in the same time errors are two to four times smaller.')
     return lines
 
 
