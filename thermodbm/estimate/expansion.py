@@ -128,8 +128,8 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
         by_number = -(info.n_vertices / beta + vertices.constant) / n
         moment = 0.5 * spins[0].sum(0, dtype=jnp.int32)
         values = {
-            "energy": by_number,
-            "worldline_energy": (ising - field - info.n_changes / beta) / n,
+            "energy": (ising - field - info.n_changes / beta) / n,
+            "worldline_energy": by_number,
             "score": by_number,
             "magnetization_z": moment / n if facts.with_field else jnp.zeros_like(by_number),
             "magnetization_z_squared": moment**2 / n,
@@ -141,7 +141,7 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
         return values
 
     def measure_rarely(magnet: VertexMagnet, _: dict, info: VertexInfo) -> dict[str, jax.Array]:
-        slope = info.n_vertices / (magnet.beta**2 * n)
+        slope = info.n_changes / (magnet.beta**2 * n)
         return {"slope": slope[:, None], **pair_functions(lattice, 0.5, info.spins, functions)}
 
     return Ensemble(
