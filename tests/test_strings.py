@@ -157,7 +157,7 @@ def test_strings_of_vertices_have_weight(name: str):
     magnet, beta = BY_LOOPS[name], 3.0
     facts = vertex_facts(magnet)
     kernel = vertices_kernel(facts, n_slots_of(magnet.n_sites, vertex_slices(magnet, beta)))
-    vertices, state = vertices_of(facts, magnet, beta), kernel.init(jax.random.key(0), 3)
+    vertices, state = vertices_of(magnet, beta), kernel.init(jax.random.key(0), 3)
     step, pairs, seen = jax.jit(kernel.step), np.array(facts.bond_pairs), set()
     for k in range(12):
         state, _ = step(jax.random.key(k), vertices, state)
@@ -177,8 +177,7 @@ def test_strings_of_vertices_have_weight(name: str):
 def test_heads_keep_the_balance(name: str):
     """For every vertex and leg: chances are none below 0 or above 1, and what flows to another vertex flows back from it."""
     magnet, beta = BY_LOOPS[name], 0.7
-    facts = vertex_facts(magnet)
-    vertices, n_bonds = vertices_of(facts, magnet, beta), len(magnet.bonds)
+    vertices, n_bonds = vertices_of(magnet, beta), len(magnet.bonds)
     kept = np.asarray(vertices.rate).reshape(n_bonds, 4) / (beta * n_bonds)
     assert np.all(kept >= 0)
     exchange, way = 2 * np.abs(np.asarray(magnet.xy)), ways()
@@ -198,6 +197,39 @@ def test_heads_keep_the_balance(name: str):
                 flow[state, leg, way[k, state, leg]] = amount
     for (state, leg, out), amount in flow.items():
         np.testing.assert_allclose(amount, flow[state ^ 1 << leg ^ 1 << out, out, leg], atol=1e-6)
+
+
+RESPONSES = {
+    "by graphs": (xxz(CHAIN, 1.0, 0.4), ["J", "delta", "h"]),
+    "each bond": (heisenberg(make_lattice("square", (2, 3), periodic=False)), ["J.each", "beta"]),
+    "by vertices": (heisenberg(CHAIN, 1.0, 0.8), ["J", "h"]),
+    "at the isotropic point": (xxz(CHAIN, 1.0, 1.0), ["delta"]),
+    "frustrated": (j1j2(CHAIN, 1.0, 0.3), ["J1", "J2"]),
+}
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_derivatives_by_strings_are_those_of_diagonalisation(name: str):
+    magnet, names = RESPONSES[name]
+    settings = {"T": [0.8, 2.0], "response": names, "progress": False}
+    curve = thermal_curve(magnet, method=SERIES, sampling={"n_samples": 100_000, "n_chains": 128}, **settings)
+    exact = thermal_curve(magnet, method="exact", **settings)
+    for observable in ("energy", "specific_heat", "free_energy", "entropy", "susceptibility"):
+        for parameter, found in curve.response[observable].items():
+            known = np.asarray(exact.response[observable][parameter].mean)
+            assert np.all(np.abs(found.mean - known) <= 4.5 * found.error + 1e-8), (observable, parameter)
+            assert np.all(found.error < 0.2)
+
+
+def test_second_derivatives_by_strings():
+    magnet = xxz(CHAIN, 1.0, 0.4, 0.3)
+    settings = {"T": [1.0], "response": ["J", "h"], "second": True, "progress": False}
+    curve = thermal_curve(magnet, method=SERIES, sampling={"n_samples": 100_000, "n_chains": 128}, **settings)
+    exact = thermal_curve(magnet, method="exact", **settings)
+    found, known = curve.log_partition_hessian, exact.log_partition_hessian
+    assert found.mean.shape == (1, 2, 2)
+    assert np.all(np.abs(found.mean - known.mean) < 4.5 * found.error + 1e-8)
+    assert np.all(found.error < 0.05)
 
 
 RANDOM = np.random.default_rng(5)
@@ -300,7 +332,7 @@ def test_what_strings_cannot_do_is_said(magnet: SpinHamiltonian, settings: dict,
     with pytest.raises(InputError, match=named):
         thermal_curve(magnet, T=[1.0], method={**SERIES, **settings}, progress=False)
     with pytest.raises(InputError, match="response"):
-        thermal_curve(heisenberg(CHAIN), T=[1.0], method=SERIES, response=["J"], progress=False)
+        thermal_curve(transverse_field_ising(CHAIN), T=[1.0], method=SERIES, response=["J"], progress=False)
 
 
 def test_observables_of_a_user_and_no_network():

@@ -107,14 +107,14 @@ class VertexMagnet(NamedTuple):
     vertices: Vertices
 
 
-def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
-    """Of strings that directed loops move."""
+def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = (), *, counted: bool = False) -> Ensemble:
+    """Of strings that directed loops move; `counted` for derivatives."""
     n_slots, n = n_slots_of(facts.n_sites, n_slices), facts.n_sites
-    kernel, (i, j) = vertices_kernel(facts, n_slots), np.array(facts.bond_pairs, int).reshape(-1, 2).T
+    kernel, (i, j) = vertices_kernel(facts, n_slots, counted=counted), np.array(facts.bond_pairs, int).reshape(-1, 2).T
     staggered, lattice = two_coloring(n, facts.lattice.bonds()), facts.lattice
 
     def weights(hamiltonian: SpinHamiltonian, beta: jax.Array) -> VertexMagnet:
-        return VertexMagnet(hamiltonian, jnp.asarray(beta, float), vertices_of(facts, hamiltonian, beta))
+        return VertexMagnet(hamiltonian, jnp.asarray(beta, float), vertices_of(hamiltonian, beta))
 
     def step(key: jax.Array, magnet: VertexMagnet, state: dict) -> tuple[dict, VertexInfo]:
         strings, info = kernel.step(key, magnet.vertices, Strings(**state))

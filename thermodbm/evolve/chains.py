@@ -140,7 +140,7 @@ def ensemble_at(
     """
     exchange = isinstance(facts, ExchangeFacts)
     if isinstance(facts, SeriesFacts):
-        return series_ensemble(facts, n_slices, observables)
+        return series_ensemble(facts, n_slices, observables, derivatives)
     if derivatives is not None:
         found = exchange_response(facts, sampler, n_slices, derivatives) if exchange else ising_response(facts, sampler, n_slices)
     elif exchange and facts.layered:

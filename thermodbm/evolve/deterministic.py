@@ -42,6 +42,7 @@ from thermodbm.network.trotter import network_record
 from thermodbm.network.trotter_step import LEVELS, commutator_scale, default_d_tau, kind_of_gates, slices
 from thermodbm.sampling.exchange_facts import exchange_facts
 from thermodbm.sampling.ring import ising_facts
+from thermodbm.sampling.strings import turns_freely
 
 SERIES = "series"
 """The sampler without a Trotter step."""
@@ -65,7 +66,8 @@ def make_plan(
     of_run = {"response": response, "open_end": sampling.target_error is not None, "n_tau": options.n_tau}
     if by_strings:
         check_series(hamiltonian, options, response)
-        return Plan(hamiltonian, series_facts(hamiltonian), SERIES, *chains, **of_run)
+        by = derivatives_of(hamiltonian, response, turns_freely(hamiltonian), second) if response else None
+        return Plan(hamiltonian, series_facts(hamiltonian, by), SERIES, *chains, derivatives=by, **of_run)
     if hamiltonian.conserves_sz:
         facts = exchange_facts(hamiltonian)
         by = derivatives_of(hamiltonian, response, facts.by_loops, second) if response else None
@@ -81,10 +83,12 @@ def check_series(hamiltonian: SpinHamiltonian, options: DeterministicOptions, re
     """
     series_facts(hamiltonian)
     hint = "Leave method.sampler out: the layered ring has it."
-    for where, found in (("method.d_tau", options.d_tau), ("method.n_tau", options.n_tau), ("response", response or None)):
+    for where, found in (("method.d_tau", options.d_tau), ("method.n_tau", options.n_tau)):
         if found is not None:
-            named = [p.name for p in response] if where == "response" else found
-            raise InputError(where, expected="none with method.sampler = series, which has no layers", found=named, hint=hint)
+            raise InputError(where, expected="none with method.sampler = series, which has no layers", found=found, hint=hint)
+    if response and not hamiltonian.conserves_sz:
+        named = [p.name for p in response]
+        raise InputError("response", expected="none of model tfim with method.sampler = series", found=named, hint=hint)
 
 
 def deterministic_method(
@@ -118,7 +122,7 @@ def deterministic_method(
 
     def slices_at(beta: float) -> list[int]:
         if plan.sampler == SERIES:  # of the coldest: one program for all
-            return [series_slices(hamiltonian, max([beta, *betas]))]
+            return [series_slices(plan.facts, hamiltonian, max([beta, *betas]))]
         return slices(beta, d_tau, options.extrapolate, options.n_tau or 0)
 
     programs = Ahead(lambda n_slices: compile_level(plan, n_slices, source(1.0), comm))

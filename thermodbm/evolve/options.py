@@ -40,7 +40,8 @@ class DeterministicOptions:
     sampler: TrotterSampler | None = None
     """How (v, d) are sampled; None: "mixed" for tfim, "loop" for models that conserve the magnetisation. "series": at a vanishing Trotter
     step, with the layers themselves drawn, as strings of gates; nothing is extrapolated, and no network is stored. For all magnets but
-    Ising ones in a field along z, without d_tau, n_tau and [response]; 128 chains or more fill its vectors."""
+    Ising ones in a field along z, without d_tau and n_tau, and for Ising magnets without [response]; 128 chains or more fill its
+    vectors."""
     n_tau: TauParts | None = None
     """Measure correlations of sz in imaginary time too, from the deep layers, at tau = 0, beta/n_tau, 2 beta/n_tau, ... beta/2, and
     static susceptibilities at all wavevectors. Rings then have at least n_tau layers at every Trotter step."""

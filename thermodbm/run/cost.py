@@ -9,7 +9,7 @@ import numpy as np
 
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
-from thermodbm.estimate.series import series_slices
+from thermodbm.estimate.series import series_facts, series_slices
 from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, TypicalOptions, VariationalOptions
@@ -47,7 +47,8 @@ def deterministic_cost(hamiltonian: SpinHamiltonian, options: DeterministicOptio
     """What the deterministic method will set up: a ring has 2 n_slices layers, of as many sub-layers as a Trotter step has gates; a string,
     slots, which count as spins."""
     if options.sampler == "series":
-        slots = 2.0 * hamiltonian.n_sites * np.array([float(series_slices(hamiltonian, beta)) for beta in betas])
+        facts = series_facts(hamiltonian)
+        slots = 2.0 * hamiltonian.n_sites * np.array([float(series_slices(facts, hamiltonian, beta)) for beta in betas])
         n_chains = int(np.prod(chain_groups(hamiltonian.n_sites, sampling.n_chains, strings=True)))
         (wanted,), (thermal,) = sweeps_of_levels(sampling, n_chains)
         updates = slots * n_chains * (wanted + thermal)

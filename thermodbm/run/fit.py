@@ -22,7 +22,7 @@ from thermodbm.network.trotter_step import default_d_tau
 from thermodbm.run.config import RunConfig, parse_config, read_tables
 from thermodbm.run.fit_data import Points, read_points
 from thermodbm.run.fit_errors import parameter_errors
-from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of, step_like
+from thermodbm.run.fit_model import BACKGROUND, POSITIVE, FitModel, is_ratio, source_of, with_step
 from thermodbm.run.fit_sampled import FIRST, Problem, fewer, solve_sampled
 from thermodbm.run.fit_search import Residuals, Scale, minimise, profile
 from thermodbm.run.fit_units import resolved, scales
@@ -243,7 +243,7 @@ def _sampled_outcome(model: FitModel, section: FitSection, config: RunConfig, sc
     end, others = solve_sampled(problem, _starts(model, section, scale, small))
     if sampled:
         wanted = default_d_tau(model.hamiltonian(end.theta, np.nan), config.sampling.target_error)
-        method = replace(method, d_tau=method.d_tau or step_like(steps, wanted))
+        method = with_step(method, steps, wanted)
     remark = f"{'converged' if end.converged else 'did not converge'} with {end.n_curves} curves"
     told = [", ".join(f"{n} = {t:.4g}" for n, t in zip(model.names, other.theta, strict=True)) for other in others]
     sampling = fewer(config.sampling, end.share)

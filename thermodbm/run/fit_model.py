@@ -240,7 +240,7 @@ def sampled_source(options: MethodOptions, sampling: SamplingOptions, steps: lis
     def curve(magnet: SpinHamiltonian, betas: np.ndarray, observables: Sequence[str], names: Sequence[str]) -> Curve:
         method = options
         if isinstance(options, DeterministicOptions):
-            method = replace(options, d_tau=options.d_tau or step_like(used, default_d_tau(magnet, sampling.target_error)))
+            method = with_step(options, used, default_d_tau(magnet, sampling.target_error))
         found = thermal_curve(magnet, beta=betas, method=method, sampling=sampling, response=list(names), progress=False)
         values, errors = _sampled_values(found, observables)
         slopes = {n: {p: e.mean for p, e in of.items()} for n, of in found.response.items()}
@@ -269,6 +269,11 @@ def step_like(used: list[float], wanted: float) -> float:
             return step
     used.append(wanted / TOO_COARSE)
     return used[-1]
+
+
+def with_step(options: DeterministicOptions, used: list[float], wanted: float) -> DeterministicOptions:
+    """With one of the Trotter steps in use, where there are steps and none is given."""
+    return options if options.d_tau or options.sampler == "series" else replace(options, d_tau=step_like(used, wanted))
 
 
 def source_of(options: MethodOptions, sampling: SamplingOptions, steps: list[float] | None = None) -> Source:

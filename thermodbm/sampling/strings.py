@@ -94,6 +94,12 @@ def _weights(hamiltonian: SpinHamiltonian) -> dict[int, jax.Array]:
     return {HORIZONTAL: xy + zz, DIAGONAL: xy - zz}
 
 
+def weights_of(facts: StringFacts, hamiltonian: SpinHamiltonian) -> jax.Array:
+    """Of every graph, (n_graphs,)."""
+    weights, bonds = _weights(hamiltonian), np.array(facts.bonds, int)
+    return jnp.where(facts.are(HORIZONTAL), weights[HORIZONTAL][bonds], weights[DIAGONAL][bonds])
+
+
 class Graphs(NamedTuple):
     """Couplings, an argument of the sampler."""
 
@@ -104,10 +110,8 @@ class Graphs(NamedTuple):
 
 def graphs_of(facts: StringFacts, hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> Graphs:
     """Of couplings and a temperature."""
-    weight, bonds = _weights(hamiltonian), np.array(facts.bonds, int)
-    weight = jnp.where(facts.are(HORIZONTAL), weight[HORIZONTAL][bonds], weight[DIAGONAL][bonds])
-    taken_off = jnp.abs(hamiltonian.xy).sum()
-    return Graphs((beta * len(bonds) * weight).astype(jnp.float32), -taken_off, beta * taken_off)
+    weight, taken_off = weights_of(facts, hamiltonian), jnp.abs(hamiltonian.xy).sum()
+    return Graphs((beta * len(weight) * weight).astype(jnp.float32), -taken_off, beta * taken_off)
 
 
 def string_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:

@@ -100,17 +100,30 @@ def _shares(hamiltonian: SpinHamiltonian) -> tuple[jax.Array, ...]:
     return zz, exchange, f, g, jnp.maximum(LEAST * exchange - lowest, pairs)
 
 
-def vertices_of(facts: VertexFacts, hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> Vertices:
+def elements(hamiltonian: SpinHamiltonian) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of every bond: those that keep two spins (n_bonds, 4), of the states of the legs before; 2 |xy|, and C_b."""
+    zz, exchange, f, g, lift = _shares(hamiltonian)
+    s, t = (1 - 2 * (np.arange(4) >> leg & 1) for leg in (0, 1))
+    kept = lift[:, None] - jnp.outer(zz, s * t) + jnp.outer(f, s) + jnp.outer(g, t)
+    return kept, exchange, lift
+
+
+def log_weight(hamiltonian: SpinHamiltonian, beta: jax.Array, counts: jax.Array) -> jax.Array:
+    """ln of the weight of strings, (n_chains,), but for what does not depend on couplings and beta."""
+    kept, exchange, lift = elements(hamiltonian)
+    all_elements = jnp.concatenate([kept, exchange[:, None]], 1)
+    logarithms = jnp.where(all_elements > 0, jnp.log(jnp.where(all_elements > 0, all_elements, 1.0)), 0.0)
+    return jnp.tensordot(logarithms, counts.astype(float), 2) + counts.sum((0, 1)) * jnp.log(beta) - beta * lift.sum()
+
+
+def vertices_of(hamiltonian: SpinHamiltonian, beta: jax.Array | float) -> Vertices:
     """Of couplings and a temperature."""
-    zz, exchange, f, g, lift = (x[:, None] for x in _shares(hamiltonian))
-    spin = 1 - 2 * (np.arange(4)[:, None] >> np.array([0, 1]) & 1)  # (4, 2) of the two spins before
-    s, t = spin.T
-    kept = lift - zz * s * t + f * s + g * t  # (n_bonds, 4)
+    kept, exchange, lift = elements(hamiltonian)
     state = np.arange(16)
     before, behind = state & 3, state >> 2
     crossed = (before ^ behind) == 3
     allowed = (before == behind) | (crossed & ((before == 1) | (before == 2)))
-    weight = jnp.where(allowed, jnp.where(before == behind, kept[:, before], exchange), 0)  # (n_bonds, 16)
+    weight = jnp.where(allowed, jnp.where(before == behind, kept[:, before], exchange[:, None]), 0)  # (n_bonds, 16)
     way = ways()
     leg = np.arange(4)
     to = [state[:, None] ^ (1 << leg) ^ (1 << way[k]) for k in range(2)]  # states after the first and the second way
@@ -123,7 +136,7 @@ def vertices_of(facts: VertexFacts, hamiltonian: SpinHamiltonian, beta: jax.Arra
     first, second = chance(one, other), chance(other, one)
     flat = lambda x: x.reshape(-1).astype(jnp.float32)  # noqa: E731
     least = beta * lift.sum()
-    return Vertices(flat(beta * len(zz) * kept), flat(first), flat(first + second), -lift.sum(), least)
+    return Vertices(flat(beta * len(kept) * kept), flat(first), flat(first + second), -lift.sum(), least)
 
 
 def ways() -> np.ndarray:
@@ -161,6 +174,7 @@ class VertexInfo(NamedTuple):
     n_vertices: jax.Array  # (n_chains,) int32
     n_changes: jax.Array  # (n_chains,) int32, those at which spins are exchanged
     odd: jax.Array  # (n_chains,) int32, those among them that turn the sign
+    counts: jax.Array | None = None  # (n_bonds, 5, n_chains), how often each of `elements` stands in the string, if asked for
 
 
 class _State(NamedTuple):
@@ -171,9 +185,11 @@ class _State(NamedTuple):
     link: jax.Array  # (4 (n_slots + n_sites) n_chains,) int32: the leg at the other end of the worldline of every leg
 
 
-def vertices_kernel(facts: VertexFacts, n_slots: int) -> SamplerKernel:
-    """Chains of strings of at most n_slots vertices. Leg k of slot p of a chain has number 4 (p n_chains + chain) + k; behind them stand
-    those of the sites at the ends of the string."""
+def vertices_kernel(facts: VertexFacts, n_slots: int, *, counted: bool = False) -> SamplerKernel:
+    """Chains of strings of at most n_slots vertices; `counted` for what `log_weight` needs.
+
+    Leg k of slot p of a chain has number 4 (p n_chains + chain) + k; behind them stand those of the sites at the ends of the string.
+    """
     n_sites, n_bonds = facts.n_sites, len(facts.bond_pairs)
     pairs = np.array(facts.bond_pairs, np.int32).reshape(-1, 2).T
 
@@ -230,7 +246,13 @@ def vertices_kernel(facts: VertexFacts, n_slots: int) -> SamplerKernel:
         found, spins = walk(key_walk, vertices, strings)
         changes = (found.slots >= 0) & (found.slots & 1 == 1)
         odd = changes & at(jnp.asarray(facts.signed), jnp.maximum(found.slots >> 1, 0)) if facts.signed else jnp.zeros_like(changes)
-        info = VertexInfo(spins, found.n, changes.sum(0, dtype=jnp.int32), odd.sum(0, dtype=jnp.int32))
+        counts = None
+        if counted:
+            element = 5 * jnp.maximum(found.slots >> 1, 0) + jnp.where(changes, 4, found.states & 3)
+            place = element * n_chains + jnp.arange(n_chains, dtype=jnp.int32)
+            counts = jnp.zeros(5 * n_bonds * n_chains, jnp.int32).at[place].add(found.slots >= 0, mode="promise_in_bounds")
+            counts = counts.reshape(n_bonds, 5, n_chains)
+        info = VertexInfo(spins, found.n, changes.sum(0, dtype=jnp.int32), odd.sum(0, dtype=jnp.int32), counts)
         states = _loops(key_loops, vertices, found, strings.used[0], max(1, n_sites // SITES_A_LOOP))
         changed = ((states & 3) != (states >> 2)).astype(jnp.int32)
         slots = jnp.where(found.slots < 0, EMPTY, found.slots & ~1 | changed)
