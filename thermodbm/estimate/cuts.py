@@ -41,8 +41,7 @@ def cut_ensemble(facts: CutFacts, n_slices: int, functions: Functions = ()) -> E
         return strings._asdict(), info
 
     def measure_rarely(magnet: CutMagnet, _: dict, info: CutInfo) -> dict[str, jax.Array]:
-        turns = _turns(facts, magnet, info)[0]  # by which the energy depends on beta
-        return {"slope": (turns / (magnet.beta**2 * facts.n_sites))[:, None], **pair_functions(facts.lattice, 1.0, info.spins, functions)}
+        return {"slope": jnp.zeros((len(info.n_changes), 1)), **pair_functions(facts.lattice, 1.0, info.spins, functions)}
 
     return Ensemble(
         kernel=SamplerKernel(lambda key, n_chains: kernel.init(key, n_chains)._asdict(), step),
@@ -70,6 +69,7 @@ def _sweep(facts: CutFacts) -> Measure:
             "energy": (joined - turns / beta) / n,
             "worldline_energy": (ising.sum(1).mean(0) - info.n_changes / beta) / n,
             "score": -(info.n_graphs / beta + cuts.constant) / n,
+            "slope": turns / (beta**2 * n),
             "magnetization_x": transverse / (beta * n),
             "magnetization_z": jnp.zeros_like(joined),
             "order_parameter_squared": square.mean(0),

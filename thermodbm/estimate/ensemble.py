@@ -21,9 +21,10 @@ class Ensemble(NamedTuple):
     """The classical ring of one network: its weights at a temperature, a sampler, and what to measure.
 
     `measure(weights, state, info)` gives (n_chains,) arrays after every sweep, per site: energy; score = -d ln w/d beta / N, whose
-    covariance with the energy makes the specific heat; further scalars; sign where weights have one.
+    covariance with the energy makes the specific heat; further scalars, slope (below) among them where it costs nothing; sign where
+    weights have one.
     `measure_rarely` gives (n_chains, k) arrays now and then: slope (k = 1), the explicit derivative of the
-    energy estimator in beta, and pair functions.
+    energy estimator in beta, or zero where it is among the scalars, and pair functions.
 
     Where derivatives are wanted `respond` takes the place of `measure`, and gives the series of `estimate.response` beside its values, and
     `respond_late` gives those that are measured now and then, (n_chains, k) arrays all.

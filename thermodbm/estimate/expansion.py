@@ -130,6 +130,7 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
         values = {
             "energy": (ising - field - info.n_changes / beta) / n,
             "worldline_energy": by_number,
+            "slope": info.n_changes / (beta**2 * n),
             "score": by_number,
             "magnetization_z": moment / n if facts.with_field else jnp.zeros_like(by_number),
             "magnetization_z_squared": moment**2 / n,
@@ -141,8 +142,7 @@ def vertex_ensemble(facts: VertexFacts, n_slices: int, functions: Functions = ()
         return values
 
     def measure_rarely(magnet: VertexMagnet, _: dict, info: VertexInfo) -> dict[str, jax.Array]:
-        slope = info.n_changes / (magnet.beta**2 * n)
-        return {"slope": slope[:, None], **pair_functions(lattice, 0.5, info.spins, functions)}
+        return {"slope": jnp.zeros((len(info.n_changes), 1)), **pair_functions(lattice, 0.5, info.spins, functions)}
 
     return Ensemble(
         kernel=SamplerKernel(lambda key, n_chains: kernel.init(key, n_chains)._asdict(), step),

@@ -21,7 +21,16 @@ MAX_ARRAY_BLOCKS = 8
 """Of pair functions, per chain."""
 CORRELATED = 256
 """Batches of all chains together from which correlations between estimates are taken."""
-INTERMEDIATE = {"score", "worldline_energy", "energy_score", "sign", "kubo_squared", "magnetization_z_squared", "order_parameter_fourth"}
+INTERMEDIATE = {
+    "score",
+    "slope",
+    "worldline_energy",
+    "energy_score",
+    "sign",
+    "kubo_squared",
+    "magnetization_z_squared",
+    "order_parameter_fourth",
+}
 """Series that are no observables themselves."""
 SQUARES = {"susceptibility_x": "transverse_squared", "static_susceptibility_zz": "static_squared_zz"}
 """Kubo responses that are beta times a series of fluctuations measured now and then."""
@@ -172,6 +181,8 @@ def _combinations(scalars: _Scalars, beta: float, n_sites: int, only: str | None
         return {only: found[only]}
     e, score = mean["energy"], mean["score"]
     found["specific_heat"] = (beta**2 * n_sites) * (x["energy_score"] - score * x["energy"] - e * x["score"] + scalars.constant(e * score))
+    if "slope" in x:
+        found["specific_heat"] = found["specific_heat"] - beta**2 * x["slope"]
     m = mean["magnetization_z"]
     drift = 2 * m * x["magnetization_z"] - scalars.constant(m**2)
     if "order_parameter_fourth" in x:  # to first order about the means
