@@ -46,7 +46,7 @@ def load_state(file: str | Path | ThermalCurve, T: float, *, module: "nn.Module 
         raise InputError(where, expected=expected, found=f"{curve.method}, which has no networks")
     network = curve.network[t]
     if not network:
-        raise InputError(where, expected=f"a network at T = {T:g}", found="none: not finished, infinite, or by sampler = series")
+        raise InputError(where, expected=f"a network at T = {T:g}", found="none: it is not finished, or infinite, or by sampler = series")
     config = parse_config(tomllib.loads(curve.config))
     beta = float(curve.beta[t])
     try:
