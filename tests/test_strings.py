@@ -255,6 +255,16 @@ def test_averages_of_ising_magnets_are_those_of_diagonalisation(name: str):
     assert np.all(curve.diagnostics["trusted"] == 1)
 
 
+@pytest.mark.parametrize("gamma", [0.01, 0.1])
+def test_turns_that_were_not_seen_stand_in_the_error(gamma: float):
+    """In a weak field nearly no sample has a turn: m_x = 0 is then no exact value."""
+    magnet, T = transverse_field_ising(make_lattice("square", (2, 3)), 1.0, gamma), np.array([0.5, 5.0, 20.0])
+    found = thermal_curve(magnet, T=T, method=SERIES, sampling={"n_samples": 20_000}, progress=False).observables
+    exact = exact_curve(magnet, 1 / T)
+    for name in ("magnetization_x", "energy"):
+        assert np.all(np.abs(found[name].mean - exact[name]) <= 4 * found[name].error), name
+
+
 @pytest.mark.parametrize("name", ISING)
 def test_strings_of_joins_and_cuts_have_weight(name: str):
     """Joins find the spins that they want, the string closes on itself, and clusters are joined at joins and end at cuts alone."""

@@ -14,9 +14,14 @@ SINGLE = 2.0**-23
 """Of a value: samples are measured in single precision, and their scatter may be less than its rounding errors."""
 
 
-def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]:
+def least_changes(hamiltonian: SpinHamiltonian, beta: float, *, by_turns: bool = False) -> dict[str, float]:
     """The change q of one draw of each observable, per site, by the event that a frozen magnet would show first: a spin or a pair of them
-    turned in an ordered state, a magnon."""
+    turned in an ordered state, a magnon.
+
+    Args:
+        by_turns: whether m_x is measured by the turns of spins in imaginary time, which in a weak transverse field are rare, and count
+            1/(beta gamma) each.
+    """
     n, moment = hamiltonian.n_sites, hamiltonian.moment
     around = np.zeros(n)
     np.add.at(around, hamiltonian.bonds.ravel(), np.repeat(np.abs(np.asarray(hamiltonian.zz)) + 2 * np.abs(np.asarray(hamiltonian.xy)), 2))
@@ -36,8 +41,10 @@ def least_changes(hamiltonian: SpinHamiltonian, beta: float) -> dict[str, float]
     if hamiltonian.conserves_sz:
         return changes | {"susceptibility": beta / n, "susceptibility_x": beta / n}
     magnetised = bool(np.any(np.asarray(hamiltonian.z_field)))
+    gamma = np.abs(np.asarray(hamiltonian.x_field))
+    turn = 1 / (beta * gamma[gamma > 0].min(initial=np.inf)) if by_turns else 0.0
     return changes | {
-        "magnetization_x": 2 / n,
+        "magnetization_x": max(2.0, turn) / n,
         "order_parameter_squared": 4 * (n - 1) / n**2,
         "binder_ratio": 16 / n**2,
         "susceptibility": 4 * beta / (n if magnetised else 1),

@@ -42,6 +42,7 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.models.observables import LOG_PARTITION, SECOND
 from thermodbm.models.operators import isotropic
 from thermodbm.models.parameters import Parameter, stacked, unstacked
+from thermodbm.sampling.cuts import CutFacts
 from thermodbm.sampling.exchange_facts import ExchangeFacts
 from thermodbm.sampling.ring import IsingFacts
 
@@ -285,7 +286,7 @@ def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: 
     sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
     tau = max(0.5, float(np.nan_to_num(found["energy"].tau_int, nan=0.5, posinf=0.5)))
     independent, changed = series.n_draws * plan.n_chains / (2 * tau), dict(found)
-    for name, change in least_changes(plan.hamiltonian, beta).items():
+    for name, change in least_changes(plan.hamiltonian, beta, by_turns=isinstance(plan.facts, CutFacts)).items():
         if name in found and sign:
             n_draws = independent / every if SQUARES.get(name, name) in series.arrays else independent
             least = np.hypot(change / (sign * max(n_draws, 1.0)), SINGLE * np.asarray(found[name].mean))
