@@ -3,7 +3,7 @@
     python benchmarks/response.py                   both tables; some ten minutes on one core
     python benchmarks/response.py errors --seeds 4 [--method learned]
     python benchmarks/response.py cost --repeat 5
-    python benchmarks/response.py pulls --method learned --seeds 12     (or typical) about diagonalisation, of small magnets
+    python benchmarks/response.py pulls --method learned --seeds 12     (typical, series) about diagonalisation, of small magnets
     python benchmarks/response.py tangents                              of learned networks, without sampling
 
 Chains of 64 sites at beta = 4, by the deterministic method unless another is named. Seconds are those of the CPU, compilation (and
@@ -46,6 +46,7 @@ RANDOM = np.random.default_rng(1)
 BRANCHED = tb.graph(5, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4)])
 TWELVE = tb.graph(12, [(i, i + 1) for i in range(11)] + [(0, 5), (3, 9), (2, 11)])
 TEN = tb.graph(10, [(i, (i + 1) % 10) for i in range(10)] + [(0, 4), (2, 7)])
+MANY = {"n_samples": 50_000, "n_chains": 128}
 FEW = {"n_samples": 10_000, "n_chains": 64}
 SMALL = {
     "learned": {
@@ -73,7 +74,16 @@ SMALL = {
         ),
     },
 }
-METHODS = {"learned": {"kind": "learned", "layers": 4}, "typical": {"kind": "typical"}}
+SMALL["series"] = {  # by graphs, and by vertices: at the isotropic point along delta, and in a field
+    "xxz ring of 6": (tb.xxz(tb.make_lattice("chain", 6), delta=0.4), ["J", "delta", "h"], [0.4, 0.8, 2.0], MANY),
+    "xxz ring of 6, delta = 1": (tb.xxz(tb.make_lattice("chain", 6)), ["J", "delta"], [0.4, 0.8, 2.0], MANY),
+    "xxz ring of 6, h": (tb.xxz(tb.make_lattice("chain", 6), delta=0.6, h=0.8), ["J", "delta", "h"], [0.4, 0.8, 2.0], MANY),
+}
+METHODS = {
+    "learned": {"kind": "learned", "layers": 4},
+    "typical": {"kind": "typical"},
+    "series": {"kind": "deterministic", "sampler": "series"},
+}
 N_TAU = 8  # of exchange gates it doubles the rings at this beta and default steps
 
 

@@ -4,60 +4,35 @@ The number of graphs gives energy and score as in `estimate.expansion`. With les
 times, and gamma_i <sx_i> = <number of cuts of i at which the spin turns>/beta, a half where two clusters meet.
 """
 
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.estimate.ensemble import Ensemble, Measure
-from thermodbm.estimate.expansion import pair_functions, powers_of_sums
+from thermodbm.estimate.strings import StringMagnet, pair_functions, powers_of_sums, ring_of_strings
 from thermodbm.estimate.user import Functions
-from thermodbm.models import SpinHamiltonian
-from thermodbm.sampling.cuts import CutFacts, CutInfo, Cuts, cuts_kernel, cuts_of
-from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.strings import CHUNK, Strings, n_slots_of, resize_strings
+from thermodbm.sampling.cuts import CutFacts, CutInfo, cuts_kernel, cuts_of
+from thermodbm.sampling.strings import CHUNK, n_slots_of
 from thermodbm.sampling.union import at
-
-
-class CutMagnet(NamedTuple):
-    """A Hamiltonian, beta, and the graphs of which they make strings."""
-
-    hamiltonian: SpinHamiltonian
-    beta: jax.Array
-    cuts: Cuts
 
 
 def cut_ensemble(facts: CutFacts, n_slices: int, functions: Functions = ()) -> Ensemble:
     """Strings with room for graphs in 2 n_slices n_sites slots: a ring of vanishing Trotter step."""
     n_slots = n_slots_of(facts.n_sites, n_slices)
-    kernel = cuts_kernel(facts, n_slots)
 
-    def weights(hamiltonian: SpinHamiltonian, beta: jax.Array) -> CutMagnet:
-        return CutMagnet(hamiltonian, jnp.asarray(beta, float), cuts_of(facts, hamiltonian, beta))
-
-    def step(key: jax.Array, magnet: CutMagnet, state: dict) -> tuple[dict, CutInfo]:
-        strings, info = kernel.step(key, magnet.cuts, Strings(**state))
-        return strings._asdict(), info
-
-    def measure_rarely(magnet: CutMagnet, _: dict, info: CutInfo) -> dict[str, jax.Array]:
+    def measure_rarely(magnet: StringMagnet, _: dict, info: CutInfo) -> dict[str, jax.Array]:
         return {"slope": jnp.zeros((len(info.n_changes), 1)), **pair_functions(facts.lattice, 1.0, info.spins, functions)}
 
-    return Ensemble(
-        kernel=SamplerKernel(lambda key, n_chains: kernel.init(key, n_chains)._asdict(), step),
-        weights=weights,
-        measure=_sweep(facts),
-        measure_rarely=measure_rarely,
-        resize=lambda state: resize_strings(Strings(**state), n_slots)._asdict(),
-        visible=lambda state: state["spins"].T,
-    )
+    return ring_of_strings(cuts_kernel(facts, n_slots), n_slots, partial(cuts_of, facts), _sweep(facts), measure_rarely)
 
 
 def _sweep(facts: CutFacts) -> Measure:
     """As `ising.measure_sweep`."""
     n, (i, j) = facts.n_sites, np.array(facts.bond_pairs, int).reshape(-1, 2).T
 
-    def measure(magnet: CutMagnet, _: dict, info: CutInfo) -> dict[str, jax.Array]:
+    def measure(magnet: StringMagnet, _: dict, info: CutInfo) -> dict[str, jax.Array]:
         hamiltonian, beta, cuts = magnet
         zz = hamiltonian.zz[:, None]
         ising = jnp.where(info.spins[:, i] == info.spins[:, j], zz, -zz)
@@ -84,7 +59,7 @@ def _n_labels(facts: CutFacts, info: CutInfo) -> int:
     return (facts.n_sites + len(info.slots)) * info.slots.shape[-1]
 
 
-def _turns(facts: CutFacts, magnet: CutMagnet, info: CutInfo) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _turns(facts: CutFacts, magnet: StringMagnet, info: CutInfo) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Numbers of turns at cuts, averaged over clusters; the same divided by gamma of their sites; and the sum over clusters of the square
     of their spins summed over all states of the string, (n_chains,) each.
 

@@ -5,10 +5,11 @@ import numpy as np
 from thermodbm.errors import InputError
 from thermodbm.estimate.cuts import cut_ensemble
 from thermodbm.estimate.ensemble import Ensemble
-from thermodbm.estimate.expansion import string_ensemble, vertex_ensemble
+from thermodbm.estimate.expansion import string_ensemble
 from thermodbm.estimate.response import WORLDLINES
 from thermodbm.estimate.series_response import string_response, vertex_response
 from thermodbm.estimate.user import Functions
+from thermodbm.estimate.vertices import vertex_ensemble
 from thermodbm.models import SpinHamiltonian
 from thermodbm.sampling.cuts import CutFacts, cut_facts, cut_slices
 from thermodbm.sampling.strings import StringFacts, string_facts, string_slices, turns_freely

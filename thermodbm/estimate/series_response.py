@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermodbm.estimate.ensemble import Ensemble
-from thermodbm.estimate.expansion import string_ensemble, vertex_ensemble
+from thermodbm.estimate.expansion import string_ensemble
 from thermodbm.estimate.response import Probe, along, in_beta, late_series, respond_with, second_series, sweep_series
+from thermodbm.estimate.vertices import vertex_ensemble
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import two_coloring
 from thermodbm.sampling.expansion import ExpansionInfo

@@ -21,7 +21,19 @@ from thermodbm.errors import InputError
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.strings import CHUNK, EMPTY, Strings, begin_strings, in_chunks, put_chunk, with_room
+from thermodbm.sampling.strings import (
+    CHUNK,
+    EMPTY,
+    Strings,
+    begin_strings,
+    changes_at,
+    drawn_for,
+    flips,
+    in_chunks,
+    put_chunk,
+    stays,
+    with_room,
+)
 from thermodbm.sampling.union import Joints, at, merge, whole_blocks
 
 SPARE, ROOM = 1.5, 1.7
@@ -108,66 +120,65 @@ class _State(NamedTuple):
     before: jax.Array  # (n_slots, 2, n_chains) words of both sites before every graph
 
 
+def _walk(key: jax.Array, facts: CutFacts, cuts: Cuts, strings: Strings) -> tuple[_State, jax.Array]:
+    """Through all slots: what is in them, and the words of all spins at N_TIMES times.
+
+    Labels are sites, then n_sites plus a slot, times n_chains plus the chain.
+    """
+    (n_slots, n_chains), used, n_sites = strings.slots.shape, strings.used[0], facts.n_sites
+    n_joins, n_graphs = len(facts.joins), len(facts.joins) + len(facts.cuts)
+    chain = jnp.arange(n_chains, dtype=jnp.int32)
+
+    def slot(carry: tuple, x: tuple) -> tuple[tuple, tuple]:
+        (words, n), (old, graph, p, q, drawn, rate, differ, new) = carry, x
+        word_p, word_q = at(words, p), at(words, q)
+        changes, cut = changes_at(old), graph >= n_joins
+        there, more = stays(old, cut | (((word_p ^ word_q) & 1 == 1) == differ), drawn, rate, used - n)
+        words = words.at[p].set(jnp.where(there & cut, 2 * new | word_p & 1 ^ changes, word_p), mode="promise_in_bounds")
+        return (words, n + more), (jnp.where(there, 2 * graph + changes, EMPTY), word_p, word_q)
+
+    def chunk(k: jax.Array, state: _State) -> _State:
+        old = lax.dynamic_slice_in_dim(strings.slots, k * CHUNK, CHUNK)
+        graph, drawn = drawn_for(jax.random.fold_in(key, k), old, n_graphs)
+        p, q = (at(jnp.asarray(site), graph) * n_chains + chain for site in facts.sites)
+        new = (n_sites + k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)[:, None]) * n_chains + chain
+        xs = old, graph, p, q, drawn, at(cuts.rate, graph), at(cuts.differ, graph), new
+        (words, n), (slots, first, second) = lax.scan(slot, (state.words, state.n), xs)
+        return _State(words, n, put_chunk(state.slots, slots, k), put_chunk(state.before, jnp.stack([first, second], 1), k))
+
+    site = jnp.arange(n_sites * n_chains, dtype=jnp.int32)
+    down, none = (strings.spins.reshape(-1) < 0).astype(jnp.int32), jnp.zeros(n_chains, jnp.int32)
+    n, before = (strings.slots >= 0).sum(0, dtype=jnp.int32), jnp.zeros((n_slots, 2, n_chains), jnp.int32)
+    state = _State(jnp.concatenate([2 * site + down, none]), n, jnp.full_like(strings.slots, EMPTY), before)
+    return in_chunks(used // CHUNK, chunk, lambda state: state.words[: len(site)], state, len(site))
+
+
+def _roots(facts: CutFacts, found: _State, used: jax.Array) -> jax.Array:
+    """Cluster of every label: joins, and what leaves the last slot at a site with what enters the first."""
+    (n_slots, n_chains), n_sites = found.slots.shape, facts.n_sites
+    joins = (found.slots >= 0) & (found.slots >> 1 < len(facts.joins))
+    site = jnp.arange(n_sites * n_chains, dtype=jnp.int32)
+    room = whole_blocks((n_slots + n_sites) * n_chains)
+
+    def listed(words: jax.Array, last: jax.Array) -> jax.Array:
+        inside = jnp.where(joins, words >> 1, 0).reshape(-1)
+        return lax.dynamic_update_slice_in_dim(jnp.pad(inside, (0, room - len(inside))), last, used * n_chains, 0)
+
+    n_labels = (n_sites + used) * n_chains
+    ends = listed(found.before[:, 0], found.words[: len(site)] >> 1), listed(found.before[:, 1], site)
+    return merge((n_sites + n_slots) * n_chains, Joints(*ends, n_labels), n_labels)
+
+
 def cuts_kernel(facts: CutFacts, n_slots: int) -> SamplerKernel:
-    """Chains of strings of at most n_slots graphs. Labels are sites, then n_sites plus a slot, times n_chains plus the chain."""
-    n_sites, n_joins, n_graphs = facts.n_sites, len(facts.joins), len(facts.joins) + len(facts.cuts)
-
-    def walk(key: jax.Array, cuts: Cuts, strings: Strings) -> tuple[_State, jax.Array]:
-        n_chains, used = strings.spins.shape[-1], strings.used[0]
-        chain = jnp.arange(n_chains, dtype=jnp.int32)
-
-        def slot(carry: tuple, x: tuple) -> tuple[tuple, tuple]:
-            (words, n), (old, graph, p, q, drawn, rate, differ, new) = carry, x
-            word_p, word_q = at(words, p), at(words, q)
-            fresh, changes, cut, room = old < 0, (old >= 0) & (old & 1 == 1), graph >= n_joins, (used - n).astype(jnp.float32)
-            fits = cut | (((word_p ^ word_q) & 1 == 1) == differ)
-            put = fresh & fits & (drawn * room < rate)
-            out = ~fresh & ~changes & (drawn * rate < room + 1)
-            there = put | ~fresh & ~out
-            words = words.at[p].set(jnp.where(there & cut, 2 * new | word_p & 1 ^ changes, word_p), mode="promise_in_bounds")
-            return (words, n + put - out), (jnp.where(there, 2 * graph + changes, EMPTY), word_p, word_q)
-
-        def chunk(k: jax.Array, state: _State) -> _State:
-            old = lax.dynamic_slice_in_dim(strings.slots, k * CHUNK, CHUNK)
-            bits = jax.random.bits(jax.random.fold_in(key, k), old.shape, jnp.uint64)
-            graph = jnp.where(old < 0, ((bits >> 32) * np.uint64(n_graphs) >> 32).astype(jnp.int32), old >> 1)
-            drawn = (bits.astype(jnp.uint32) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-            p, q = (at(jnp.asarray(site), graph) * n_chains + chain for site in facts.sites)
-            new = (n_sites + k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)[:, None]) * n_chains + chain
-            xs = old, graph, p, q, drawn, at(cuts.rate, graph), at(cuts.differ, graph), new
-            (words, n), (slots, first, second) = lax.scan(slot, (state.words, state.n), xs)
-            return _State(words, n, put_chunk(state.slots, slots, k), put_chunk(state.before, jnp.stack([first, second], 1), k))
-
-        site = jnp.arange(n_sites * n_chains, dtype=jnp.int32)
-        down, none = (strings.spins.reshape(-1) < 0).astype(jnp.int32), jnp.zeros(n_chains, jnp.int32)
-        n, before = (strings.slots >= 0).sum(0, dtype=jnp.int32), jnp.zeros((n_slots, 2, n_chains), jnp.int32)
-        state = _State(jnp.concatenate([2 * site + down, none]), n, jnp.full_like(strings.slots, EMPTY), before)
-        return in_chunks(used // CHUNK, chunk, lambda state: state.words[: len(site)], state, len(site))
-
-    def roots(found: _State, used: jax.Array) -> jax.Array:
-        """Cluster of every label: joins, and what leaves the last slot at a site with what enters the first."""
-        n_chains = found.slots.shape[-1]
-        joins = (found.slots >= 0) & (found.slots >> 1 < n_joins)
-        site = jnp.arange(n_sites * n_chains, dtype=jnp.int32)
-        room = whole_blocks((n_slots + n_sites) * n_chains)
-
-        def listed(words: jax.Array, last: jax.Array) -> jax.Array:
-            inside = jnp.where(joins, words >> 1, 0).reshape(-1)
-            return lax.dynamic_update_slice_in_dim(jnp.pad(inside, (0, room - len(inside))), last, used * n_chains, 0)
-
-        n_labels = (n_sites + used) * n_chains
-        ends = listed(found.before[:, 0], found.words[: len(site)] >> 1), listed(found.before[:, 1], site)
-        return merge((n_sites + n_slots) * n_chains, Joints(*ends, n_labels), n_labels)
+    """Chains of strings of at most n_slots graphs."""
+    n_sites, n_joins = facts.n_sites, len(facts.joins)
 
     def step(key: jax.Array, cuts: Cuts, strings: Strings) -> tuple[Strings, CutInfo]:
         key_walk, key_flip = jax.random.split(key)
         n_chains, used = strings.spins.shape[-1], strings.used[0]
-        found, noted = walk(key_walk, cuts, strings)
-        root = roots(found, used)
-        bits = jax.random.bits(key_flip, (-(-root.size // 32),), jnp.uint32)
-
-        def turned(cluster: jax.Array) -> jax.Array:
-            return ((at(bits, cluster >> 5) >> (cluster & 31).astype(jnp.uint32)) & 1).astype(jnp.int32)
+        found, noted = _walk(key_walk, facts, cuts, strings)
+        root = _roots(facts, found, used)
+        turned = flips(key_flip, root.size)
 
         def settle(k: jax.Array, state: tuple) -> tuple:
             """Cuts of a chunk after the flips."""
@@ -178,12 +189,8 @@ def cuts_kernel(facts: CutFacts, n_slots: int) -> SamplerKernel:
             changes = jnp.where(cut, old & 1 ^ turned(own) ^ turned(cluster), 0)
             new = jnp.where(old < 0, EMPTY, old & ~1 | changes)
             n_changes += changes.sum(0, dtype=jnp.int32)
-            return (
-                put_chunk(slots, new, k),
-                put_chunk(ended, 2 * cluster + (word & 1 ^ turned(cluster)), k),
-                put_chunk(begun, own, k),
-                n_changes,
-            )
+            end = 2 * cluster + (word & 1 ^ turned(cluster))
+            return put_chunk(slots, new, k), put_chunk(ended, end, k), put_chunk(begun, own, k), n_changes
 
         none = jnp.zeros_like(found.slots)
         slots, ended, begun, n_changes = lax.fori_loop(jnp.int32(0), used // CHUNK, settle, (found.slots, none, none, none[0]))

@@ -8,7 +8,7 @@ from jax import lax
 
 from thermodbm.sampling.kernel import SamplerKernel
 from thermodbm.sampling.strands import walk_strands
-from thermodbm.sampling.strings import CHUNK, DIAGONAL, EMPTY, Graphs, StringFacts, Strings, begin_strings, put_chunk, with_room
+from thermodbm.sampling.strings import CHUNK, DIAGONAL, EMPTY, Graphs, StringFacts, Strings, begin_strings, flips, put_chunk, with_room
 from thermodbm.sampling.union import at
 
 
@@ -32,10 +32,7 @@ def expansion_kernel(facts: StringFacts, n_slots: int) -> SamplerKernel:
         key_walk, key_flip = jax.random.split(key)
         n_chains = strings.spins.shape[-1]
         found = walk_strands(key_walk, facts, graphs, strings)
-        bits = jax.random.bits(key_flip, (-(-found.root.size // 32),), jnp.uint32)
-
-        def turned(loop: jax.Array) -> jax.Array:
-            return ((at(bits, loop >> 5) >> (loop & 31).astype(jnp.uint32)) & 1).astype(jnp.int32)
+        turned = flips(key_flip, found.root.size)
 
         def settle(k: jax.Array, state: tuple) -> tuple:
             """Spins and graphs of a chunk after the flips."""

@@ -19,6 +19,7 @@ from thermodbm.sampling.strings import (
     StringFacts,
     Strings,
     Walk,
+    changes_at,
     in_chunks,
     proposals,
     put_chunk,
@@ -57,16 +58,17 @@ def walk_strands(key: jax.Array, facts: StringFacts, graphs: Graphs, strings: St
     def slot(carry: tuple, found: Proposals) -> tuple[tuple, tuple]:
         # rows apart and the far ends first: then XLA reads all before it writes, in place, in short vector loops
         (ends, n), (p, q, new, diagonal) = carry, (found.first, found.second, found.new, found.diagonal)
+        changes = changes_at(found.old)
         end_p, end_q = at(ends, p), at(ends, q)
         word_p, word_q, far_p, far_q = _word(end_p), _word(end_q), _far(end_p), _far(end_q)
         label_p, label_q, down_p, down_q = word_p >> 1, word_q >> 1, word_p & 1, word_q & 1
-        there, more = stays(found, ((down_p ^ down_q) == 0) == diagonal, used - n)
+        there, more = stays(found.old, ((down_p ^ down_q) == 0) == diagonal, found.drawn, found.rate, used - n)
         moves = there & (far_p != q)
         lower, upper = jnp.minimum(label_p, label_q), jnp.maximum(label_p, label_q)
         to_p, to_q = jnp.where(moves, far_p, nowhere), jnp.where(moves, far_q, nowhere)
         far_down_p, far_down_q = _word(at(ends, jnp.stack([to_p, to_q]))) & 1
         at_far_p, at_far_q = _end(far_q, lower, far_down_p), _end(far_p, lower, far_down_q)
-        at_p, at_q = _end(q, new, down_p ^ found.changes), _end(p, new, down_q ^ found.changes)
+        at_p, at_q = _end(q, new, down_p ^ changes), _end(p, new, down_q ^ changes)
         if crossing:
             at_far_p = jnp.where(diagonal, _end(q, label_p, far_down_p), at_far_p)
             at_far_q = jnp.where(diagonal, _end(p, label_q, far_down_q), at_far_q)
@@ -75,7 +77,7 @@ def walk_strands(key: jax.Array, facts: StringFacts, graphs: Graphs, strings: St
         for place, end in ((to_p, at_far_p), (to_q, at_far_q), (p, jnp.where(there, at_p, end_p)), (q, jnp.where(there, at_q, end_q))):
             ends = ends.at[place].set(end, mode="promise_in_bounds")
         tied = there & ~diagonal
-        slots = jnp.where(there, 2 * found.graph + found.changes, EMPTY)
+        slots = jnp.where(there, 2 * found.graph + changes, EMPTY)
         return (ends, n + more), (slots, word_p, word_q, jnp.where(tied, upper, new), jnp.where(tied, lower, new))
 
     def chunk(k: jax.Array, state: _State) -> _State:

@@ -1,7 +1,7 @@
 """Continuous imaginary time: the ring at a vanishing Trotter step, of which only the gates that do something are kept.
 
-As the step vanishes nearly all gates of a ring act as the identity. What is left is a series: -H = C + sum_g w_g G_g over graphs g, each of
-a bond or a site, whose powers are strings of graphs in order of imaginary time,
+As the step vanishes nearly all gates of a ring act as the identity. What is left is a series: -H = C + sum_g w_g G_g over graphs g of
+bonds, whose powers are strings of graphs in order of imaginary time,
 
     Z = exp(beta C) sum_n beta^n / n!  sum_{g_1 ... g_n}  w_g1 ... w_gn  Tr G_gn ... G_g1.
 
@@ -15,7 +15,8 @@ with its empty slots weighs beta^n (M - n)!/M! times its w. Matrix elements of g
 Source: A. W. Sandvik, Phys. Rev. B 59, R14157 (1999); Phys. Rev. E 68, 056701 (2003); H. G. Evertz, Adv. Phys. 52, 1 (2003).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,7 @@ EMPTY = -1
 N_TIMES = 8
 """Times of a string at which its spins are noted down."""
 CHUNK = 32
-"""Slots whose random numbers are drawn at once; strings are in whole chunks."""
-FEWEST = CHUNK
-"""Slots at the start."""
-
-
+"""Slots whose random numbers are drawn at once; strings are in whole chunks, and begin with one."""
 SPARE, ROOM = 1.1, 1.25
 """Where there are fewer slots for each graph of the longest string so far than the first, slots are made as many as the second says:
 enough that few insertions find no empty one, and soon, that thermalisation is not that of short strings."""
@@ -119,7 +116,7 @@ def string_slices(hamiltonian: SpinHamiltonian, beta: float) -> int:
     there are ten standard deviations above it."""
     norms = {HORIZONTAL: 2, DIAGONAL: 1}
     mean = beta * sum(norms[kind] * float(np.clip(np.asarray(w, float), 0, None).sum()) for kind, w in _weights(hamiltonian).items())
-    return -(-int(1.5 * mean + 10 * np.sqrt(mean) + FEWEST) // (2 * hamiltonian.n_sites))
+    return -(-int(1.5 * mean + 10 * np.sqrt(mean) + CHUNK) // (2 * hamiltonian.n_sites))
 
 
 def n_slots_of(n_sites: int, n_slices: int) -> int:
@@ -138,7 +135,7 @@ class Strings(NamedTuple):
 def begin_strings(key: jax.Array, n_sites: int, n_slots: int, n_chains: int) -> Strings:
     """Empty strings and any spins."""
     spins = jnp.where(jax.random.bernoulli(key, 0.5, (n_sites, n_chains)), 1, -1).astype(jnp.int8)
-    return Strings(jnp.full((n_slots, n_chains), EMPTY, jnp.int32), spins, jnp.full(n_chains, FEWEST, jnp.int32))
+    return Strings(jnp.full((n_slots, n_chains), EMPTY, jnp.int32), spins, jnp.full(n_chains, CHUNK, jnp.int32))
 
 
 def with_room(strings: Strings, n: jax.Array, least: jax.Array, spare: float = SPARE, room: float = ROOM) -> Strings:
@@ -152,58 +149,75 @@ def resize_strings(strings: Strings, n_slots: int) -> Strings:
     """A start with another number of slots: straight worldlines where there are fewer."""
     here = len(strings.slots)
     if n_slots < here:
-        return Strings(jnp.full_like(strings.slots[:n_slots], EMPTY), strings.spins, jnp.full_like(strings.used, FEWEST))
+        return Strings(jnp.full_like(strings.slots[:n_slots], EMPTY), strings.spins, jnp.full_like(strings.used, CHUNK))
     return strings._replace(slots=jnp.pad(strings.slots, ((0, n_slots - here), (0, 0)), constant_values=EMPTY))
 
 
 class Proposals(NamedTuple):
     """What stands in some slots, or might be put there: arrays (n, n_chains)."""
 
+    old: jax.Array  # words of the slots
     graph: jax.Array
     first: jax.Array  # place of its first spin: site times n_chains plus chain
     second: jax.Array
-    fresh: jax.Array  # whether the slot is empty
-    changes: jax.Array  # whether spins change there
     drawn: jax.Array  # uniform random numbers
     rate: jax.Array
     diagonal: jax.Array  # whether the graph is DIAGONAL
     new: jax.Array  # label that would begin there
 
 
+def drawn_for(key: jax.Array, slots: jax.Array, n_kinds: int) -> tuple[jax.Array, jax.Array]:
+    """What stands in slots (n, n_chains), and in empty ones one of n_kinds drawn with equal chances; and uniform random numbers."""
+    bits = jax.random.bits(key, slots.shape, jnp.uint64)
+    found = jnp.where(slots < 0, ((bits >> 32) * np.uint64(n_kinds) >> 32).astype(jnp.int32), slots >> 1)
+    return found, (bits.astype(jnp.uint32) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+
+
+def changes_at(slots: jax.Array) -> jax.Array:
+    """Whether spins change there."""
+    return (slots >= 0) & (slots & 1 == 1)
+
+
 def proposals(key: jax.Array, facts: StringFacts, graphs: Graphs, slots: jax.Array, begin: jax.Array) -> Proposals:
-    """For slots (n, n_chains) of which the first has number `begin`: in each empty one, a graph drawn from all with equal chances; where
-    spins are exchanged, HORIZONTAL or DIAGONAL by their weights, without which the number of either would keep its parity."""
+    """For slots (n, n_chains) of which the first has number `begin`: in each empty one, any graph; where spins are exchanged, HORIZONTAL or
+    DIAGONAL by their weights, without which the number of either would keep its parity."""
     n_slots, n_chains = slots.shape
     chain, n_graphs = jnp.arange(n_chains, dtype=jnp.int32), len(facts.kinds)
-    bits = jax.random.bits(key, slots.shape, jnp.uint64)
-    graph = jnp.where(slots < 0, ((bits >> 32) * np.uint64(n_graphs) >> 32).astype(jnp.int32), slots >> 1)
-    drawn = (bits.astype(jnp.uint32) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-    changes = (slots >= 0) & (slots & 1 == 1)
+    graph, drawn = drawn_for(key, slots, n_graphs)
     if np.any(facts.twins != np.arange(n_graphs)):
         twin = at(jnp.asarray(facts.twins), graph)
         rate, other = at(graphs.rate, graph), at(graphs.rate, twin)
-        graph = jnp.where(changes & (drawn * (rate + other) < other), twin, graph)
+        graph = jnp.where(changes_at(slots) & (drawn * (rate + other) < other), twin, graph)
     first, second = (at(jnp.asarray(sites), graph) * n_chains + chain for sites in facts.sites)
     new = (facts.n_sites + begin + jnp.arange(n_slots, dtype=jnp.int32)[:, None]) * n_chains + chain
-    rate, diagonal = at(graphs.rate, graph), at(jnp.asarray(facts.are(DIAGONAL)), graph)
-    return Proposals(graph, first, second, slots < 0, changes, drawn, rate, diagonal, new)
+    return Proposals(slots, graph, first, second, drawn, at(graphs.rate, graph), at(jnp.asarray(facts.are(DIAGONAL)), graph), new)
 
 
-def stays(found: Proposals, fits: jax.Array, n_empty: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a graph stands in the slot afterwards, and by how many there are more: all (n_chains,), of one slot.
+def stays(old: jax.Array, fits: jax.Array | bool, drawn: jax.Array, rate: jax.Array, n_empty: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether something stands in a slot with word `old` afterwards, and by how much there is more, (n_chains,) all.
 
-    Put in with probability min(1, beta n_graphs w/(M - n)) where it fits, taken out with min(1, (M - n + 1)/(beta n_graphs w)) if no spin
-    changes there.
+    Of n_kinds that might stand there, one of weight w is put in with probability min(1, beta n_kinds w/(M - n)) where it fits, and taken
+    out with min(1, (M - n + 1)/(beta n_kinds w)) if no spin changes there.
+
+    Args:
+        rate: beta n_kinds w.
+        n_empty: M - n.
     """
-    room = n_empty.astype(jnp.float32)
-    put = found.fresh & fits & (found.drawn * room < found.rate)
-    out = ~found.fresh & ~found.changes & (found.drawn * found.rate < room + 1)
-    return put | ~found.fresh & ~out, put.astype(jnp.int32) - out.astype(jnp.int32)
+    room, fresh = n_empty.astype(jnp.float32), old < 0
+    put = fresh & fits & (drawn * room < rate)
+    out = ~fresh & ~changes_at(old) & (drawn * rate < room + 1)
+    return put | ~fresh & ~out, put.astype(jnp.int32) - out.astype(jnp.int32)
+
+
+def flips(key: jax.Array, n_labels: int) -> Callable[[jax.Array], jax.Array]:
+    """Whether clusters turn over, 0 or 1, as a function of their labels: each with probability 1/2."""
+    bits = jax.random.bits(key, (-(-n_labels // 32),), jnp.uint32)
+    return lambda label: ((at(bits, label >> 5) >> (label & 31).astype(jnp.uint32)) & 1).astype(jnp.int32)
 
 
 class Walk(NamedTuple):
-    """What one walk through all slots found. A word is twice a label, one more if the spin is down; labels are slots in which clusters or
-    strands begin, behind one for each site, times n_chains plus the chain."""
+    """What one walk through all slots found. A word is twice a label, one more if the spin is down; labels are slots in which strands
+    begin, behind one for each site, times n_chains plus the chain."""
 
     root: jax.Array  # of every label
     slots: jax.Array  # as those of the state
@@ -212,7 +226,9 @@ class Walk(NamedTuple):
     n_graphs: jax.Array  # (n_chains,)
 
 
-def in_chunks(n_chunks: jax.Array, step, note, state, n_noted: int):
+def in_chunks(
+    n_chunks: jax.Array, step: Callable[[jax.Array, Any], Any], note: Callable[[Any], jax.Array], state: Any, n_noted: int
+) -> tuple[Any, jax.Array]:
     """`state` after step(k, state) for all chunks, with note(state), (n_noted,) int32 words, at N_TIMES times, the first at the start."""
 
     def part(t: jax.Array, carry: tuple) -> tuple:

@@ -26,15 +26,7 @@ from thermodbm.models import SpinHamiltonian
 from thermodbm.models.lattice import Lattice
 from thermodbm.models.rotation import sublattice_rotation
 from thermodbm.sampling.kernel import SamplerKernel
-from thermodbm.sampling.strings import (
-    CHUNK,
-    EMPTY,
-    Strings,
-    begin_strings,
-    in_chunks,
-    put_chunk,
-    with_room,
-)
+from thermodbm.sampling.strings import CHUNK, EMPTY, Strings, begin_strings, changes_at, drawn_for, in_chunks, put_chunk, stays, with_room
 from thermodbm.sampling.union import at
 
 LEAST = 0.1
@@ -185,66 +177,62 @@ class _State(NamedTuple):
     link: jax.Array  # (4 (n_slots + n_sites) n_chains,) int32: the leg at the other end of the worldline of every leg
 
 
-def vertices_kernel(facts: VertexFacts, n_slots: int, *, counted: bool = False) -> SamplerKernel:
-    """Chains of strings of at most n_slots vertices; `counted` for what `log_weight` needs.
+def _walk(key: jax.Array, facts: VertexFacts, vertices: Vertices, strings: Strings) -> tuple[_State, jax.Array]:
+    """Through all slots: vertices and their legs, and the spins at N_TIMES times.
 
     Leg k of slot p of a chain has number 4 (p n_chains + chain) + k; behind them stand those of the sites at the ends of the string.
     """
-    n_sites, n_bonds = facts.n_sites, len(facts.bond_pairs)
+    (n_slots, n_chains), used, n_sites, n_bonds = strings.slots.shape, strings.used[0], facts.n_sites, len(facts.bond_pairs)
     pairs = np.array(facts.bond_pairs, np.int32).reshape(-1, 2).T
+    chain = jnp.arange(n_chains, dtype=jnp.int32)
 
-    def walk(key: jax.Array, vertices: Vertices, strings: Strings) -> tuple[_State, jax.Array]:
-        n_chains, used = strings.spins.shape[-1], strings.used[0]
-        chain = jnp.arange(n_chains, dtype=jnp.int32)
+    def slot(carry: tuple, x: tuple) -> tuple[tuple, tuple]:
+        (words, n), (old, bond, p, q, drawn, leg) = carry, x
+        word_p, word_q = at(words, p), at(words, q)
+        changes, before = changes_at(old), (word_p & 1) | (word_q & 1) << 1
+        there, more = stays(old, True, drawn, at(vertices.rate, 4 * bond + before), used - n)
+        behind = jnp.where(changes, before ^ 3, before)
+        words = words.at[p].set(jnp.where(there, 2 * (leg + 2) | behind & 1, word_p), mode="promise_in_bounds")
+        words = words.at[q].set(jnp.where(there, 2 * (leg + 3) | behind >> 1, word_q), mode="promise_in_bounds")
+        slots = jnp.where(there, 2 * bond + changes, EMPTY)
+        links = (jnp.where(there, word >> 1, leg + k) for k, word in enumerate((word_p, word_q)))
+        return (words, n + more), (slots, before | behind << 2, *links)
 
-        def slot(carry: tuple, x: tuple) -> tuple[tuple, tuple]:
-            (words, n), (old, bond, p, q, drawn, leg) = carry, x
-            word_p, word_q = at(words, p), at(words, q)
-            fresh, changes = old < 0, (old >= 0) & (old & 1 == 1)
-            before = (word_p & 1) | (word_q & 1) << 1
-            rate, room = at(vertices.rate, 4 * bond + before), (used - n).astype(jnp.float32)
-            put = fresh & (drawn * room < rate)
-            out = ~fresh & ~changes & (drawn * rate < room + 1)
-            there = put | ~fresh & ~out
-            behind = jnp.where(changes, before ^ 3, before)
-            words = words.at[p].set(jnp.where(there, 2 * (leg + 2) | behind & 1, word_p), mode="promise_in_bounds")
-            words = words.at[q].set(jnp.where(there, 2 * (leg + 3) | behind >> 1, word_q), mode="promise_in_bounds")
-            slots = jnp.where(there, 2 * bond + changes, EMPTY)
-            links = (jnp.where(there, word >> 1, leg + k) for k, word in enumerate((word_p, word_q)))
-            return (words, n + put - out), (slots, before | behind << 2, *links)
+    def chunk(k: jax.Array, state: _State) -> _State:
+        old = lax.dynamic_slice_in_dim(strings.slots, k * CHUNK, CHUNK)
+        bond, drawn = drawn_for(jax.random.fold_in(key, k), old, n_bonds)
+        p, q = (at(jnp.asarray(site), bond) * n_chains + chain for site in pairs)
+        leg = 4 * ((k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)[:, None]) * n_chains + chain)
+        xs = old, bond, p, q, drawn, leg
+        (words, n), (slots, states, below_p, below_q) = lax.scan(slot, (state.words, state.n), xs)
+        own = jnp.stack([leg, leg + 1])  # the leg above a free slot is its own neighbour, too
+        below = jnp.stack([below_p, below_q])
+        link = state.link.at[own].set(below, mode="promise_in_bounds", unique_indices=True)
+        link = link.at[below].set(own, mode="promise_in_bounds", unique_indices=True)
+        return _State(words, n, put_chunk(state.slots, slots, k), put_chunk(state.states, states, k), link)
 
-        def chunk(k: jax.Array, state: _State) -> _State:
-            old = lax.dynamic_slice_in_dim(strings.slots, k * CHUNK, CHUNK)
-            bits = jax.random.bits(jax.random.fold_in(key, k), old.shape, jnp.uint64)
-            bond = jnp.where(old < 0, ((bits >> 32) * np.uint64(n_bonds) >> 32).astype(jnp.int32), old >> 1)
-            drawn = (bits.astype(jnp.uint32) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-            p, q = (at(jnp.asarray(site), bond) * n_chains + chain for site in pairs)
-            leg = 4 * ((k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)[:, None]) * n_chains + chain)
-            xs = old, bond, p, q, drawn, leg
-            (words, n), (slots, states, below_p, below_q) = lax.scan(slot, (state.words, state.n), xs)
-            own = jnp.stack([leg, leg + 1])  # the leg above a free slot is its own neighbour, too
-            below = jnp.stack([below_p, below_q])
-            link = state.link.at[own].set(below, mode="promise_in_bounds", unique_indices=True)
-            link = link.at[below].set(own, mode="promise_in_bounds", unique_indices=True)
-            return _State(words, n, put_chunk(state.slots, slots, k), put_chunk(state.states, states, k), link)
+    end = 4 * (n_slots * n_chains + jnp.arange(n_sites * n_chains, dtype=jnp.int32))
+    down = (strings.spins.reshape(-1) < 0).astype(jnp.int32)
+    room = jnp.zeros((n_slots, n_chains), jnp.int32)
+    link = jnp.arange(4 * (n_slots + n_sites) * n_chains, dtype=jnp.int32)
+    n = (strings.slots >= 0).sum(0, dtype=jnp.int32)
+    state = _State(2 * end | down, n, room + EMPTY, room, link)
+    state, noted = in_chunks(used // CHUNK, chunk, lambda state: state.words & 1, state, len(end))
+    first, last = at(state.link, end), state.words >> 1  # the string is closed: its ends are no legs
+    link = state.link.at[jnp.where(first == end, end, first)].set(last, mode="promise_in_bounds")
+    link = link.at[last].set(jnp.where(last == end, end, first), mode="promise_in_bounds")
+    return state._replace(link=link), (1 - 2 * noted).astype(jnp.int8).reshape(-1, n_sites, n_chains)
 
-        end = 4 * (n_slots * n_chains + jnp.arange(n_sites * n_chains, dtype=jnp.int32))
-        down = (strings.spins.reshape(-1) < 0).astype(jnp.int32)
-        room = jnp.zeros((n_slots, n_chains), jnp.int32)
-        link = jnp.arange(4 * (n_slots + n_sites) * n_chains, dtype=jnp.int32)
-        n = (strings.slots >= 0).sum(0, dtype=jnp.int32)
-        state = _State(2 * end | down, n, room + EMPTY, room, link)
-        state, noted = in_chunks(used // CHUNK, chunk, lambda state: state.words & 1, state, len(end))
-        first, last = at(state.link, end), state.words >> 1  # the string is closed: its ends are no legs
-        link = state.link.at[jnp.where(first == end, end, first)].set(last, mode="promise_in_bounds")
-        link = link.at[last].set(jnp.where(last == end, end, first), mode="promise_in_bounds")
-        return state._replace(link=link), (1 - 2 * noted).astype(jnp.int8).reshape(-1, n_sites, n_chains)
+
+def vertices_kernel(facts: VertexFacts, n_slots: int, *, counted: bool = False) -> SamplerKernel:
+    """Chains of strings of at most n_slots vertices; `counted` for what `log_weight` needs."""
+    n_sites, n_bonds = facts.n_sites, len(facts.bond_pairs)
 
     def step(key: jax.Array, vertices: Vertices, strings: Strings) -> tuple[Strings, VertexInfo]:
         key_walk, key_loops, key_free = jax.random.split(key, 3)
         n_chains = strings.spins.shape[-1]
-        found, spins = walk(key_walk, vertices, strings)
-        changes = (found.slots >= 0) & (found.slots & 1 == 1)
+        found, spins = _walk(key_walk, facts, vertices, strings)
+        changes = changes_at(found.slots)
         odd = changes & at(jnp.asarray(facts.signed), jnp.maximum(found.slots >> 1, 0)) if facts.signed else jnp.zeros_like(changes)
         counts = None
         if counted:
