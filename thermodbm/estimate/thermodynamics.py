@@ -1,12 +1,13 @@
 """Entropy and free energy of a sampled curve, by integration from infinite temperature, and a joint estimate of its specific heat.
 
-The curve e(beta) is regressed as a Gaussian process. With the energy scale w = (Tr H^2 / (N 2^N))^(1/2), x = beta w, and
-z = x / (1 + x), which takes all temperatures to 0 <= z < 1 and in which thermal curves are smooth at both ends,
+The curve e(beta) is regressed as a Gaussian process. With the cumulants kappa_n of H per site at infinite temperature, the energy scale
+w = kappa_2^(1/2), x = beta w, and z = x / (1 + x), which takes all temperatures to 0 <= z < 1 and in which thermal curves are smooth at
+both ends,
 
-    e / w = -z + a z^2 + z^3 h(z),        a = Tr H^3 / (2 N 2^N w^3) - 1,
+    e / w = -z + a z^2 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        h(0) = 2 a + 1 - kappa_4 / (6 w^4),
 
-so that e, de/dbeta and d^2e/dbeta^2 are exact at beta = 0. The unknown h has a Matern covariance (nu = 3/2 or 5/2: rough enough for sharp
-peaks) plus a constant; everything else is a linear functional of it, and so is normally distributed given the data:
+so that e and its first three derivatives are exact at beta = 0. Elsewhere h has a Matern covariance (nu = 3/2 or 5/2: rough enough for
+sharp peaks) plus a constant; everything else is a linear functional of it, and so is normally distributed given the data:
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
@@ -82,14 +83,15 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
     """
     betas, order = np.sort(np.asarray(betas, float)), np.argsort(betas, kind="stable")
     energy, specific_heat = (Estimate(each.mean[order], each.error[order]) for each in (energy, specific_heat))
-    second, third = high_temperature_moments(hamiltonian)
+    second, third, fourth = high_temperature_moments(hamiltonian)
     w = second**0.5 or 1e-9  # H = 0 has no scale: any small one will do
     known = (betas > 0) & np.isfinite(energy.mean) & np.isfinite(energy.error)
     slopes = known & np.isfinite(specific_heat.mean) & np.isfinite(specific_heat.error)
     e, c = ((each.mean[used] / unit, each.error[used] / unit) for each, used, unit in ((energy, known, w), (specific_heat, slopes, 1.0)))
     data = _Data(known, slopes, *np.concatenate([e, c], axis=1))
+    a = third / (2 * w**3) - 1
     with one_thread():
-        means, covariance, gain = _regress(betas * w, third / (2 * w**3) - 1, lowest_energy(hamiltonian) / w, data)
+        means, covariance, gain = _regress(betas * w, (a, 2 * a + 1 - fourth / (6 * w**4)), lowest_energy(hamiltonian) / w, data)
     n, errors = len(betas), np.sqrt(np.diag(covariance)).reshape(3, -1)
     (s, integral, c), (s_error, integral_error, c_error) = means, errors
     with np.errstate(divide="ignore"):
@@ -103,8 +105,8 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
     with np.errstate(divide="ignore"):
         unit = np.concatenate([np.ones(n), np.where(betas > 0, 1 / betas, 0.0), np.ones(n)])
     blocks = (covariance * unit * unit[:, None]).reshape(3, n, 3, n)
-    by = np.zeros((3 * n, 2, n))  # derivatives in energies, which are in units of w here, and in specific heats
-    by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, : known.sum()] / w, unit[:, None] * gain[:, known.sum() :]
+    n_e, by = known.sum(), np.zeros((3 * n, 2, n))  # derivatives in energies, which are in units of w here, and in specific heats
+    by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, :n_e] / w, unit[:, None] * gain[:, n_e:-1]
     by = by.reshape(3, n, 2, n)[:, place][..., place]
     variance = np.where(known, energy.error, 0.0)[place] ** 2
     parts = {f"{a}/{b}": blocks[i, :, j][np.ix_(place, place)] for i, a in enumerate(results) for j, b in enumerate(results) if i <= j}
@@ -131,26 +133,28 @@ class _Normal(NamedTuple):
     gain: np.ndarray  # (K, n_u + n_w, n_data), derivatives of the mean in the data
 
 
-def _regress(x: np.ndarray, a: float, e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means (3, n) of s, int_0^x (e / w) dx' and c at ascending x, with e / w not below e_min; their covariance (3 n, 3 n) and derivatives
-    in the data (3 n, n_data)."""
+    in the data and in h(0), (3 n, n_data + 1). At the start there are a and h(0)."""
+    a, h_0 = start
     n, z = len(x), _grid(x / (1 + x))
     m, last = len(z), n - 1
     checked = np.unique(np.r_[np.linspace(0, last, min(n, _MAX_CHECKED)).astype(int), n:m])
     points, weights, offset = _quadrature(z, a)
-    e, c, integral = (scipy.sparse.eye_array(3 * m, format="csr")[k * m : (k + 1) * m] for k in range(3))
+    e, c, integral = (scipy.sparse.eye_array(3 * m, 3 * m + 1, format="csr")[k * m : (k + 1) * m] for k in range(3))
     s = scipy.sparse.diags_array(z / (1 - z)) @ e - integral  # but for ln 2
     asked = scipy.sparse.vstack([c[checked], s[[last]], -s[[last]], e[[last]], s[:n], integral[:n], c[:n]]).tocsr()
     n_u = len(checked) + 3
     known = asked @ offset
     known[[n_u - 3, *range(n_u, n_u + n)]] += np.log(2)
     known[n_u - 1] -= e_min
-    observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes)])
-    one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1)])
+    observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes), [3 * m]])
+    one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1), [1]])
+    values, errors = np.append(data.values, h_0), np.append(data.errors, 0.0)
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
         one,
-        data._replace(values=data.values - offset[observed]),
+        data._replace(values=values - offset[observed], errors=errors),
         observed,
         asked,
         n_u,
@@ -173,8 +177,8 @@ def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.nda
     """What integrals over h need, by Gauss-Legendre between neighbouring z.
 
     Returns:
-        points (m + n_nodes,), the z and the nodes between them; weights (m, n_nodes), so that the integral over e / w up to each z is
-        weights @ h(nodes) where e / w = z^3 h; and e / w, c and the integral, (3 m,), for h = 0.
+        points (m + n_nodes,), the z, the nodes between them, and 0; weights (m, n_nodes), so that the integral over e / w up to each z is
+        weights @ h(nodes) where e / w = z^3 h; and e / w, c, the integral and h(0), (3 m + 1,), for h = 0.
     """
     steps = 1 - np.exp(-np.arange(0, -np.log1p(-z.max()), 0.25))  # dx = dz / (1 - z)^2 varies by less than e^(1/2) between them
     edges = np.unique(np.concatenate([z, steps]))
@@ -185,9 +189,9 @@ def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.nda
         t, weight = np.polynomial.legendre.leggauss(n_nodes)
         nodes.append((edges[:-1][chosen, None] + width[chosen, None] * (1 + t) / 2).ravel())
         measures.append((width[chosen, None] * weight / 2).ravel())
-    t = np.concatenate(nodes)
-    measure = np.concatenate(measures) / (1 - t) ** 2 * (t < z[:, None])
-    return np.concatenate([z, t]), measure * t**3, np.concatenate([-z + a * z**2, z**2 - 2 * a * z**3, measure @ (-t + a * t**2)])
+    t = np.append(np.concatenate(nodes), 0.0)
+    measure = np.append(np.concatenate(measures), 0.0) / (1 - t) ** 2 * (t < z[:, None])
+    return np.concatenate([z, t]), measure * t**3, np.concatenate([-z + a * z**2, z**2 - 2 * a * z**3, measure @ (-t + a * t**2), [0]])
 
 
 def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np.ndarray, asked, n_u: int) -> _Normal:
@@ -197,10 +201,10 @@ def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np
     covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the constant, of rank one.
 
     Args:
-        covariance: of e / w, c and integral (3 m, 3 m) at amplitude 1, of a Matern function and a length.
-        one: (3 m,), what h = one standard deviation of its constant part adds to them.
-        observed: indices of the data, (n_data,), among the 3 m.
-        asked: matrix (n_u + n_w, 3 m).
+        covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a Matern function and a length.
+        one: (3 m + 1,), what h = one standard deviation of its constant part adds to them.
+        observed: indices of the data, (n_data,), among these.
+        asked: matrix (n_u + n_w, 3 m + 1).
     """
     found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
     for shape in product((_matern32, _matern52), _LENGTHS):
@@ -293,16 +297,23 @@ def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _covariance(matern: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
-    """Covariance (3 m, 3 m) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral, at the first m points, for unit amplitude."""
+    """Covariance (3 m + 1, 3 m + 1) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral at the first m points, and of h at the last
+    one, for unit amplitude."""
     r, z = (points[:, None] - points) / length, points[:m]
     value, slope, curvature = matern(r, 0), matern(r[:, :m], 1) / length, matern(r[:m, :m], 2) / length**2
     e, c, c_slope = z**3, -3 * z**4, -(z**5)
-    with_c = value[:, :m] * c - slope * c_slope  # covariance of h at all points with c
+    with_e, with_c = value[:, :m] * e, value[:, :m] * c - slope * c_slope  # covariance of h at all points with e and c
+    with_integral = value[:, m:] @ weights.T
     slope_with_c = slope[:m] * c - curvature * c_slope
     c_c = c[:, None] * with_c[:m] + c_slope[:, None] * slope_with_c
-    e_integral, c_integral = (weights @ value[m:, :m] * e).T, (weights @ with_c[m:]).T
-    e_c, integrals = e[:, None] * with_c[:m], weights @ value[m:, m:] @ weights.T
-    return np.block([[e[:, None] * value[:m, :m] * e, e_c, e_integral], [e_c.T, c_c, c_integral], [e_integral.T, c_integral.T, integrals]])
+    e_c = e[:, None] * with_c[:m]
+    rows = [
+        [e[:, None] * with_e[:m], e_c, e[:, None] * with_integral[:m], with_e[-1:].T],
+        [e_c.T, c_c, (weights @ with_c[m:]).T, with_c[-1:].T],
+        [weights @ with_e[m:], weights @ with_c[m:], weights @ with_integral[m:], with_integral[-1:].T],
+        [with_e[-1:], with_c[-1:], with_integral[-1:], value[-1:, -1:]],
+    ]
+    return np.block(rows)
 
 
 def _matern32(r: np.ndarray, derivative: int) -> np.ndarray:

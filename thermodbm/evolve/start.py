@@ -168,7 +168,7 @@ def distance_from_thermal_state(
     Returns:
         D, at most the root of two; and `Doubt.STATE` where a deviation is above `MAX_DEVIATION`.
     """
-    n, (second, third) = hamiltonian.n_sites, high_temperature_moments(hamiltonian)
+    n, (second, third, _) = hamiltonian.n_sites, high_temperature_moments(hamiltonian)
     weights = reweight(cloud_weights(hamiltonian, trial, comm)(theta, cloud), comm)
     energies = local_energy(hamiltonian, trial)(theta, cloud.visible)[0]
     spins = cloud.visible[:, :n].astype(float)
