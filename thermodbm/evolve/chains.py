@@ -286,7 +286,8 @@ def _with_floors(plan: Plan, found: dict[str, Estimate], series: Series, every: 
     sign = abs(float(found["sign"].mean)) if "sign" in found else 1.0
     tau = max(0.5, float(np.nan_to_num(found["energy"].tau_int, nan=0.5, posinf=0.5)))
     independent, changed = series.n_draws * plan.n_chains / (2 * tau), dict(found)
-    for name, change in least_changes(plan.hamiltonian, beta, by_turns=isinstance(plan.facts, CutFacts)).items():
+    means, by_turns = {name: each.mean for name, each in found.items()}, isinstance(plan.facts, CutFacts)
+    for name, change in least_changes(plan.hamiltonian, beta, means, by_turns=by_turns).items():
         if name in found and sign:
             n_draws = independent / every if SQUARES.get(name, name) in series.arrays else independent
             least = np.hypot(change / (sign * max(n_draws, 1.0)), SINGLE * np.asarray(found[name].mean))
