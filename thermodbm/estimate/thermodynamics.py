@@ -6,8 +6,9 @@ both ends,
 
     e / w = -z + a z^2 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        h(0) = 2 a + 1 - kappa_4 / (6 w^4),
 
-so that e and its first three derivatives are exact at beta = 0. Elsewhere h has a Matern covariance (nu = 3/2 or 5/2: rough enough for
-sharp peaks) plus a constant; everything else is a linear functional of it, and so is normally distributed given the data:
+so that e and its first three derivatives are exact at beta = 0. Elsewhere h has a Matern covariance (nu = 5/2: rough enough for sharp
+peaks) or a Gaussian one (as smooth as curves of finite magnets are), plus a constant; everything else is a linear functional of it, and
+so is normally distributed given the data:
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
@@ -43,6 +44,7 @@ _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added t
 _LIKELIHOOD_POWER = 0.3
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
+_START_ERROR = 1e-4  # of h(0), which is exact: one datum that is sharper than all others by many digits would cost the others theirs
 _SLACK = 0.02, 0.005  # of c, and of s and e / w, whose natural size is 1: an inequality is used where errors are larger
 _SPACING = 0.06  # in z, of the grid on which c >= 0
 _MAX_CHECKED = 40  # temperatures at which c >= 0
@@ -150,7 +152,7 @@ def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Dat
     known[n_u - 1] -= e_min
     observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes), [3 * m]])
     one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1), [1]])
-    values, errors = np.append(data.values, h_0), np.append(data.errors, 0.0)
+    values, errors = np.append(data.values, h_0), np.append(data.errors, _START_ERROR)
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
         one,
@@ -201,13 +203,13 @@ def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np
     covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the constant, of rank one.
 
     Args:
-        covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a Matern function and a length.
+        covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a function of distance and a length.
         one: (3 m + 1,), what h = one standard deviation of its constant part adds to them.
         observed: indices of the data, (n_data,), among these.
         asked: matrix (n_u + n_w, 3 m + 1).
     """
     found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
-    for shape in product((_matern32, _matern52), _LENGTHS):
+    for shape in product((_matern52, _gaussian), _LENGTHS):
         full = covariance(*shape) + blended
         inner = full[np.ix_(observed, observed)]
         scale = 1 / np.sqrt(data.errors**2 + _JITTER * np.diag(inner))
@@ -296,11 +298,11 @@ def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.where(far, sd / np.maximum(-r, 1), mean + sd * hazard), variance * np.clip(part, 1e-12, 1), log_ndtr(r)
 
 
-def _covariance(matern: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+def _covariance(kernel: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
     """Covariance (3 m + 1, 3 m + 1) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral at the first m points, and of h at the last
     one, for unit amplitude."""
     r, z = (points[:, None] - points) / length, points[:m]
-    value, slope, curvature = matern(r, 0), matern(r[:, :m], 1) / length, matern(r[:m, :m], 2) / length**2
+    value, slope, curvature = kernel(r, 0), kernel(r[:, :m], 1) / length, kernel(r[:m, :m], 2) / length**2
     e, c, c_slope = z**3, -3 * z**4, -(z**5)
     with_e, with_c = value[:, :m] * e, value[:, :m] * c - slope * c_slope  # covariance of h at all points with e and c
     with_integral = value[:, m:] @ weights.T
@@ -316,13 +318,12 @@ def _covariance(matern: Callable, length: float, points: np.ndarray, weights: np
     return np.block(rows)
 
 
-def _matern32(r: np.ndarray, derivative: int) -> np.ndarray:
-    """k(r), k'(r) or k''(r) for a once differentiable process."""
-    s = np.sqrt(3) * np.abs(r)
-    return (lambda: 1 + s, lambda: -3 * r, lambda: 3 * (s - 1))[derivative]() * np.exp(-s)
-
-
 def _matern52(r: np.ndarray, derivative: int) -> np.ndarray:
     """k(r), k'(r) or k''(r) for a twice differentiable process."""
     s = np.sqrt(5) * np.abs(r)
     return (lambda: 1 + s + s**2 / 3, lambda: -5 / 3 * r * (1 + s), lambda: 5 / 3 * (s**2 - s - 1))[derivative]() * np.exp(-s)
+
+
+def _gaussian(r: np.ndarray, derivative: int) -> np.ndarray:
+    """k(r), k'(r) or k''(r) for a process with all derivatives."""
+    return (lambda: 1.0, lambda: -r, lambda: r**2 - 1)[derivative]() * np.exp(-(r**2) / 2)
