@@ -39,7 +39,8 @@ def test_joint_estimates_of_correlated_data():
     rho = {("energy", "specific_heat"): 0.7, ("energy", "susceptibility"): -0.6, ("specific_heat", "susceptibility"): -0.2}
     matrix = np.array([[1, 0.7, -0.6], [0.7, 1, -0.2], [-0.6, -0.2, 1]])
     energy, heat = (Estimate(truth[name], errors[name]) for name in ("energy", "specific_heat"))
-    joint = with_correlations(join_thermodynamics(magnet, betas, energy, heat), errors, lambda a, b: np.full(n, rho[a, b]))
+    joint = join_thermodynamics(magnet, betas, energy, heat, rho["energy", "specific_heat"])
+    joint = with_correlations(joint, errors, lambda a, b: np.full(n, rho[a, b]))
     follows = joint.follows["specific_heat"]
     draws = (np.linalg.cholesky(matrix) @ rng.normal(size=(100_000, n, 3, 1)))[..., 0] * [3e-3, 4e-3, 1e-3]
     moved = draws[..., 0] @ follows[0].T + draws[..., 1] @ follows[1].T
@@ -51,7 +52,8 @@ def test_joint_estimates_of_correlated_data():
     names = ("energy", "susceptibility", "specific_heat", "entropy")
     whole = np.block([[parts[f"{a}/{b}"] if f"{a}/{b}" in parts else parts[f"{b}/{a}"].T for b in names] for a in names])
     assert np.linalg.eigvalsh(whole).min() > -1e-3 * np.linalg.eigvalsh(whole).max()
-    small = [join_thermodynamics(magnet, betas, energy._replace(mean=energy.mean + s * (np.arange(n) == 2)), heat) for s in (1e-5, -1e-5)]
+    moved = [energy._replace(mean=energy.mean + s * (np.arange(n) == 2)) for s in (1e-5, -1e-5)]
+    small = [join_thermodynamics(magnet, betas, e, heat, 0.7) for e in moved]
     slope = (small[0].estimates["entropy"].mean - small[1].estimates["entropy"].mean) / 2e-5
     np.testing.assert_allclose(
         joint.follows["entropy"][0][:, 2], slope, atol=0.25 * np.abs(slope).max()

@@ -55,11 +55,8 @@ def _moves(combine: Callable[[list[Estimate]], Estimate], levels: list[Estimate]
 
 
 def with_correlations(joint: Joint, errors: Mapping[str, np.ndarray], correlation: Callable[[str, str], np.ndarray]) -> Joint:
-    """Joint estimates whose data, energy and specific heat of each temperature, have correlated errors; and the covariances of all with
-    what else was measured at each temperature.
-
-    Estimates are linear in their data (`Joint.follows`): with K their derivatives and R the covariance of the data, of which only the
-    diagonal was known when they were made, K (R - diag R) K^T is what their covariance lacks.
+    """Joint estimates with their covariances with what else was measured at each temperature: they are linear in their data, energies and
+    specific heats (`Joint.follows`).
 
     Args:
         errors: of some of MEASURED, energy and specific_heat among them, (n_T,).
@@ -70,17 +67,12 @@ def with_correlations(joint: Joint, errors: Mapping[str, np.ndarray], correlatio
     def shared(a: str, b: str) -> np.ndarray:
         return known[a] * known[b] * (1.0 if a == b else correlation(*sorted((a, b), key=MEASURED.index)))
 
-    both, K = shared("energy", "specific_heat")[:, None], joint.follows
     covariance = dict(joint.covariance)
-    for i, (a, (a_energy, a_heat)) in enumerate(K.items()):
-        for b, (b_energy, b_heat) in list(K.items())[i:]:
-            covariance[f"{a}/{b}"] = joint.covariance[f"{a}/{b}"] + a_energy @ (both * b_heat.T) + a_heat @ (both * b_energy.T)
     names = {name: DIRECT if name == "specific_heat" else name for name in known}
     for name, key in names.items():
-        for b, (by_energy, by_heat) in K.items():
+        for b, (by_energy, by_heat) in joint.follows.items():
             to_energy, to_heat = shared(name, "energy")[:, None], shared(name, "specific_heat")[:, None]
             covariance[f"{key}/{b}"] = to_energy * by_energy.T + to_heat * by_heat.T
     for a, b in combinations(names, 2):
         covariance[f"{names[a]}/{names[b]}"] = np.diag(shared(a, b))
-    widened = {name: e._replace(error=np.sqrt(np.maximum(np.diag(covariance[f"{name}/{name}"]), 0))) for name, e in joint.estimates.items()}
-    return Joint(widened, covariance, K)
+    return joint._replace(covariance=covariance)

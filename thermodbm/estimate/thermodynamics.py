@@ -29,6 +29,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 from scipy.special import erfcx, log_ndtr, softmax
 
@@ -44,6 +45,7 @@ _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added t
 _LIKELIHOOD_POWER = 0.3
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
+_MOST_CORRELATED = 0.9  # correlations are estimates themselves
 _START_ERROR = 1e-4  # of h(0), which is exact: one datum that is sharper than all others by many digits would cost the others theirs
 _SLACK = 0.02, 0.005  # of c, and of s and e / w, whose natural size is 1: an inequality is used where errors are larger
 _SPACING = 0.06  # in z, of the grid on which c >= 0
@@ -66,7 +68,9 @@ def integrate_thermodynamics(
     return join_thermodynamics(hamiltonian, betas, energy, specific_heat).estimates
 
 
-def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy: Estimate, specific_heat: Estimate) -> Joint:
+def join_thermodynamics(
+    hamiltonian: SpinHamiltonian, betas: np.ndarray, energy: Estimate, specific_heat: Estimate, correlation: np.ndarray | float = 0.0
+) -> Joint:
     """Entropy, free energy and specific heat per site at every temperature, from all energies and specific heats together.
 
     The specific heat serves as the slope of the energy, c = -beta^2 de/dbeta, wherever it is finite and has an error (zero for exact
@@ -78,6 +82,7 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
         betas: inverse temperatures >= 0 in any order, (n_T,).
         energy, specific_heat: means and errors per site, (n_T,), statistically independent between temperatures; NaN where
             a temperature is not finished or not to be trusted. What is wanted there is predicted from the other temperatures.
+        correlation: of the errors of both at each temperature, (n_T,): strong where a sign divides them.
 
     Returns:
         entropy, free_energy, specific_heat, and the covariance of their errors; the same bits for the same arguments. Energies themselves
@@ -85,12 +90,13 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
     """
     betas, order = np.sort(np.asarray(betas, float)), np.argsort(betas, kind="stable")
     energy, specific_heat = (Estimate(each.mean[order], each.error[order]) for each in (energy, specific_heat))
+    correlation = np.clip(np.broadcast_to(correlation, len(betas))[order], -_MOST_CORRELATED, _MOST_CORRELATED)
     second, third, fourth = high_temperature_moments(hamiltonian)
     w = second**0.5 or 1e-9  # H = 0 has no scale: any small one will do
     known = (betas > 0) & np.isfinite(energy.mean) & np.isfinite(energy.error)
     slopes = known & np.isfinite(specific_heat.mean) & np.isfinite(specific_heat.error)
     e, c = ((each.mean[used] / unit, each.error[used] / unit) for each, used, unit in ((energy, known, w), (specific_heat, slopes, 1.0)))
-    data = _Data(known, slopes, *np.concatenate([e, c], axis=1))
+    data = _Data(known, slopes, *np.concatenate([e, c], axis=1), correlation)
     a = third / (2 * w**3) - 1
     with one_thread():
         means, covariance, gain = _regress(betas * w, (a, 2 * a + 1 - fourth / (6 * w**4)), lowest_energy(hamiltonian) / w, data)
@@ -110,9 +116,10 @@ def join_thermodynamics(hamiltonian: SpinHamiltonian, betas: np.ndarray, energy:
     n_e, by = known.sum(), np.zeros((3 * n, 2, n))  # derivatives in energies, which are in units of w here, and in specific heats
     by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, :n_e] / w, unit[:, None] * gain[:, n_e:-1]
     by = by.reshape(3, n, 2, n)[:, place][..., place]
-    variance = np.where(known, energy.error, 0.0)[place] ** 2
+    with_energy = np.stack([known * energy.error, slopes * correlation * specific_heat.error]) * known * energy.error
+    with_energy = np.nan_to_num(with_energy)[:, place]  # covariance of energies with energies and specific heats
     parts = {f"{a}/{b}": blocks[i, :, j][np.ix_(place, place)] for i, a in enumerate(results) for j, b in enumerate(results) if i <= j}
-    parts |= {f"energy/{b}": variance[:, None] * by[j, :, 0].T for j, b in enumerate(results)}
+    parts |= {f"energy/{b}": np.einsum("de,tde->et", with_energy, by[j]) for j, b in enumerate(results)}
     estimates = {name: Estimate(mean[place], error[place]) for name, (mean, error) in results.items()}
     return Joint(estimates, parts, {name: (by[j, :, 0], by[j, :, 1]) for j, name in enumerate(results)})
 
@@ -124,6 +131,13 @@ class _Data(NamedTuple):
     slopes: np.ndarray  # (n_T,), where there is a specific heat
     values: np.ndarray  # (n_data,)
     errors: np.ndarray  # (n_data,)
+    correlation: np.ndarray  # (n_T,) of the errors of both
+
+    def noise(self) -> np.ndarray:
+        """Covariance of the errors, (n_data, n_data)."""
+        both = np.diag(self.correlation)[self.known][:, self.slopes]
+        whole = np.block([[np.eye(self.known.sum()), both], [both.T, np.eye(self.slopes.sum())]])
+        return self.errors[:, None] * whole * self.errors
 
 
 class _Normal(NamedTuple):
@@ -152,11 +166,11 @@ def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Dat
     known[n_u - 1] -= e_min
     observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes), [3 * m]])
     one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1), [1]])
-    values, errors = np.append(data.values, h_0), np.append(data.errors, _START_ERROR)
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
         one,
-        data._replace(values=values - offset[observed], errors=errors),
+        np.append(data.values, h_0) - offset[observed],
+        scipy.linalg.block_diag(data.noise(), _START_ERROR**2),
         observed,
         asked,
         n_u,
@@ -196,7 +210,9 @@ def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.nda
     return np.concatenate([z, t]), measure * t**3, np.concatenate([-z + a * z**2, z**2 - 2 * a * z**3, measure @ (-t + a * t**2), [0]])
 
 
-def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np.ndarray, asked, n_u: int) -> _Normal:
+def _posteriors(
+    covariance: Callable, one: np.ndarray, values: np.ndarray, noise: np.ndarray, observed: np.ndarray, asked, n_u: int
+) -> _Normal:
     """Normal distributions given the data, for all covariances of h whose likelihood is not negligible.
 
     One diagonalisation serves all amplitudes: with K = inner covariance at amplitude 1, whitened by the noise, = V diag(lambda) V', the
@@ -205,21 +221,25 @@ def _posteriors(covariance: Callable, one: np.ndarray, data: _Data, observed: np
     Args:
         covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a function of distance and a length.
         one: (3 m + 1,), what h = one standard deviation of its constant part adds to them.
-        observed: indices of the data, (n_data,), among these.
+        values, noise: of the data, less what h = 0 gives, (n_data,), and the covariance of their errors.
+        observed: their indices among these.
         asked: matrix (n_u + n_w, 3 m + 1).
     """
     found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
     for shape in product((_matern52, _gaussian), _LENGTHS):
         full = covariance(*shape) + blended
         inner = full[np.ix_(observed, observed)]
-        scale = 1 / np.sqrt(data.errors**2 + _JITTER * np.diag(inner))
-        spectrum, vectors = np.linalg.eigh(inner * scale * scale[:, None])
-        white = vectors.T * scale
-        y, u = white @ data.values, white @ one[observed]
+        lower = np.linalg.cholesky(noise + _JITTER * np.diag(np.diag(inner)))
+        half = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
+        spectrum, vectors = np.linalg.eigh(half @ inner @ half.T)
+        white = vectors.T @ half
+        y, u = white @ values, white @ one[observed]
         shrink = 1 / (1 + _AMPLITUDES[:, None] ** 2 * np.maximum(spectrum, 0))  # (n_amplitudes, n_data)
         precision = 1 + shrink @ u**2  # of the constant
         constant = shrink @ (u * y) / precision
-        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * constant**2 - np.log(precision)) / 2 + np.log(scale).sum()
+        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * constant**2 - np.log(precision)) / 2 - np.log(
+            np.diag(lower)
+        ).sum()
         found.append((log_likelihood, full, white, y, u, shrink, precision, constant))
     best = max(each[0].max() for each in found)
     results = []

@@ -190,11 +190,13 @@ def join_temperatures(hamiltonian: SpinHamiltonian, points: list[Point], betas: 
         return Estimate(np.where(honest, mean, np.nan), np.where(honest, error, np.nan))
 
     errors = {name: np.where(honest, [p.observables[name].error for p in points], np.nan) for name in _measured(hamiltonian, points)}
-    joint = with_correlations(
-        join_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat")),
-        errors,
-        lambda a, b: np.array([float(p.diagnostics.get(correlation_key(a, b), 0.0)) for p in points]),
-    )
+
+    def correlation(a: str, b: str) -> np.ndarray:
+        return np.array([float(p.diagnostics.get(correlation_key(a, b), 0.0)) for p in points])
+
+    both = correlation("energy", "specific_heat")
+    joint = join_thermodynamics(hamiltonian, betas, curve("energy"), curve("specific_heat"), both)
+    joint = with_correlations(joint, errors, correlation)
     joined = []
     for k, point in enumerate(points):
         estimates = {name: Estimate(e.mean[k], e.error[k]) for name, e in joint.estimates.items()}
