@@ -3,12 +3,15 @@
     python benchmarks/pulls.py [METHOD] [--seeds 50] [--magnets chain glass ...] [--json FILE]
     python benchmarks/pulls.py --frustrated --seeds 20
     python benchmarks/pulls.py walkers
+    python benchmarks/pulls.py curves
 
 For each magnet and each observable of the file: mean and width (root mean square about the mean) of the pulls, over seeds, temperatures and
 entries. Independent honest errors give 0 and 1; with n independent values they scatter by 1/sqrt(n) and 1/sqrt(2n), and entries of a
 correlation function are not independent. Entries without an error must be exact. Only what is marked trusted counts; its share is printed.
 Errors of variational runs hold what their states miss, which is bounded, and so is no random number: `walkers` tells of their sampling
-alone, by deviations from sums over all configurations of the same network.
+alone, by deviations from sums over all configurations of the same network. Likewise the errors of entropy, free energy and joint specific
+heat hold what may happen between temperatures, which is the same for every seed of one magnet: `curves` tells of it by many magnets and
+sets of temperatures, exact values with noise.
 """
 
 import argparse
@@ -33,6 +36,9 @@ from thermodbm import (
     xxz,
 )
 from thermodbm.comm import SERIAL
+from thermodbm.estimate.moments import high_temperature_moments
+from thermodbm.estimate.statistics import Estimate
+from thermodbm.estimate.thermodynamics import join_thermodynamics
 from thermodbm.evolve.ansatz import make_ansatz
 from thermodbm.evolve.averages import enumerated, sampled
 from thermodbm.evolve.enumeration import all_configurations
@@ -162,6 +168,41 @@ def walkers(name: str, n_seeds: int) -> dict:
     return {"magnet": name, "method": "walkers", "seeds": n_seeds, "trusted": 1.0, "seconds": seconds, "rows": summary(table)}
 
 
+TEMPERATURES = {
+    "warm": [0.7, 1.0, 1.5, 2.0, 4.0],
+    "cold": [0.3, 0.5, 0.7, 1.0, 2.0],
+    "six": [0.5, 0.7, 1.0, 1.4, 2.0, 3.0],
+    "nine": np.geomspace(0.1, 4, 9),
+}
+CORRELATION = -0.7  # of the errors of energy and specific heat, as where a sign divides both
+
+
+def curves(n_seeds: int) -> None:
+    """Joint specific heat, entropy and free energy from exact energies and specific heats with noise, magnets and temperatures together."""
+    magnets = {name: magnet for name, (magnet, _, _) in (MAGNETS | FRUSTRATED | FREE).items()}
+    magnets |= {"ring of 64": transverse_field_ising(make_lattice("chain", 64)), "kagome": heisenberg(make_lattice("kagome", (1, 2)))}
+    print("| error of e / w | observable | mean | r.m.s. | beyond 2, 3 | largest | values |\n|---|---|---|---|---|---|---|")
+    rng = np.random.default_rng(1)
+    for noise in (1e-4, 1e-3, 6e-3):
+        table: dict[str, list[np.ndarray]] = {}
+        for magnet in magnets.values():
+            w = np.sqrt(high_temperature_moments(magnet)[0])
+            for T in TEMPERATURES.values():
+                beta = 1 / (np.array(T) * w)  # in units in which the magnet's width is 1
+                exact = exact_curve(magnet, beta)
+                sigma = {"energy": np.full(len(beta), noise * w), "specific_heat": 2.5 * noise * np.maximum((beta * w) ** 1.5, 0.1)}
+                for _ in range(n_seeds):
+                    x, y = rng.normal(size=(2, len(beta)))
+                    drawn = {"energy": x, "specific_heat": CORRELATION * x + np.sqrt(1 - CORRELATION**2) * y}
+                    data = [Estimate(exact[name] + sigma[name] * drawn[name], sigma[name]) for name in sigma]
+                    for name, found in join_thermodynamics(magnet, beta, *data, CORRELATION).estimates.items():
+                        table.setdefault(name, []).append((found.mean - exact[name]) / np.maximum(found.error, ROUNDING))
+        for name, values in table.items():
+            p = np.concatenate(values)
+            share = ", ".join(f"{np.mean(np.abs(p) > k):.1%}" for k in (2, 3))
+            print(f"| {noise:g} | {name} | {p.mean():+.2f} | {np.sqrt(np.mean(p**2)):.2f} | {share} | {np.abs(p).max():.1f} | {p.size} |")
+
+
 def summary(table: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
     """Mean, width, largest and number of the pulls of every observable."""
     rows = {}
@@ -176,12 +217,15 @@ def summary(table: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", nargs="?", default="deterministic", choices=[*METHODS, "walkers"])
+    parser.add_argument("method", nargs="?", default="deterministic", choices=[*METHODS, "walkers", "curves"])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--magnets", nargs="+", choices=[*MAGNETS, *FRUSTRATED, *FREE])
     parser.add_argument("--frustrated", action="store_true", help="Small frustrated exchange magnets down to T = 0.2.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.method == "curves":
+        curves(arguments.seeds)
+        return
     studies = []
     print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
     for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else OF.get(arguments.method, MAGNETS)):
