@@ -27,8 +27,13 @@ from thermodbm.sampling.metropolis import (
 MIN_POWER, MIN_COUNT = 1.0, 0.5
 """The evolution draws from |Psi|^power and reweights, so that rare configurations, by which parameters move at high temperature, are
 seen; the least power from 1 to 2 is taken at which this share of the samples counts."""
-N_SETTLE = 8
-"""Rounds of `n_sweeps` before samples of another law are used."""
+SETTLE = 32
+"""Attempted moves per visible unit before samples of another law are used, however few are made between two samples."""
+
+
+def settling_rounds(n_sweeps: int, settle: int = SETTLE) -> int:
+    """Rounds of `n_sweeps` attempted moves per visible unit that make at least `settle`."""
+    return -(-settle // n_sweeps)
 
 
 class Walkers(NamedTuple):
@@ -94,7 +99,7 @@ def sampled(
         return walk(jax.random.fold_in(key, comm.rank), theta, visible, power)
 
     def settle(key: jax.Array, theta: jax.Array, visible: jax.Array, power: float) -> jax.Array:
-        for k in range(N_SETTLE):
+        for k in range(settling_rounds(options.n_sweeps)):
             visible, _ = move(jax.random.fold_in(key, k), theta, visible, power)
         return visible
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from thermodbm.comm import Comm
 from thermodbm.estimate.statistics import Estimate, exact
+from thermodbm.evolve.averages import settling_rounds
 from thermodbm.evolve.measurement import Averages, with_systematic
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.step import local_energy
@@ -33,8 +34,8 @@ PHASES = 4
 """Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
 COPIES = 4.0
 """Averages over a joined state are off by at most so many times the share by which they are off in the network at beta/2."""
-SETTLE = 10
-"""Rounds before rings count, at every temperature; they begin where those of the last one ended."""
+SETTLE = 40
+"""Attempted moves per visible unit before rings count, at every temperature; they begin where those of the last one ended."""
 MIN_SIGN = 3.0
 """Errors by which the average sign must differ from zero."""
 
@@ -117,7 +118,7 @@ def joining(
         return Joining(tuple(betas) if n <= MAX_DENSE else (), 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)
     n_rounds = -(-PHASES * n_samples // (n_rings * comm.size))
-    return Joining(tuple(betas), n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps * 2 * n, comm))
+    return Joining(tuple(betas), n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
 
 
 class Doubled(NamedTuple):
@@ -159,14 +160,15 @@ def _matrix(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, s
 
 
 def measure_rings(
-    hamiltonian: SpinHamiltonian, trial: TrialState, n_steps: int, comm: Comm
+    hamiltonian: SpinHamiltonian, trial: TrialState, n_sweeps: int, comm: Comm
 ) -> Callable[[jax.Array, jax.Array, Rings], Rings]:
-    """A function (key, theta, rings) -> rings after one round of `n_steps` moves, measured; the first round at a temperature settles.
+    """A function (key, theta, rings) -> rings after one round of `n_sweeps` attempted moves per visible unit, measured; the first
+    round at a temperature settles.
 
     Measured are the energy of the first layer by both amplitudes that it has, E = Re (e_1 + conj(e_3))/2, E^2 = e_1 conj(e_3), and
     observables diagonal in sz of the first and third layer, all times the phase of the ring.
     """
-    sweep = sweep_rings(trial, ring_moves(hamiltonian), n_steps)
+    sweep = sweep_rings(trial, ring_moves(hamiltonian), n_sweeps * 2 * hamiltonian.n_sites)
     n, e_loc, diagonal = hamiltonian.n_sites, local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
 
     @jax.jit
@@ -187,7 +189,7 @@ def measure_rings(
 
     def advance(key: jax.Array, theta: jax.Array, rings: Rings) -> Rings:
         layers = rings.layers
-        for k in range(1 if rings.count else SETTLE):
+        for k in range(1 if rings.count else settling_rounds(n_sweeps, SETTLE)):
             layers, accepted = sweep(jax.random.fold_in(jax.random.fold_in(key, k), comm.rank), theta, layers)
         found = values(theta, layers)
         sums = {name: x + rings.sums[name] for name, x in found.items()} if rings.count else found

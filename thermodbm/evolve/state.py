@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from thermodbm.errors import InputError, NumericsError
 from thermodbm.estimate.statistics import Estimate, append, from_blocks, from_chains, no_blocks
 from thermodbm.estimate.user import check_observables
-from thermodbm.evolve.averages import N_SETTLE
+from thermodbm.evolve.averages import settling_rounds
 from thermodbm.evolve.chains import Facts, ensemble_at
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.rotation import rotation_sign
@@ -181,9 +181,10 @@ def neural_state(
         key_start, key = jax.random.split(jax.random.key(seed))
         n_walkers = n if n <= BLOCK else min(-(-n // BLOCK) * BLOCK, MOST_CHAINS)
         visible, found = random_configurations(key_start, n_walkers, hamiltonian.n_sites), []
-        for k in range(N_SETTLE + -(-n // n_walkers)):
+        settled = settling_rounds(n_sweeps)
+        for k in range(settled + -(-n // n_walkers)):
             visible = walk(jax.random.fold_in(key, k), theta, visible)
-            if k >= N_SETTLE:
+            if k >= settled:
                 found.append(np.asarray(visible[:, : hamiltonian.n_sites]))
         return Draws(np.stack(found))
 
