@@ -21,28 +21,26 @@ def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float
         kappa_2, kappa_3, kappa_4.
     """
     n, (i, j) = hamiltonian.n_sites, hamiltonian.bonds.T
-    sites, zz, xy = np.arange(n), np.asarray(hamiltonian.zz, float), np.asarray(hamiltonian.xy, float)
-    everywhere = np.concatenate([i, sites]), np.concatenate([j, np.full(n, n)])
-
-    def matrix(of_bonds: np.ndarray, of_sites: np.ndarray) -> scipy.sparse.csr_array:
-        half = scipy.sparse.coo_array((np.concatenate([of_bonds, of_sites]), everywhere), shape=(n + 1, n + 1)).tocsr()
-        return half + half.T
-
-    coupled = matrix(xy, hamiltonian.x_field), matrix(xy, 0 * sites), matrix(zz, hamiltonian.z_field)
-    on_bonds = [matrix(of_bonds, 0 * sites) for of_bonds in (xy, xy, zz)]
-    squares = [m.multiply(m) for m in coupled]
-    second = sum(m.sum() for m in squares) / 2
-    third = sum((m @ m).multiply(m).sum() for m in coupled) - 6 * zz @ xy**2
-    fourth = -sum(m.multiply(m).sum() for m in squares)
-    for letter, (m, square) in enumerate(zip(coupled, squares, strict=True)):
-        others = [on_bonds[other] for other in range(3) if other != letter]
-        pair = others[0].multiply(others[1])
-        strings, made = (_off_diagonal(product) for product in (m @ m - pair, square @ square + pair.multiply(pair)))
-        quadrilaterals = (m @ m).multiply(m @ m).sum() - 2 * (square.sum(0) ** 2).sum() + square.multiply(square).sum()
-        fourth += 2 * (strings.multiply(strings).sum() - made.sum()) + quadrilaterals
-        after = range(letter + 1, 3)  # terms of different letters that share one site anticommute
-        fourth -= 4 * sum((square.sum(0) * squares[other].sum(0))[:n].sum() for other in after)
-        fourth += 4 * sum((on_bonds[letter].multiply(on_bonds[other])).power(2).sum() for other in after)
+    zz, xy, x, z = (np.asarray(c, float) for c in (hamiltonian.zz, hamiltonian.xy, hamiltonian.x_field, hamiltonian.z_field))
+    ends = np.concatenate([i, j]), np.concatenate([j, i])
+    exchange, easy = (scipy.sparse.coo_array((np.tile(c, 2), ends), shape=(n, n)).tocsr() for c in (xy, zz))
+    letters = (exchange, x), (exchange, 0 * x), (easy, z)  # couplings of sites, and those to one more site, which would fill products
+    second = sum(m.multiply(m).sum() / 2 + b @ b for m, b in letters)
+    third = sum((m @ m).multiply(m).sum() + 3 * b @ (m @ b) for m, b in letters) - 6 * zz @ xy**2
+    fourth, around = 0.0, [m.multiply(m).sum(1) + b**2 for m, b in letters]
+    for letter, (m, b) in enumerate(letters):
+        (first, _), (other, _) = (letters[k] for k in range(3) if k != letter)
+        square, product, pair = m.multiply(m), m @ m, first.multiply(other)
+        strings, made = _off_diagonal(product - pair), _off_diagonal(square @ square + pair.multiply(pair))
+        with_one_more = 2 * (b @ (strings @ b) + np.sum((m @ b) ** 2) - (square @ b**2).sum())
+        strings = strings.multiply(strings).sum() - made.sum() + with_one_more
+        walks = product.multiply(product).sum() + 2 * b @ (product @ b) + 2 * np.sum((m @ b) ** 2) + 2 * (b @ b) ** 2
+        quadrilaterals = walks - 2 * (
+            around[letter] @ around[letter] + (b @ b) ** 2
+        )  # the fourth powers of couplings, counted here and among squares, cancel
+        fourth += 2 * strings + quadrilaterals
+        for k in range(letter + 1, 3):  # terms of different letters that share one site anticommute
+            fourth -= 4 * (around[letter] @ around[k] - (m.multiply(letters[k][0])).power(2).sum())
     return float(second) / n, float(third) / n, float(fourth) / n
 
 
