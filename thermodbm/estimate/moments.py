@@ -35,9 +35,8 @@ def high_temperature_moments(hamiltonian: SpinHamiltonian) -> tuple[float, float
         with_one_more = 2 * (b @ (strings @ b) + np.sum((m @ b) ** 2) - (square @ b**2).sum())
         strings = strings.multiply(strings).sum() - made.sum() + with_one_more
         walks = product.multiply(product).sum() + 2 * b @ (product @ b) + 2 * np.sum((m @ b) ** 2) + 2 * (b @ b) ** 2
-        quadrilaterals = walks - 2 * (
-            around[letter] @ around[letter] + (b @ b) ** 2
-        )  # the fourth powers of couplings, counted here and among squares, cancel
+        # fourth powers of couplings, which belong to walks and, with the other sign, to squares of single terms, cancel
+        quadrilaterals = walks - 2 * (around[letter] @ around[letter] + (b @ b) ** 2)
         fourth += 2 * strings + quadrilaterals
         for k in range(letter + 1, 3):  # terms of different letters that share one site anticommute
             fourth -= 4 * (around[letter] @ around[k] - (m.multiply(letters[k][0])).power(2).sum())
