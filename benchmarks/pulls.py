@@ -224,6 +224,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.method == "curves":
+        if arguments.magnets or arguments.frustrated or arguments.json:
+            parser.error("curves takes --seeds alone: all magnets stand in one table")
         curves(arguments.seeds)
         return
     studies = []

@@ -117,6 +117,25 @@ def test_two_scales_far_apart(seed):
         assert (np.abs(found[name].mean - curve[name]) < 4 * found[name].error).all()
 
 
+def test_correlated_errors_sharpen_what_is_joined():
+    """With the correlation of their errors told, free energies from the same energies and specific heats deviate less, and errors hold."""
+    magnet, betas, rho, n_seeds = heisenberg(make_lattice("chain", 6), 1.0, 0.7), 1 / np.array([0.3, 0.5, 0.7, 1.0, 2.0]), -0.75, 40
+    truth, rng, sigma = exact_curve(magnet, betas), np.random.default_rng(9), (np.full(5, 6e-3), 0.015 * betas**1.5)
+    off = {rho: [], 0.0: []}
+    pulls = []
+    for _ in range(n_seeds):
+        x, y = rng.normal(size=(2, 5))
+        drawn = truth["energy"] + sigma[0] * x, truth["specific_heat"] + sigma[1] * (rho * x + np.sqrt(1 - rho**2) * y)
+        data = [Estimate(*each) for each in zip(drawn, sigma, strict=True)]
+        for told in off:
+            found = join_thermodynamics(magnet, betas, *data, told).estimates
+            off[told].append(found["free_energy"].mean - truth["free_energy"])
+            if told:
+                pulls.append([(found[name].mean - truth[name]) / found[name].error for name in NAMES])
+    assert np.mean(np.square(off[rho])) < 0.7 * np.mean(np.square(off[0.0]))
+    assert np.mean(np.square(pulls)) < 1.1**2
+
+
 def test_the_order_of_temperatures_is_free():
     betas = 1 / np.geomspace(0.1, 4, 9)
     order = np.random.default_rng(4).permutation(9)
