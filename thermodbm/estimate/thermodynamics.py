@@ -4,7 +4,7 @@ The curve e(beta) is regressed as a Gaussian process. With the cumulants kappa_n
 w = kappa_2^(1/2), x = beta w, and z = x / (1 + x), which takes all temperatures to 0 <= z < 1 and in which thermal curves are smooth at
 both ends,
 
-    e / w = -z + a z^2 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        h(0) = 2 a + 1 - kappa_4 / (6 w^4),
+    e / w = -z + a z^2 + b z^3 + z^4 h(z),        a = kappa_3 / (2 w^3) - 1,        b = 2 a + 1 - kappa_4 / (6 w^4),
 
 so that e and its first three derivatives are exact at beta = 0. Elsewhere h has a Matern covariance (nu = 5/2: rough enough for sharp
 peaks) or a Gaussian one (as smooth as curves of finite magnets are), plus a constant; everything else is a linear functional of it, and
@@ -38,15 +38,14 @@ from thermodbm.estimate.statistics import Estimate
 from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.threads import one_thread
 
-_LENGTHS = np.geomspace(0.03, 3.0, 8)  # in z, which has range 1
-_AMPLITUDES = np.geomspace(1e-3, 30.0, 9)  # of h, whose natural size is 1
+_LENGTHS = np.geomspace(0.03, 0.6, 6)  # in z, which has range 1: from 0 to 1 curves turn, however straight some temperatures look
+_AMPLITUDES = np.geomspace(1.0, 30.0, 4)  # of h, whose natural size is 1 to 3
 _CONSTANT = 3.0  # standard deviation of the constant part of h
 _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added to every covariance: no curve is smooth everywhere
 _LIKELIHOOD_POWER = 0.3
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
 _MOST_CORRELATED = 0.9  # correlations are estimates themselves
-_START_ERROR = 1e-4  # of h(0), which is exact: one datum that is sharper than all others by many digits would cost the others theirs
 _SLACK = 0.02, 0.005  # of c, and of s and e / w, whose natural size is 1: an inequality is used where errors are larger
 _SPACING = 0.06  # in z, of the grid on which c >= 0
 _MAX_CHECKED = 40  # temperatures at which c >= 0
@@ -114,7 +113,7 @@ def join_thermodynamics(
         unit = np.concatenate([np.ones(n), np.where(betas > 0, 1 / betas, 0.0), np.ones(n)])
     blocks = (covariance * unit * unit[:, None]).reshape(3, n, 3, n)
     n_e, by = known.sum(), np.zeros((3 * n, 2, n))  # derivatives in energies, which are in units of w here, and in specific heats
-    by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, :n_e] / w, unit[:, None] * gain[:, n_e:-1]
+    by[:, 0, known], by[:, 1, slopes] = unit[:, None] * gain[:, :n_e] / w, unit[:, None] * gain[:, n_e:]
     by = by.reshape(3, n, 2, n)[:, place][..., place]
     with_energy = np.stack([known * energy.error, slopes * correlation * specific_heat.error]) * known * energy.error
     with_energy = np.nan_to_num(with_energy)[:, place]  # covariance of energies with energies and specific heats
@@ -151,26 +150,25 @@ class _Normal(NamedTuple):
 
 def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means (3, n) of s, int_0^x (e / w) dx' and c at ascending x, with e / w not below e_min; their covariance (3 n, 3 n) and derivatives
-    in the data and in h(0), (3 n, n_data + 1). At the start there are a and h(0)."""
-    a, h_0 = start
+    in the data, (3 n, n_data). At the start there are a and b."""
     n, z = len(x), _grid(x / (1 + x))
     m, last = len(z), n - 1
     checked = np.unique(np.r_[np.linspace(0, last, min(n, _MAX_CHECKED)).astype(int), n:m])
-    points, weights, offset = _quadrature(z, a)
-    e, c, integral = (scipy.sparse.eye_array(3 * m, 3 * m + 1, format="csr")[k * m : (k + 1) * m] for k in range(3))
+    points, weights, offset = _quadrature(z, *start)
+    e, c, integral = (scipy.sparse.eye_array(3 * m, format="csr")[k * m : (k + 1) * m] for k in range(3))
     s = scipy.sparse.diags_array(z / (1 - z)) @ e - integral  # but for ln 2
     asked = scipy.sparse.vstack([c[checked], s[[last]], -s[[last]], e[[last]], s[:n], integral[:n], c[:n]]).tocsr()
     n_u = len(checked) + 3
     known = asked @ offset
     known[[n_u - 3, *range(n_u, n_u + n)]] += np.log(2)
     known[n_u - 1] -= e_min
-    observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes), [3 * m]])
-    one = _CONSTANT * np.concatenate([z**3, -3 * z**4, weights.sum(1), [1]])
+    observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes)])
+    one = _CONSTANT * np.concatenate([z**4, -4 * z**5, weights.sum(1)])
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
         one,
-        np.append(data.values, h_0) - offset[observed],
-        scipy.linalg.block_diag(data.noise(), _START_ERROR**2),
+        data.values - offset[observed],
+        data.noise(),
         observed,
         asked,
         n_u,
@@ -189,12 +187,12 @@ def _grid(z: np.ndarray) -> np.ndarray:
     return np.concatenate([z, fill[np.abs(fill[:, None] - z).min(1) > _SPACING / 3]])
 
 
-def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _quadrature(z: np.ndarray, a: float, b: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What integrals over h need, by Gauss-Legendre between neighbouring z.
 
     Returns:
-        points (m + n_nodes,), the z, the nodes between them, and 0; weights (m, n_nodes), so that the integral over e / w up to each z is
-        weights @ h(nodes) where e / w = z^3 h; and e / w, c, the integral and h(0), (3 m + 1,), for h = 0.
+        points (m + n_nodes,), the z and the nodes between them; weights (m, n_nodes), so that the integral over e / w up to each z is
+        weights @ h(nodes) where e / w = z^4 h; and e / w, c and the integral, (3 m,), for h = 0.
     """
     steps = 1 - np.exp(-np.arange(0, -np.log1p(-z.max()), 0.25))  # dx = dz / (1 - z)^2 varies by less than e^(1/2) between them
     edges = np.unique(np.concatenate([z, steps]))
@@ -205,9 +203,10 @@ def _quadrature(z: np.ndarray, a: float) -> tuple[np.ndarray, np.ndarray, np.nda
         t, weight = np.polynomial.legendre.leggauss(n_nodes)
         nodes.append((edges[:-1][chosen, None] + width[chosen, None] * (1 + t) / 2).ravel())
         measures.append((width[chosen, None] * weight / 2).ravel())
-    t = np.append(np.concatenate(nodes), 0.0)
-    measure = np.append(np.concatenate(measures), 0.0) / (1 - t) ** 2 * (t < z[:, None])
-    return np.concatenate([z, t]), measure * t**3, np.concatenate([-z + a * z**2, z**2 - 2 * a * z**3, measure @ (-t + a * t**2), [0]])
+    t = np.concatenate(nodes)
+    measure = np.concatenate(measures) / (1 - t) ** 2 * (t < z[:, None])
+    known = -z + a * z**2 + b * z**3, z**2 - 2 * a * z**3 - 3 * b * z**4, measure @ (-t + a * t**2 + b * t**3)
+    return np.concatenate([z, t]), measure * t**4, np.concatenate(known)
 
 
 def _posteriors(
@@ -219,11 +218,11 @@ def _posteriors(
     covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the constant, of rank one.
 
     Args:
-        covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a function of distance and a length.
-        one: (3 m + 1,), what h = one standard deviation of its constant part adds to them.
+        covariance: of e / w, c and integral, (3 m, 3 m) at amplitude 1, of a function of distance and a length.
+        one: (3 m,), what h = one standard deviation of its constant part adds to them.
         values, noise: of the data, less what h = 0 gives, (n_data,), and the covariance of their errors.
         observed: their indices among these.
-        asked: matrix (n_u + n_w, 3 m + 1).
+        asked: matrix (n_u + n_w, 3 m).
     """
     found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
     for shape in product((_matern52, _gaussian), _LENGTHS):
@@ -319,21 +318,19 @@ def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _covariance(kernel: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
-    """Covariance (3 m + 1, 3 m + 1) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral at the first m points, and of h at the last
-    one, for unit amplitude."""
+    """Covariance (3 m, 3 m) of e / w = z^4 h, c = -4 z^5 h - z^6 h' and the integral at the first m points, for unit amplitude."""
     r, z = (points[:, None] - points) / length, points[:m]
     value, slope, curvature = kernel(r, 0), kernel(r[:, :m], 1) / length, kernel(r[:m, :m], 2) / length**2
-    e, c, c_slope = z**3, -3 * z**4, -(z**5)
+    e, c, c_slope = z**4, -4 * z**5, -(z**6)
     with_e, with_c = value[:, :m] * e, value[:, :m] * c - slope * c_slope  # covariance of h at all points with e and c
-    with_integral = value[:, m:] @ weights.T
     slope_with_c = slope[:m] * c - curvature * c_slope
     c_c = c[:, None] * with_c[:m] + c_slope[:, None] * slope_with_c
     e_c = e[:, None] * with_c[:m]
+    to_e, to_c = weights @ with_e[m:], weights @ with_c[m:]  # of the integral
     rows = [
-        [e[:, None] * with_e[:m], e_c, e[:, None] * with_integral[:m], with_e[-1:].T],
-        [e_c.T, c_c, (weights @ with_c[m:]).T, with_c[-1:].T],
-        [weights @ with_e[m:], weights @ with_c[m:], weights @ with_integral[m:], with_integral[-1:].T],
-        [with_e[-1:], with_c[-1:], with_integral[-1:], value[-1:, -1:]],
+        [e[:, None] * with_e[:m], e_c, to_e.T],
+        [e_c.T, c_c, to_c.T],
+        [to_e, to_c, weights @ value[m:, m:] @ weights.T],
     ]
     return np.block(rows)
 
