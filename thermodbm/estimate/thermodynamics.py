@@ -4,11 +4,11 @@ The curve e(beta) is regressed as a Gaussian process. With the cumulants kappa_n
 w = kappa_2^(1/2), x = beta w, and z = x / (1 + x), which takes all temperatures to 0 <= z < 1 and in which thermal curves are smooth at
 both ends,
 
-    e / w = -z + a z^2 + b z^3 + z^4 h(z),        a = kappa_3 / (2 w^3) - 1,        b = 2 a + 1 - kappa_4 / (6 w^4),
+    e / w = -z + a z^2 + b z^3 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        b = 2 a + 1 - kappa_4 / (6 w^4),        h(0) = 0,
 
-so that e and its first three derivatives are exact at beta = 0. Elsewhere h has a Matern covariance (nu = 5/2: rough enough for sharp
-peaks) or a Gaussian one (as smooth as curves of finite magnets are), plus a constant; everything else is a linear functional of it, and
-so is normally distributed given the data:
+so that e and its first three derivatives are exact at beta = 0. Elsewhere h is a straight line and what has a Matern covariance (nu = 5/2:
+rough enough for sharp peaks) or a Gaussian one (as smooth as curves of finite magnets are), given that it is 0 at z = 0. Everything else is
+a linear functional of h, and so is normally distributed given the data:
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
@@ -38,9 +38,9 @@ from thermodbm.estimate.statistics import Estimate
 from thermodbm.models.hamiltonian import SpinHamiltonian
 from thermodbm.threads import one_thread
 
-_LENGTHS = np.geomspace(0.03, 0.6, 6)  # in z, which has range 1: from 0 to 1 curves turn, however straight some temperatures look
-_AMPLITUDES = np.geomspace(1.0, 30.0, 4)  # of h, whose natural size is 1 to 3
-_CONSTANT = 3.0  # standard deviation of the constant part of h
+_LENGTHS = np.geomspace(0.03, 0.6, 6)  # in z, which has range 1: all curves turn on their way, however straight a part of them is
+_AMPLITUDES = np.geomspace(0.3, 30.0, 5)  # of h, whose natural size is 1
+_SLOPE = 3.0  # standard deviation of the straight part of h at z = 1
 _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added to every covariance: no curve is smooth everywhere
 _LIKELIHOOD_POWER = 0.3
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
@@ -163,7 +163,7 @@ def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Dat
     known[[n_u - 3, *range(n_u, n_u + n)]] += np.log(2)
     known[n_u - 1] -= e_min
     observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes)])
-    one = _CONSTANT * np.concatenate([z**4, -4 * z**5, weights.sum(1)])
+    one = _SLOPE * np.concatenate([z**4, -4 * z**5, weights @ points[m:]])
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
         one,
@@ -191,8 +191,8 @@ def _quadrature(z: np.ndarray, a: float, b: float) -> tuple[np.ndarray, np.ndarr
     """What integrals over h need, by Gauss-Legendre between neighbouring z.
 
     Returns:
-        points (m + n_nodes,), the z and the nodes between them; weights (m, n_nodes), so that the integral over e / w up to each z is
-        weights @ h(nodes) where e / w = z^4 h; and e / w, c and the integral, (3 m,), for h = 0.
+        points (m + n_nodes,), the z, the nodes between them, and 0; weights (m, n_nodes), so that the integral over e / w up to each z is
+        weights @ h(nodes) where e / w = z^3 h; and e / w, c and the integral, (3 m,), for h = 0.
     """
     steps = 1 - np.exp(-np.arange(0, -np.log1p(-z.max()), 0.25))  # dx = dz / (1 - z)^2 varies by less than e^(1/2) between them
     edges = np.unique(np.concatenate([z, steps]))
@@ -203,10 +203,10 @@ def _quadrature(z: np.ndarray, a: float, b: float) -> tuple[np.ndarray, np.ndarr
         t, weight = np.polynomial.legendre.leggauss(n_nodes)
         nodes.append((edges[:-1][chosen, None] + width[chosen, None] * (1 + t) / 2).ravel())
         measures.append((width[chosen, None] * weight / 2).ravel())
-    t = np.concatenate(nodes)
-    measure = np.concatenate(measures) / (1 - t) ** 2 * (t < z[:, None])
+    t = np.append(np.concatenate(nodes), 0.0)
+    measure = np.append(np.concatenate(measures), 0.0) / (1 - t) ** 2 * (t < z[:, None])
     known = -z + a * z**2 + b * z**3, z**2 - 2 * a * z**3 - 3 * b * z**4, measure @ (-t + a * t**2 + b * t**3)
-    return np.concatenate([z, t]), measure * t**4, np.concatenate(known)
+    return np.concatenate([z, t]), measure * t**3, np.concatenate(known)
 
 
 def _posteriors(
@@ -215,31 +215,32 @@ def _posteriors(
     """Normal distributions given the data, for all covariances of h whose likelihood is not negligible.
 
     One diagonalisation serves all amplitudes: with K = inner covariance at amplitude 1, whitened by the noise, = V diag(lambda) V', the
-    covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the constant, of rank one.
+    covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the straight part, of rank one.
 
     Args:
-        covariance: of e / w, c and integral, (3 m, 3 m) at amplitude 1, of a function of distance and a length.
-        one: (3 m,), what h = one standard deviation of its constant part adds to them.
+        covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a function of distance and a length.
+        one: (3 m,), what h = one standard deviation of its straight part adds to them.
         values, noise: of the data, less what h = 0 gives, (n_data,), and the covariance of their errors.
-        observed: their indices among these.
+        observed: their indices among e / w, c and integral.
         asked: matrix (n_u + n_w, 3 m).
     """
     found, blended = [], _BLEND**2 * covariance(_matern52, _BLENDED)
     for shape in product((_matern52, _gaussian), _LENGTHS):
-        full = covariance(*shape) + blended
+        free = covariance(*shape) + blended
+        full = free[:-1, :-1] - np.outer(free[:-1, -1], free[-1, :-1]) / free[-1, -1]  # given h(0)
         inner = full[np.ix_(observed, observed)]
-        lower = np.linalg.cholesky(noise + _JITTER * np.diag(np.diag(inner)))
+        lower = np.linalg.cholesky(noise + _JITTER * np.diag(np.diag(free)[observed]))
         half = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
         spectrum, vectors = np.linalg.eigh(half @ inner @ half.T)
         white = vectors.T @ half
         y, u = white @ values, white @ one[observed]
         shrink = 1 / (1 + _AMPLITUDES[:, None] ** 2 * np.maximum(spectrum, 0))  # (n_amplitudes, n_data)
-        precision = 1 + shrink @ u**2  # of the constant
-        constant = shrink @ (u * y) / precision
-        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * constant**2 - np.log(precision)) / 2 - np.log(
+        precision = 1 + shrink @ u**2  # of the straight part
+        straight = shrink @ (u * y) / precision
+        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * straight**2 - np.log(precision)) / 2 - np.log(
             np.diag(lower)
         ).sum()
-        found.append((log_likelihood, full, white, y, u, shrink, precision, constant))
+        found.append((log_likelihood, full, white, y, u, shrink, precision, straight))
     best = max(each[0].max() for each in found)
     results = []
     for log_likelihood, full, white, y, u, *of_amplitude in found:
@@ -248,11 +249,11 @@ def _posteriors(
             continue
         cross = asked @ full
         prior, gain = asked @ cross.T, white @ cross[:, observed].T
-        for likelihood, power, shrink, precision, constant in zip(
+        for likelihood, power, shrink, precision, straight in zip(
             *(each[kept] for each in (log_likelihood, _AMPLITUDES**2, *of_amplitude)), strict=True
         ):
-            left = asked @ one - power * (shrink * u) @ gain  # of the constant, after what the data say about it
-            mean = power * (shrink * (y - u * constant)) @ gain + asked @ one * constant
+            left = asked @ one - power * (shrink * u) @ gain  # of the straight part, after what the data say about it
+            mean = power * (shrink * (y - u * straight)) @ gain + asked @ one * straight
             posterior = power * prior - power**2 * (gain.T * shrink) @ gain + np.outer(left, left) / precision
             variance = np.maximum(np.diag(posterior), 0)
             variance[:n_u] += 1e-10 * power * np.diag(prior)[:n_u] + 1e-14  # rounding
@@ -318,19 +319,21 @@ def _positive(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _covariance(kernel: Callable, length: float, points: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
-    """Covariance (3 m, 3 m) of e / w = z^4 h, c = -4 z^5 h - z^6 h' and the integral at the first m points, for unit amplitude."""
+    """Covariance (3 m + 1, 3 m + 1) of e / w = z^3 h, c = -3 z^4 h - z^5 h' and the integral at the first m points, and of h at the last
+    one, for unit amplitude."""
     r, z = (points[:, None] - points) / length, points[:m]
     value, slope, curvature = kernel(r, 0), kernel(r[:, :m], 1) / length, kernel(r[:m, :m], 2) / length**2
-    e, c, c_slope = z**4, -4 * z**5, -(z**6)
+    e, c, c_slope = z**3, -3 * z**4, -(z**5)
     with_e, with_c = value[:, :m] * e, value[:, :m] * c - slope * c_slope  # covariance of h at all points with e and c
+    with_integral = value[:, m:] @ weights.T
     slope_with_c = slope[:m] * c - curvature * c_slope
     c_c = c[:, None] * with_c[:m] + c_slope[:, None] * slope_with_c
     e_c = e[:, None] * with_c[:m]
-    to_e, to_c = weights @ with_e[m:], weights @ with_c[m:]  # of the integral
     rows = [
-        [e[:, None] * with_e[:m], e_c, to_e.T],
-        [e_c.T, c_c, to_c.T],
-        [to_e, to_c, weights @ value[m:, m:] @ weights.T],
+        [e[:, None] * with_e[:m], e_c, e[:, None] * with_integral[:m], with_e[-1:].T],
+        [e_c.T, c_c, (weights @ with_c[m:]).T, with_c[-1:].T],
+        [weights @ with_e[m:], weights @ with_c[m:], weights @ with_integral[m:], with_integral[-1:].T],
+        [with_e[-1:], with_c[-1:], with_integral[-1:], value[-1:, -1:]],
     ]
     return np.block(rows)
 
