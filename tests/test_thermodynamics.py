@@ -136,6 +136,23 @@ def test_correlated_errors_sharpen_what_is_joined():
     assert np.mean(np.square(pulls)) < 1.1**2
 
 
+def test_warm_temperatures_do_not_decide_about_a_noisy_cold_one():
+    """The coldest temperature is next to the peak of c and its data are the poorest, as where a sign divides: the straight run of the
+    warmer ones is no reason to think that the curve goes on like that."""
+    magnet, betas, rho = j1j2(make_lattice("chain", 8), 1.0, 0.5), 1 / np.array([0.7, 1.0, 1.5, 2.5]), -0.72
+    truth, rng, sigma = exact_curve(magnet, betas), np.random.default_rng(11), ([8e-3, 6e-3, 5e-3, 4.5e-3], [0.04, 0.016, 6e-3, 3e-3])
+    pulls = []
+    for _ in range(40):
+        x, y = rng.normal(size=(2, 4))
+        drawn = truth["energy"] + sigma[0] * x, truth["specific_heat"] + sigma[1] * (rho * x + np.sqrt(1 - rho**2) * y)
+        data = [Estimate(mean, np.array(error)) for mean, error in zip(drawn, sigma, strict=True)]
+        found = join_thermodynamics(magnet, betas, *data, rho).estimates
+        pulls.append([(found[name].mean - truth[name]) / found[name].error for name in NAMES])
+    assert np.abs(np.mean(pulls, axis=(0, 2))).max() < 0.45
+    assert np.sqrt(np.mean(np.square(pulls), axis=(0, 2))).max() < 1.1
+    assert np.abs(pulls).max() < 4
+
+
 def test_the_order_of_temperatures_is_free():
     betas = 1 / np.geomspace(0.1, 4, 9)
     order = np.random.default_rng(4).permutation(9)
