@@ -42,7 +42,7 @@ _LENGTHS = np.geomspace(0.03, 0.6, 6)  # in z, which has range 1: all curves tur
 _AMPLITUDES = np.geomspace(0.3, 30.0, 5)  # of h, whose natural size is 1
 _SLOPE = 3.0  # standard deviation of the straight part of h at z = 1
 _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added to every covariance: no curve is smooth everywhere
-_LIKELIHOOD_POWER = 0.3
+_LIKELIHOOD_POWER = 0.5
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
 _JITTER = 1e-12  # relative, on the diagonal of the covariance of the data: exact data must stay numerically positive
 _MOST_CORRELATED = 0.9  # correlations are estimates themselves
