@@ -10,12 +10,14 @@ import numpy as np
 from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.series import series_facts, series_slices
-from thermodbm.evolve.chains import chain_groups, sweeps_of_levels
+from thermodbm.estimate.sign import expected_sign
+from thermodbm.evolve.chains import TRUSTED_SIGN, chain_groups, sweeps_of_levels
 from thermodbm.evolve.deterministic import SHARES
 from thermodbm.evolve.options import DeterministicOptions, LearnedOptions, SamplingOptions, TypicalOptions, VariationalOptions
 from thermodbm.exact.free_fermions import applicable
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.parameters import stacked
+from thermodbm.models.rotation import sublattice_rotation
 from thermodbm.network.exchange import trotter_step
 from thermodbm.network.trotter_step import default_d_tau, slices
 from thermodbm.run.config import RunConfig
@@ -30,6 +32,10 @@ a cell of the ring of plaquettes, whose chains are labelled in groups, by the pe
 SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8, "exchange in a field": 2.4e-8, "series": 6e-8}
 """Of a sweep with its measurement on one core of a CPU: benchmarks/tfim_scaling.py and heisenberg_scaling.py; directed loops more than
 double it, by hand."""
+LEAST_SIGN = 1e-3
+"""Smaller ones are not told apart: a million independent samples see nothing else than noise."""
+SAMPLES_OF_A_SIGN = 3.0
+"""Samples that make an independent one, by hand for tori and rings of 6 to 16 sites."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 
@@ -82,7 +88,7 @@ def check_machine(config: RunConfig, available: float | None = None) -> None:
             check_machine(part, available)
         return
     if isinstance(config.method, TypicalOptions):
-        size = _typical_size(config)
+        size = _typical_size(config, config.method)
         if size.n_bytes > available:
             raise InputError(
                 "lattice",
@@ -120,18 +126,18 @@ def describe_cost(config: RunConfig) -> list[str]:
     return lines
 
 
-def _typical_size(config: RunConfig) -> "Size":
+def _typical_size(config: RunConfig, options: TypicalOptions) -> "Size":
     from thermodbm.evolve.typical import typical_problem
     from thermodbm.exact.typical_cost import typical_size
 
-    return typical_size(typical_problem(config.hamiltonian, config.method, config.betas))
+    return typical_size(typical_problem(config.hamiltonian, options, config.betas))
 
 
 def _describe_typical(config: RunConfig) -> list[str]:
     """Sectors, memory and time of the Lanczos recurrences."""
     if not np.any(config.betas):
         return ["T = inf: known, nothing to do"]
-    size = _typical_size(config)
+    size = _typical_size(config, config.method)
     n_curves = 1 + 2 * (len(stacked(config.response).beta) if config.response else 0)
     beside = [f"{n_curves} magnets: derivatives are differences between curves to either side"] if n_curves > 1 else []
     return [
@@ -149,9 +155,11 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
     per_spin = _seconds_per_spin(config.hamiltonian, config.method)
     seconds = cost.n_updates * per_spin / cores
     timed = config.sampling.target_error is None
-    rows = [["T", "slices", "spins a chain", "memory", *(["time"] if timed else [])]]
-    for T, n_slices, n_spins, n_bytes, s in zip(config.temperatures[~hot], *cost[:3], seconds, strict=True):
-        rows.append([f"{T:.6g}", f"{n_slices:.0f}", f"{n_spins:.0f}", f"{n_bytes / 1e6:.1f} MB", *([duration(s)] if timed else [])])
+    signs, doubts = _signs(config, config.temperatures[~hot])
+    rows = [["T", "slices", "spins a chain", "memory", *(["sign"] if signs else []), *(["time"] if timed else [])]]
+    for k, (T, n_slices, n_spins, n_bytes, s) in enumerate(zip(config.temperatures[~hot], *cost[:3], seconds, strict=True)):
+        size = [f"{T:.6g}", f"{n_slices:.0f}", f"{n_spins:.0f}", f"{n_bytes / 1e6:.1f} MB"]
+        rows.append([*size, *signs[k : k + 1], *([duration(s)] if timed else [])])
     lines = ["Estimated, memory beside some hundred MB for the program itself:", *columns(rows).splitlines()] if len(rows) > 1 else []
     if hot.any():
         lines.append("T = inf: known, not sampled")
@@ -167,7 +175,36 @@ def _describe_deterministic(config: RunConfig) -> list[str]:
         lines.append(f"Time depends on target_error: about {duration(1e4 * float(sweep))} for every 10 000 samples at each temperature.")
     if config.hamiltonian.conserves_sz and config.method == DeterministicOptions() and not config.response:
         lines.append('method.sampler = "series" needs no Trotter step: in the same time errors are two to four times smaller.')
-    return lines
+    return lines + doubts
+
+
+def _signs(config: RunConfig, temperatures: np.ndarray) -> tuple[list[str], list[str]]:
+    """The average sign that is expected at each temperature, and what follows, of a frustrated exchange magnet; nothing of others."""
+    if not config.hamiltonian.conserves_sz or sublattice_rotation(config.hamiltonian) is not None:
+        return [], []
+    signs = expected_sign(config.hamiltonian, 1 / temperatures)
+    if np.all(signs == 1):
+        return [], ["Samples have signs: loops of five or more sites are frustrated, and how far that goes is not known beforehand."]
+    cells = [f"{sign:.2g}" if sign > LEAST_SIGN else f"< {LEAST_SIGN:g}" for sign in signs]
+    needed = max(LEAST_SIGN, TRUSTED_SIGN * np.sqrt(SAMPLES_OF_A_SIGN / config.sampling.n_samples))
+    lost = temperatures[signs < needed]
+    lines = ["The average sign is what triangles do to it, a guess; errors grow as 1 / sign."]
+    if len(lost):
+        enough = f"{needed:.2g}, the least that n_samples = {config.sampling.n_samples} can tell from zero"
+        lines += [f"From T = {lost.max():.6g} down it is expected to be below {enough}: not to be trusted there.", _instead(config)]
+    return cells, lines
+
+
+def _instead(config: RunConfig) -> str:
+    """The method for temperatures at which the sign is lost."""
+    try:
+        size = _typical_size(config, TypicalOptions())
+    except InputError:  # more sites than it takes
+        size = None
+    if size is not None and size.n_bytes < _physical_memory():
+        needs = f"{size.n_bytes / 1e9:.2g} GB, {duration(size.seconds)}"
+        return f'method.kind = "typical" has no sign, and takes this magnet at all temperatures ({needs}).'
+    return 'method.kind = "variational" has no sign, and an error of its own that it estimates.'
 
 
 def _describe_learned(config: RunConfig) -> list[str]:
