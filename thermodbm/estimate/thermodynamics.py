@@ -6,9 +6,9 @@ both ends,
 
     e / w = -z + a z^2 + b z^3 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        b = 2 a + 1 - kappa_4 / (6 w^4),        h(0) = 0,
 
-so that e and its first three derivatives are exact at beta = 0. Elsewhere h is a straight line and what has a Matern covariance (nu = 5/2:
-rough enough for sharp peaks) or a Gaussian one (as smooth as curves of finite magnets are), given that it is 0 at z = 0. Everything else is
-a linear functional of h, and so is normally distributed given the data:
+so that e and its first three derivatives are exact at beta = 0. h is some multiple of the trend t(z) = (z + 3 z^2 - 2 z^3) / 2, which begins
+slowly and ends flat, as curves do that come to a ground state, and what has a Matern covariance (nu = 5/2: rough enough for sharp peaks) or
+a Gaussian one (as smooth as curves of finite magnets are), given h(0). All else is linear in h, and so is normally distributed given the data:
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
@@ -40,7 +40,7 @@ from thermodbm.threads import one_thread
 
 _LENGTHS = np.geomspace(0.03, 0.6, 6)  # in z, which has range 1: all curves turn on their way, however straight a part of them is
 _AMPLITUDES = np.geomspace(0.3, 30.0, 5)  # of h, whose natural size is 1
-_SLOPE = 3.0  # standard deviation of the straight part of h at z = 1
+_TREND = 3.0 * np.polynomial.Polynomial([0.0, 0.5, 1.5, -1.0])  # t(z) times the standard deviation of its multiple
 _BLEND, _BLENDED = 0.05, 0.3  # relative amplitude and length of what is added to every covariance: no curve is smooth everywhere
 _LIKELIHOOD_POWER = 0.5
 _NEGLIGIBLE = 1e-3  # covariances whose weight is below this part of the largest are left out
@@ -163,10 +163,10 @@ def _regress(x: np.ndarray, start: tuple[float, float], e_min: float, data: _Dat
     known[[n_u - 3, *range(n_u, n_u + n)]] += np.log(2)
     known[n_u - 1] -= e_min
     observed = np.concatenate([np.flatnonzero(data.known), m + np.flatnonzero(data.slopes)])
-    one = _SLOPE * np.concatenate([z**4, -4 * z**5, weights @ points[m:]])
+    trend = np.concatenate([z**3 * _TREND(z), -(z**4) * (3 * _TREND(z) + z * _TREND.deriv()(z)), weights @ _TREND(points[m:])])
     h = _posteriors(
         lambda *shape: _covariance(*shape, points, weights, m),
-        one,
+        trend,
         data.values - offset[observed],
         data.noise(),
         observed,
@@ -210,16 +210,16 @@ def _quadrature(z: np.ndarray, a: float, b: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _posteriors(
-    covariance: Callable, one: np.ndarray, values: np.ndarray, noise: np.ndarray, observed: np.ndarray, asked, n_u: int
+    covariance: Callable, trend: np.ndarray, values: np.ndarray, noise: np.ndarray, observed: np.ndarray, asked, n_u: int
 ) -> _Normal:
     """Normal distributions given the data, for all covariances of h whose likelihood is not negligible.
 
     One diagonalisation serves all amplitudes: with K = inner covariance at amplitude 1, whitened by the noise, = V diag(lambda) V', the
-    covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the straight part, of rank one.
+    covariance of the data is V diag(1 + amplitude^2 lambda) V' and that of the trend, of rank one.
 
     Args:
         covariance: of e / w, c, integral and h(0), (3 m + 1, 3 m + 1) at amplitude 1, of a function of distance and a length.
-        one: (3 m,), what h = one standard deviation of its straight part adds to them.
+        trend: (3 m,), what h = one standard deviation of the trend adds to them.
         values, noise: of the data, less what h = 0 gives, (n_data,), and the covariance of their errors.
         observed: their indices among e / w, c and integral.
         asked: matrix (n_u + n_w, 3 m).
@@ -233,14 +233,14 @@ def _posteriors(
         half = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
         spectrum, vectors = np.linalg.eigh(half @ inner @ half.T)
         white = vectors.T @ half
-        y, u = white @ values, white @ one[observed]
+        y, u = white @ values, white @ trend[observed]
         shrink = 1 / (1 + _AMPLITUDES[:, None] ** 2 * np.maximum(spectrum, 0))  # (n_amplitudes, n_data)
-        precision = 1 + shrink @ u**2  # of the straight part
-        straight = shrink @ (u * y) / precision
-        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * straight**2 - np.log(precision)) / 2 - np.log(
+        precision = 1 + shrink @ u**2  # of the trend
+        multiple = shrink @ (u * y) / precision
+        log_likelihood = (np.log(shrink).sum(1) - shrink @ y**2 + precision * multiple**2 - np.log(precision)) / 2 - np.log(
             np.diag(lower)
         ).sum()
-        found.append((log_likelihood, full, white, y, u, shrink, precision, straight))
+        found.append((log_likelihood, full, white, y, u, shrink, precision, multiple))
     best = max(each[0].max() for each in found)
     results = []
     for log_likelihood, full, white, y, u, *of_amplitude in found:
@@ -249,11 +249,11 @@ def _posteriors(
             continue
         cross = asked @ full
         prior, gain = asked @ cross.T, white @ cross[:, observed].T
-        for likelihood, power, shrink, precision, straight in zip(
+        for likelihood, power, shrink, precision, multiple in zip(
             *(each[kept] for each in (log_likelihood, _AMPLITUDES**2, *of_amplitude)), strict=True
         ):
-            left = asked @ one - power * (shrink * u) @ gain  # of the straight part, after what the data say about it
-            mean = power * (shrink * (y - u * straight)) @ gain + asked @ one * straight
+            left = asked @ trend - power * (shrink * u) @ gain  # of the trend, after what the data say about it
+            mean = power * (shrink * (y - u * multiple)) @ gain + asked @ trend * multiple
             posterior = power * prior - power**2 * (gain.T * shrink) @ gain + np.outer(left, left) / precision
             variance = np.maximum(np.diag(posterior), 0)
             variance[:n_u] += 1e-10 * power * np.diag(prior)[:n_u] + 1e-14  # rounding
