@@ -6,9 +6,9 @@ both ends,
 
     e / w = -z + a z^2 + b z^3 + z^3 h(z),        a = kappa_3 / (2 w^3) - 1,        b = 2 a + 1 - kappa_4 / (6 w^4),        h(0) = 0,
 
-so that e and its first three derivatives are exact at beta = 0. h is some multiple of the trend t(z) = (z + 3 z^2 - 2 z^3) / 2, which begins
-slowly and ends flat, as curves do that come to a ground state, and what has a Matern covariance (nu = 5/2: rough enough for sharp peaks) or
-a Gaussian one (as smooth as curves of finite magnets are), given h(0). All else is linear in h, and so is normally distributed given the data:
+so that e and its first three derivatives are exact at beta = 0. h is some multiple of the trend t(z) = (z + 3 z^2 - 2 z^3) / 2, which
+begins slowly and ends flat, as curves do that come to a ground state, and what has a Matern covariance (nu = 5/2: rough enough for sharp
+peaks) or a Gaussian one (as smooth as curves of finite magnets are), given h(0). All else is linear in h, and so normal given the data:
 
     c = -z^2 d(e/w)/dz,     ln Z / N = ln 2 - int_0^x (e/w) dx',     s = ln Z / N + x e/w,     f = -w ln Z / (N x).
 
