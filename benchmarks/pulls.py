@@ -4,6 +4,7 @@
     python benchmarks/pulls.py --frustrated --seeds 20
     python benchmarks/pulls.py walkers
     python benchmarks/pulls.py curves
+    python benchmarks/pulls.py references --seeds 8
 
 For each magnet and each observable of the file: mean and width (root mean square about the mean) of the pulls, over seeds, temperatures and
 entries. Independent honest errors give 0 and 1; with n independent values they scatter by 1/sqrt(n) and 1/sqrt(2n), and entries of a
@@ -11,7 +12,7 @@ correlation function are not independent. Entries without an error must be exact
 Errors of variational runs hold what their states miss, which is bounded, and so is no random number: `walkers` tells of their sampling
 alone, by deviations from sums over all configurations of the same network. Likewise the errors of entropy, free energy and joint specific
 heat hold what may happen between temperatures, which is the same for every seed of one magnet: `curves` tells of it by many magnets and
-sets of temperatures, exact values with noise.
+sets of temperatures, exact values with noise. `references` holds `sampler = "series"` against the exact curves of tests/reference.
 """
 
 import argparse
@@ -82,6 +83,15 @@ FRUSTRATED: dict[str, tuple[SpinHamiltonian, list[float], dict]] = {
     "j1j2 chain": (j1j2(make_lattice("chain", 8), 1.0, 0.5), COLD, {}),
     "strip": (heisenberg(graph(6, TRIANGLES)), COLD, {}),
 }
+COOL = [0.3, 0.5, 0.8, 1.2, 2.0, 4.0]
+STORED: dict[str, tuple[SpinHamiltonian, list[float]]] = {
+    "tfim_chain12_g1": (transverse_field_ising(make_lattice("chain", 12)), COOL),
+    "tfim_square4x4_g3": (transverse_field_ising(make_lattice("square", (4, 4)), 1.0, 3.0), COOL),
+    "heisenberg_chain16": (heisenberg(make_lattice("chain", 16)), COOL),
+    "heisenberg_square4x4": (heisenberg(make_lattice("square", (4, 4))), COOL),
+    "j1j2_square4x4_j2_0.5": (j1j2(make_lattice("square", (4, 4)), 1.0, 0.5), [1.0, 1.7, 2.9, 5.0]),
+}
+"""Of tests/reference."""
 METHODS = {
     "deterministic": {"kind": "deterministic"},
     "series": {"kind": "deterministic", "sampler": "series"},
@@ -93,6 +103,7 @@ SAMPLING = {"variational": {"n_samples": 5_000}, "enumerated": {}}  # in place o
 OF = {
     "learned": ("chain", "torus", "triangles", "open"),  # no fields along z, easy axes, frustrated exchange
     "series": (*FREE, "open", "xxz", "field", "frustrated", "chain", "torus", "triangles"),
+    "references": tuple(STORED),
 }
 ROUNDING = 1e-12  # errors below it are none
 MARK_MEAN, MARK_WIDTH = 0.45, (0.8, 1.25)
@@ -203,6 +214,24 @@ def curves(n_seeds: int) -> None:
             print(f"| {noise:g} | {name} | {p.mean():+.2f} | {np.sqrt(np.mean(p**2)):.2f} | {share} | {np.abs(p).max():.1f} | {p.size} |")
 
 
+def references(name: str, n_seeds: int) -> dict:
+    """Pulls of energy, and of what is joined, about a stored exact curve."""
+    (magnet, wanted), began, trusted, table = STORED[name], time.monotonic(), [], {}
+    stored = json.loads((Path(__file__).parent.parent / "tests" / "reference" / f"{name}.json").read_text())
+    at = [int(np.argmin(np.abs(np.array(stored["T"]) - T))) for T in wanted]
+    T = np.array(stored["T"])[at]
+    for seed in range(n_seeds):
+        sampling = {"n_samples": 20_000, "seed": 40 + seed}
+        curve = thermal_curve(magnet, T=list(T), method=METHODS["series"], sampling=sampling, progress=False)
+        order = [int(np.argmin(np.abs(1 / beta - T))) for beta in np.asarray(curve.beta)]
+        names = {"energy": "e", "specific_heat": "c", "entropy": "s", "free_energy": "f"}
+        trusted.append(np.mean(curve.diagnostics.get("trusted", 1.0)))
+        for observable, values in pulls(curve, {name: np.array(stored[key])[at][order] for name, key in names.items()}).items():
+            table.setdefault(observable, []).append(values)
+    seconds = time.monotonic() - began
+    return {"magnet": name, "method": "series", "seeds": n_seeds, "trusted": np.mean(trusted), "seconds": seconds, "rows": summary(table)}
+
+
 def summary(table: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
     """Mean, width, largest and number of the pulls of every observable."""
     rows = {}
@@ -217,21 +246,28 @@ def summary(table: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", nargs="?", default="deterministic", choices=[*METHODS, "walkers", "curves"])
+    parser.add_argument("method", nargs="?", default="deterministic", choices=[*METHODS, "walkers", "curves", "references"])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--magnets", nargs="+", choices=[*MAGNETS, *FRUSTRATED, *FREE])
     parser.add_argument("--frustrated", action="store_true", help="Small frustrated exchange magnets down to T = 0.2.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.method in ("curves", "references") and (arguments.magnets or arguments.frustrated):
+        parser.error(f"{arguments.method} has magnets of its own")
     if arguments.method == "curves":
-        if arguments.magnets or arguments.frustrated or arguments.json:
+        if arguments.json:
             parser.error("curves takes --seeds alone: all magnets stand in one table")
         curves(arguments.seeds)
         return
     studies = []
     print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
+    special = {"walkers": walkers, "references": references}
     for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else OF.get(arguments.method, MAGNETS)):
-        found = walkers(name, arguments.seeds) if arguments.method == "walkers" else study(name, arguments.method, arguments.seeds)
+        found = (
+            special[arguments.method](name, arguments.seeds)
+            if arguments.method in special
+            else study(name, arguments.method, arguments.seeds)
+        )
         studies.append(found)
         for observable, row in found["rows"].items():
             good = abs(row["mean"]) < MARK_MEAN and MARK_WIDTH[0] <= row["width"] <= MARK_WIDTH[1]
