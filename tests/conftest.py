@@ -25,8 +25,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 SLOW = {
     "test_couplings_trained_on_a_cluster_move_on_it",
     "test_sampled_rings_agree_with_matrices[pair product-6]",
-    "test_local_ratios_and_walks[product of sums]",
-    "test_histogram_of_walkers_is_the_enumerated_distribution[xxz-False-1.0]",
     "test_statistics_are_derivatives_of_traces[Ising]",
     "test_spins_without_partners[1-edges0-False]",
     "test_estimators_agree_with_the_trotterised_ring[star with an idle site]",
