@@ -18,6 +18,7 @@ sets of temperatures, exact values with noise. `references` holds `sampler = "se
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -131,18 +132,33 @@ def pulls(curve: ThermalCurve, exact: dict[str, np.ndarray]) -> dict[str, np.nda
 def study(name: str, method: str, n_seeds: int) -> dict:
     """Pulls of one magnet."""
     magnet, T, sampling = (MAGNETS | FRUSTRATED | FREE)[name]
-    exact = exact_curve(magnet, 1 / np.array(T))
+    return of_seeds(
+        name, method, magnet, T, SAMPLING.get(method, sampling), exact_curve(magnet, 1 / np.array(T)), range(1000, 1000 + n_seeds)
+    )
+
+
+def references(name: str, n_seeds: int) -> dict:
+    """Pulls of energy, and of what is joined, about a stored exact curve."""
+    magnet, wanted = STORED[name]
+    stored = json.loads((Path(__file__).parent.parent / "tests" / "reference" / f"{name}.json").read_text())
+    at = [int(np.argmin(np.abs(np.array(stored["T"]) - T))) for T in wanted]
+    keys = {"energy": "e", "specific_heat": "c", "entropy": "s", "free_energy": "f"}
+    exact = {observable: np.array(stored[key])[at] for observable, key in keys.items()}
+    return of_seeds(name, "series", magnet, list(np.array(stored["T"])[at]), {"n_samples": 20_000}, exact, range(40, 40 + n_seeds))
+
+
+def of_seeds(name: str, method: str, magnet: SpinHamiltonian, T: list[float], sampling: dict, exact: dict, seeds: range) -> dict:
+    """Pulls about exact values at the temperatures T."""
     began, trusted, table = time.monotonic(), [], {}
-    for seed in range(n_seeds):
-        settings = {**SAMPLING.get(method, sampling), "seed": 1000 + seed}
-        curve = thermal_curve(magnet, T=T, method=METHODS[method], sampling=settings, progress=False)
+    for seed in seeds:
+        curve = thermal_curve(magnet, T=T, method=METHODS[method], sampling={**sampling, "seed": seed}, progress=False)
         trusted.append(np.mean(curve.diagnostics.get("trusted", 1.0)))
         for observable, values in pulls(curve, exact).items():
             table.setdefault(observable, []).append(values)
     return {
         "magnet": name,
         "method": method,
-        "seeds": n_seeds,
+        "seeds": len(seeds),
         "trusted": np.mean(trusted),
         "seconds": time.monotonic() - began,
         "rows": summary(table),
@@ -214,24 +230,6 @@ def curves(n_seeds: int) -> None:
             print(f"| {noise:g} | {name} | {p.mean():+.2f} | {np.sqrt(np.mean(p**2)):.2f} | {share} | {np.abs(p).max():.1f} | {p.size} |")
 
 
-def references(name: str, n_seeds: int) -> dict:
-    """Pulls of energy, and of what is joined, about a stored exact curve."""
-    (magnet, wanted), began, trusted, table = STORED[name], time.monotonic(), [], {}
-    stored = json.loads((Path(__file__).parent.parent / "tests" / "reference" / f"{name}.json").read_text())
-    at = [int(np.argmin(np.abs(np.array(stored["T"]) - T))) for T in wanted]
-    T = np.array(stored["T"])[at]
-    for seed in range(n_seeds):
-        sampling = {"n_samples": 20_000, "seed": 40 + seed}
-        curve = thermal_curve(magnet, T=list(T), method=METHODS["series"], sampling=sampling, progress=False)
-        order = [int(np.argmin(np.abs(1 / beta - T))) for beta in np.asarray(curve.beta)]
-        names = {"energy": "e", "specific_heat": "c", "entropy": "s", "free_energy": "f"}
-        trusted.append(np.mean(curve.diagnostics.get("trusted", 1.0)))
-        for observable, values in pulls(curve, {name: np.array(stored[key])[at][order] for name, key in names.items()}).items():
-            table.setdefault(observable, []).append(values)
-    seconds = time.monotonic() - began
-    return {"magnet": name, "method": "series", "seeds": n_seeds, "trusted": np.mean(trusted), "seconds": seconds, "rows": summary(table)}
-
-
 def summary(table: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
     """Mean, width, largest and number of the pulls of every observable."""
     rows = {}
@@ -261,13 +259,9 @@ def main() -> None:
         return
     studies = []
     print("| magnet | observable | mean | width | largest | values | within the marks |\n|---|---|---|---|---|---|---|")
-    special = {"walkers": walkers, "references": references}
+    one = {"walkers": walkers, "references": references}.get(arguments.method, partial(study, method=arguments.method))
     for name in arguments.magnets or (FRUSTRATED if arguments.frustrated else OF.get(arguments.method, MAGNETS)):
-        found = (
-            special[arguments.method](name, arguments.seeds)
-            if arguments.method in special
-            else study(name, arguments.method, arguments.seeds)
-        )
+        found = one(name, n_seeds=arguments.seeds)
         studies.append(found)
         for observable, row in found["rows"].items():
             good = abs(row["mean"]) < MARK_MEAN and MARK_WIDTH[0] <= row["width"] <= MARK_WIDTH[1]

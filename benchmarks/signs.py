@@ -1,6 +1,8 @@
 """How well is the average sign of a frustrated magnet foretold? What `thermodbm validate` says, and what is sampled.
 
-python benchmarks/signs.py [--samples 40000]
+    python benchmarks/signs.py [--samples 40000]
+
+Sampled signs are those of strings of operators, with their errors.
 """
 
 import argparse
