@@ -74,6 +74,8 @@ def test_validate_tells_signs_and_what_else_would_do():
     large = "\n".join(describe_cost(config({"kind": "j1j2", "J1": 1.0, "J2": 0.5}, {**SQUARE, "extent": [8, 8]})))
     assert 'method.kind = "variational"' in large
     assert "From T = 1 down" in large
+    until = "\n".join(describe_cost(config({"kind": "j1j2", "J1": 1.0, "J2": 0.5}, SQUARE, target_error=1e-3)))
+    assert "samples of any time" in until and "n_samples = " not in until
     free = "\n".join(describe_cost(config({"kind": "heisenberg", "J": 1.0}, SQUARE)))
     assert "sign" not in free
     odd = "\n".join(describe_cost(config({"kind": "heisenberg", "J": 1.0}, {"kind": "chain", "extent": [7], "periodic": True})))

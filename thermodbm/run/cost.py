@@ -186,11 +186,13 @@ def _signs(config: RunConfig, temperatures: np.ndarray) -> tuple[list[str], list
     if np.all(signs == 1):
         return [], ["Samples have signs: loops of five or more sites are frustrated, and how far that goes is not known beforehand."]
     cells = [f"{sign:.2g}" if sign > LEAST_SIGN else f"< {LEAST_SIGN:g}" for sign in signs]
-    needed = max(LEAST_SIGN, TRUSTED_SIGN * np.sqrt(SAMPLES_OF_A_SIGN / config.sampling.n_samples))
+    until = config.sampling.target_error is not None  # samples are drawn for as long as it takes
+    needed = LEAST_SIGN if until else max(LEAST_SIGN, TRUSTED_SIGN * np.sqrt(SAMPLES_OF_A_SIGN / config.sampling.n_samples))
     lost = temperatures[signs < needed]
     lines = ["The average sign is what triangles do to it, a guess; errors grow as 1 / sign."]
     if len(lost):
-        enough = f"{needed:.2g}, the least that n_samples = {config.sampling.n_samples} can tell from zero"
+        samples = "samples of any time" if until else f"n_samples = {config.sampling.n_samples}"
+        enough = f"{needed:.2g}, the least that {samples} can tell from zero"
         lines += [f"From T = {lost.max():.6g} down it is expected to be below {enough}: not to be trusted there.", _instead(config)]
     return cells, lines
 
@@ -287,13 +289,13 @@ def _describe_variational(config: RunConfig) -> list[str]:
 def duration(seconds: float) -> str:
     """Rounded to what an estimate is worth.
 
-    >>> duration(0.2), duration(42.0), duration(600.0), duration(9000.0), duration(1e6)
-    ('< 1 s', '42 s', '10 min', '2.5 h', '12 days')
+    >>> duration(0.2), duration(42.0), duration(110.0), duration(600.0), duration(9000.0), duration(1e6)
+    ('< 1 s', '42 s', '110 s', '10 min', '2.5 h', '12 days')
     """
     for unit, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.2g} {name}"
-    return f"{seconds:.2g} s" if seconds >= 1 else "< 1 s"
+    return f"{seconds:.2g} s" if 1 <= seconds < 10 else f"{seconds:.0f} s" if seconds >= 10 else "< 1 s"
 
 
 def _kind(hamiltonian: SpinHamiltonian) -> str:
