@@ -49,12 +49,12 @@ def test_without_frustration_there_is_none():
     assert (expected_sign(heisenberg(make_lattice("square", (4, 4))), np.array([0.1, 10.0])) == 1).all()
 
 
-def config(model, lattice, **sampling):
+def config(model, lattice, method=None, **sampling):
     return parse_config(
         {
             "lattice": lattice,
             "model": model,
-            "method": {"kind": "deterministic"},
+            "method": {"kind": "deterministic", **(method or {})},
             "temperature": {"T": [0.3, 1.0, 4.0]},
             "sampling": {"n_samples": 20000, **sampling},
             "output": {"file": "x.h5"},
@@ -69,7 +69,9 @@ def test_validate_tells_signs_and_what_else_would_do():
     said = "\n".join(describe_cost(config({"kind": "j1j2", "J1": 1.0, "J2": 0.5}, SQUARE)))
     assert "sign" in said.splitlines()[2]
     assert "< 0.001" in said
-    assert "From T = 0.3 down" in said
+    assert "From T = 1 down" in said  # the coarsest of three rings has 1600 samples
+    strings = "\n".join(describe_cost(config({"kind": "j1j2", "J1": 1.0, "J2": 0.5}, SQUARE, method={"sampler": "series"})))
+    assert "From T = 0.3 down" in strings
     assert 'method.kind = "typical"' in said
     large = "\n".join(describe_cost(config({"kind": "j1j2", "J1": 1.0, "J2": 0.5}, {**SQUARE, "extent": [8, 8]})))
     assert 'method.kind = "variational"' in large

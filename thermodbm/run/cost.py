@@ -34,8 +34,8 @@ SECONDS_PER_SPIN = {"ising": 5e-8, "exchange": 1.1e-8, "exchange in a field": 2.
 double it, by hand."""
 LEAST_SIGN = 1e-3
 """Smaller ones are not told apart: a million independent samples see nothing else than noise."""
-SAMPLES_OF_A_SIGN = 3.0
-"""Samples that make an independent one, by hand for tori and rings of 6 to 16 sites."""
+SAMPLES_OF_A_SIGN = 5.0
+"""Samples that make an independent one: 5 for rings of plaquettes, 3 for strings, by hand on the J1-J2 4x4 torus at T = 1."""
 MAX_SLICES = 1e12
 """More are not counted one by one: no machine holds them."""
 
@@ -187,7 +187,8 @@ def _signs(config: RunConfig, temperatures: np.ndarray) -> tuple[list[str], list
         return [], ["Samples have signs: loops of five or more sites are frustrated, and how far that goes is not known beforehand."]
     cells = [f"{sign:.2g}" if sign > LEAST_SIGN else f"< {LEAST_SIGN:g}" for sign in signs]
     until = config.sampling.target_error is not None  # samples are drawn for as long as it takes
-    needed = LEAST_SIGN if until else max(LEAST_SIGN, TRUSTED_SIGN * np.sqrt(SAMPLES_OF_A_SIGN / config.sampling.n_samples))
+    fewest = config.sampling.n_samples * min(SHARES[config.method.extrapolate and config.method.sampler != "series"])  # of every ring
+    needed = LEAST_SIGN if until else max(LEAST_SIGN, TRUSTED_SIGN * np.sqrt(SAMPLES_OF_A_SIGN / fewest))
     lost = temperatures[signs < needed]
     lines = ["The average sign is what triangles do to it, a guess; errors grow as 1 / sign."]
     if len(lost):
