@@ -13,7 +13,7 @@ from scipy.linalg import expm
 from thermodbm.models import graph, transverse_field_ising
 from thermodbm.network.dbm import state_vector
 from thermodbm.network.ring import RingNetwork, ring_params, trotter_ring
-from thermodbm.sampling.cluster import cluster_kernel, run_heads
+from thermodbm.sampling.cluster import cluster_kernel, number_runs
 from thermodbm.sampling.column import column_kernel, column_means, conditional_means, draw_columns
 from thermodbm.sampling.gibbs import gibbs_kernel
 from thermodbm.sampling.mixed import mixed_kernel
@@ -283,6 +283,6 @@ def test_joints_are_appended_in_place_of_void_ones():
 
 
 def test_runs_close_around_the_ring():
-    joined = jnp.asarray([[True, True, False], [False, True, True], [True, True, True]]).T[:, :, None]  # (layer, site, chain)
-    heads = np.asarray(run_heads(joined))[:, :, 0]
-    assert heads.T.tolist() == [[6, 6, 6], [1, 1, 1], [2, 2, 2]]
+    joined = jnp.asarray([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 0, 0]], bool).T[:, :, None]  # (layer, site, chain)
+    runs, n_runs = number_runs(joined)
+    assert np.asarray(runs)[:, :, 0].T.tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2], [4, 3, 4]] and int(n_runs) == 5

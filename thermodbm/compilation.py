@@ -7,8 +7,9 @@ from functools import lru_cache
 
 import jax
 
-LIGHT = {"xla_backend_optimization_level": 1}
-"""As fast as with all optimisations (measured on samplers of 32 to 64 sites), and a fifth to a quarter less to compile."""
+LIGHT = {"xla_backend_optimization_level": 1, "xla_cpu_prefer_vector_width": 512}
+"""As fast as with all optimisations (measured on samplers of 32 to 64 sites), and a fifth to a quarter less to compile. Vectors as wide as
+processors have them (XLA's own choice is at most 256 bits): 8% faster where there are such of 512 bits."""
 _BRIEF = {**LIGHT, "xla_cpu_use_fusion_emitters": False}
 """A third to a half less to compile, and 8 to 25% slower: for what runs for seconds."""
 

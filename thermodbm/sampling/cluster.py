@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thermodbm.sampling.kernel import SamplerKernel, uniform
+from thermodbm.sampling.kernel import SamplerKernel, random_bytes, uniform
 from thermodbm.sampling.ring import IsingFacts, RingWeights, Spins, in_single, random_spins
 from thermodbm.sampling.union import Joints, append, at, block_length, merge, no_joints
 
@@ -28,20 +28,21 @@ class ClusterInfo(NamedTuple):
     order_parameter_fourth: jax.Array | None  # <m_z^4> of a layer, likewise
 
 
-def run_heads(joined: jax.Array) -> jax.Array:
-    """For every (layer, site, chain) the flat index of the first spin of its run along imaginary time.
+def number_runs(joined: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The number of its run along imaginary time for every (layer, site, chain), int32, and how many runs there are.
 
-    joined[l] says that layer l is joined to layer l - 1; layer 0 follows the last. A run that closes on itself is headed by layer 0.
+    joined[l] says that layer l is joined to layer l - 1; layer 0 follows the last. Runs are numbered from zero without gaps, those of a
+    worldline one after the other: there are few, and tables of them stay in the cache.
     """
-    own = jnp.arange(joined.size, dtype=jnp.int32).reshape(joined.shape)
 
-    def step(head: jax.Array, layer: tuple[jax.Array, jax.Array]):
-        own, joined = layer
-        head = jnp.where(joined, head, own)
-        return head, head
+    def step(breaks: jax.Array, joined: jax.Array) -> tuple[jax.Array, jax.Array]:
+        breaks = breaks + ~joined
+        return breaks, breaks
 
-    last, _ = lax.scan(lambda head, layer: (step(head, layer)[0], None), own[0], (own, joined))
-    return lax.scan(step, last, (own, joined))[1]
+    breaks, within = lax.scan(step, jnp.zeros(joined.shape[1:], jnp.int32), joined)
+    runs = jnp.maximum(breaks, 1)  # an unbroken worldline is a run, too
+    before = jnp.cumsum(runs.ravel(), dtype=jnp.int32).reshape(runs.shape)
+    return before - runs + jnp.where(within == 0, runs, within) - 1, before.ravel()[-1]
 
 
 def _joint_capacity(facts: IsingFacts, n_layers: int) -> int:
@@ -62,8 +63,8 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
     def init(key: jax.Array, n_chains: int) -> Spins:
         return random_spins(key, facts, n_layers, n_chains)
 
-    def joints(key: jax.Array, weights: RingWeights, spins: Spins, heads: jax.Array) -> Joints:
-        """The runs that hidden units join across bonds, each given by its head."""
+    def joints(key: jax.Array, weights: RingWeights, spins: Spins, run: jax.Array) -> Joints:
+        """The runs that hidden units join across bonds."""
         n_chains = spins.shape[-1]
         rows = max(1, min(block_length() // n_chains, capacity))
         chain = jnp.arange(n_chains, dtype=jnp.int32)
@@ -83,7 +84,7 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
             own = trial_here if len(weights.bond) > 1 else bond  # where its coupling stands
             i, j = ((layer * n_sites + end[bond]) * n_chains + chain for end in (bond_i, bond_j))
             agree = (at(flat, i) == at(flat, j)) == positive[own]
-            a, b = at(heads, i), at(heads, j)
+            a, b = at(run, i), at(run, j)
             joined = (trial < total) & (thinning * p_max < p[own]) & agree & (a != b)
             return k + 1, trial[-1], append(found, joined, a, b)
 
@@ -94,15 +95,16 @@ def cluster_kernel(facts: IsingFacts, n_layers: int) -> SamplerKernel:
         key_time, key_joint, key_flip = jax.random.split(key, 3)
         u, weights = uniform(key_time, spins.shape), in_single(weights)
         kink = jnp.roll(weights.t, 1, 0)[..., None]  # between a layer and the one before
-        heads = run_heads((spins == jnp.roll(spins, 1, 0)) & (u >= kink)).reshape(-1)
-        root = merge(spins.size, joints(key_joint, weights, spins, heads)) if n_bonds else jnp.arange(spins.size, dtype=jnp.int32)
-        cluster = at(root, heads)
+        run, n_runs = number_runs((spins == jnp.roll(spins, 1, 0)) & (u >= kink))
+        run = run.reshape(-1)
+        if n_bonds:
+            run = at(merge(spins.size, joints(key_joint, weights, spins, run), n_runs), run)
         if facts.with_field:
             pull = jnp.broadcast_to(weights.field[..., None] * spins, spins.shape).reshape(-1)
-            pull = jnp.zeros(spins.size, jnp.float32).at[cluster].add(pull, mode="promise_in_bounds")
+            pull = jnp.zeros(spins.size, jnp.float32).at[run].add(pull, mode="promise_in_bounds")
             flip = jax.random.uniform(key_flip, pull.shape, jnp.float32) < jax.nn.sigmoid(-2 * pull)
-            return jnp.where(at(flip, cluster).reshape(spins.shape), -spins, spins), None
-        signs = at(jax.random.bits(key_flip, (spins.size,), jnp.uint8), cluster).reshape(spins.shape)
+            return jnp.where(at(flip, run).reshape(spins.shape), -spins, spins), None
+        signs = at(random_bytes(key_flip, spins.size), run).reshape(spins.shape)
         narrow = jnp.int16 if n_sites < 2**15 else jnp.int32
 
         def one(k: jax.Array, sums: tuple) -> tuple:

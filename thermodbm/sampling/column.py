@@ -47,7 +47,7 @@ def _filter(t: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _log_odds(t: jax.Array, b: jax.Array, q: jax.Array, p: jax.Array) -> jax.Array:
     """ln Z+/Z- of layer 0, from the odds q, p of layers 1.. with their weights applied and the links t beyond them; (n, n_chains)."""
-    return 2 * b.sum(0) + (jnp.log1p(t * q) - jnp.log1p(t * p)).sum(0)
+    return 2 * b.sum(0) + jnp.log((1 + t * q) / (1 + t * p)).sum(0)
 
 
 def draw_columns(u: jax.Array, t: jax.Array, b: jax.Array) -> jax.Array:
@@ -77,15 +77,14 @@ def column_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     sx_l is the spin flip inserted in the middle of the diagonal weight of layer l. Layer 0, where the ring is cut, is left out.
     """
-    w = jnp.exp(-2 * b[1:])
+    half = jnp.exp(-b[1:])
+    w = half * half
     q, p = _filter(t[:-1], w)
     q_back, p_back = (x[::-1] for x in _filter(t[:0:-1], w[::-1]))
     up_0 = jax.nn.sigmoid(_log_odds(t[1:], b, w * q, p / w))
-    kept, half = w * q * q_back, jnp.exp(-b[1:])
-    kept_down = p * p_back / w
-    s = up_0 * (1 - kept) / (1 + kept) - (1 - up_0) * (1 - kept_down) / (1 + kept_down)
-    sx = up_0 * half * (q + q_back) / (1 + kept) + (1 - up_0) * (p + p_back) / half / (1 + kept_down)
-    return s, sx
+    kept, kept_down = w * q * q_back, p * p_back / w
+    up, down = up_0 / (1 + kept), (1 - up_0) / (1 + kept_down)
+    return up * (1 - kept) - down * (1 - kept_down), up * half * (q + q_back) + down * (p + p_back) / half
 
 
 def link_means(t: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
