@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "thermodbm"
 MODULES = sorted(ROOT.rglob("*.py"))
 
-EVERYWHERE = {"errors", "comm", "drawing", "lazy", "threads", "compilation"}
+EVERYWHERE = {"errors", "comm", "drawing", "lazy", "threads", "compilation", "programs"}
 CHAIN = ["models", "network", "sampling", "estimate", "evolve", "run", "cli"]
 KNOWS = {part: {*CHAIN[: n + 1], *EVERYWHERE} for n, part in enumerate(CHAIN)}
 KNOWS |= {"exact": {"exact", "models", *EVERYWHERE}, **{name: set() for name in EVERYWHERE}}

@@ -1,6 +1,6 @@
 """Everything that the deterministic method needs to know of a model at one number of slices, and the loop that runs its chains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thermodbm import compilation
+from thermodbm.programs import kept
 from thermodbm.sampling.kernel import SamplerKernel
 
 Values = dict[str, jax.Array]
@@ -79,7 +80,9 @@ def resize_chains(ensemble: Ensemble, chains: Chains) -> Chains:
     return jax.vmap(ensemble.resize)(chains)
 
 
-def run_chains(ensemble: Ensemble, mesh: Mesh, every: int, *, brief: bool = False) -> Callable[..., tuple[Chains, Samples]]:
+def run_chains(
+    ensemble: Ensemble, mesh: Mesh, every: int, *, brief: bool = False, about: Hashable = None
+) -> Callable[..., tuple[Chains, Samples]]:
     """A jitted (key, source, groups, chains, n_stretches) -> (chains, samples) that makes n_stretches <= MAX_STRETCHES stretches of
     `every` sweeps, with the weights that the ensemble makes from `source`.
 
@@ -88,6 +91,7 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int, *, brief: bool = Fals
 
     Args:
         brief: compile for a run of seconds, see `compilation`.
+        about: what the ensemble is made of, for `programs`, which may keep the program then.
     """
     step, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure_rarely))  # traced once
     measure = jax.jit(ensemble.respond or (lambda *of: (ensemble.measure(*of), {})))
@@ -141,4 +145,18 @@ def run_chains(ensemble: Ensemble, mesh: Mesh, every: int, *, brief: bool = Fals
         sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 3, split, split), out_specs=split, check_vma=False)
         return sharded(key, source, n_stretches, groups, chains)
 
-    return jax.jit(run, compiler_options=compilation.brief() if brief else compilation.light())
+    options = compilation.brief() if brief else compilation.light()
+    if about is None:
+        return jax.jit(run, compiler_options=options)
+
+    def plain(*arguments: Any) -> tuple[list[jax.Array], dict[str, Values]]:
+        chains, samples = run(*arguments)
+        return jax.tree.leaves(chains), samples._asdict()
+
+    program = kept(plain, ("chains", about, every, mesh.size), options)
+
+    def run_kept(key: jax.Array, source: tuple, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
+        leaves, samples = program(key, source, groups, chains, n_stretches)
+        return jax.tree.unflatten(jax.tree.structure(chains), leaves), Samples(**samples)
+
+    return run_kept

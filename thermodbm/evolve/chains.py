@@ -157,7 +157,8 @@ def _compiled(
 ) -> tuple[Ensemble, Any]:
     """An ensemble and its run function, kept so that the next curve of the same structure need not compile again."""
     ensemble = ensemble_at(facts, sampler, n_slices, *measured)
-    return ensemble, run_chains(ensemble, mesh, every, brief=brief)
+    about = None if measured[0] else (facts, sampler, n_slices, *measured)
+    return ensemble, run_chains(ensemble, mesh, every, brief=brief, about=about)
 
 
 def advance_levels(
@@ -241,7 +242,8 @@ def compile_level(plan: Plan, n_slices: int, source: tuple, comm: Comm) -> None:
     """Make all that `sweep_level` will run at this number of slices, by a call that sweeps nothing."""
     ensemble, run, mesh = _runner(plan, n_slices, comm)
     key, groups = jax.random.key(0), _groups(plan, comm)
-    chains = first_chains(ensemble, key, groups, plan.n_together)
+    shapes = jax.eval_shape(lambda key: first_chains(ensemble, key, groups, plan.n_together), key)
+    chains = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     run(key, source, groups, place_groups(mesh, chains), jnp.asarray(0))
 
 
