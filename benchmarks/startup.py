@@ -2,6 +2,8 @@
 
     python benchmarks/startup.py [--repeat 3] [--config configs/quickstart.toml]
 
+The caches are those that work out of the box, in a folder of their own (XDG_CACHE_HOME).
+
 Of every command: wall and CPU seconds and peak memory; of runs also what JAX says of its share: seconds of tracing and lowering, of
 compilation (summed over threads, so that they may exceed the wall time) and of reading the cache, the number of programs, and the wall
 seconds of those temperatures that needed no new number of slices: sampling alone. On a busy machine only CPU seconds count. Python's
@@ -37,7 +39,8 @@ from thermodbm.cli import main
 main(sys.argv[1:])
 """
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+OURS = "PYTHONDONTWRITEBYTECODE", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in OURS}
 TRACING = "/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration"
 EVERYTHING = """
 import importlib, pkgutil, thermodbm
@@ -54,8 +57,8 @@ def measure(arguments: list[str], cache: Path, listen: bool) -> dict:
     """Run the command line once in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        environment = {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": str(cache), "STARTUP_REPORT": str(report)}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", **({"STARTUP_LISTEN": "1"} if listen else {})}
+        environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(cache), "STARTUP_REPORT": str(report)}
+        environment |= {"STARTUP_LISTEN": "1"} if listen else {}
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-c", CHILD, *arguments], env=environment, capture_output=True, text=True, check=False)
         wall = time.monotonic() - began
