@@ -7,12 +7,17 @@ from thermodbm import LearnedOptions, ThermalCurve, thermal_curve
 from thermodbm.drawing import draw_network
 from thermodbm.errors import InputError
 from thermodbm.estimate.trust import Doubt
-from thermodbm.evolve.networks import train_networks
+from thermodbm.evolve.cluster import composed
+from thermodbm.evolve.dense_layers import coupling_classes
+from thermodbm.evolve.learned import facts_of
+from thermodbm.evolve.networks import Network, laid_out, train_networks
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice, transverse_field_ising, xxz
 from thermodbm.network.dbm import state_vector
 from thermodbm.network.ring import from_classes, ring_params
 from thermodbm.run import networks
+from thermodbm.sampling.column import conditional_means
+from thermodbm.sampling.ring import close_ring, log_weight
 
 T = [0.4, 1.0, 2.5]
 
@@ -48,6 +53,28 @@ def test_every_observable_agrees_with_diagonalisation(name):
             compared += 1
     assert compared >= 8 and ("susceptibility" in curve.observables) == hamiltonian.conserves_sz
     assert curve.energy.error.max() < 2e-3
+
+
+def test_averages_are_thermal_where_the_networks_meet_of_which_one_is_composed():
+    """Over all configurations of the ring, of bonds of both signs and random couplings; of unequal networks only at the ends."""
+    hamiltonian = transverse_field_ising(graph(3, [(0, 1), (1, 2)]), [1.0, -0.6], [0.7, -0.5, 0.9])
+    classes, rng = coupling_classes(hamiltonian), np.random.default_rng(3)
+    (K, other), g = rng.uniform(0.1, 0.6, (2, 2)) * [1, -1], rng.uniform(0.2, 0.5, (1, 3))
+    unit = Network(0.5, np.array([K, K]), g, np.array([K, K]), g, 1e-3)
+    network = composed(unit, 2)._replace(times=2)
+    uneven = network._replace(K=np.array([K, other, K]))
+    spins = 1 - 2 * ((np.arange(2**12) >> np.arange(12)[:, None]) & 1).reshape(4, 3, -1).astype(np.int8)
+
+    def energies(network):
+        ring = close_ring(laid_out(hamiltonian, network.K, network.g, classes))
+        weights = np.exp(np.asarray(log_weight(hamiltonian, ring, spins), float))
+        here = [np.asarray(conditional_means(hamiltonian, ring, spins, (layer,))["energy"], float) for layer in (1, 2, 3)]
+        return np.array(here) @ weights / weights.sum()
+
+    assert facts_of(hamiltonian, network).thermal == (1, 2, 3)
+    assert np.ptp(energies(network)) < 1e-6
+    assert facts_of(hamiltonian, uneven).thermal == (1, 3)
+    assert abs(energies(uneven)[0] - energies(uneven)[2]) < 1e-6 < 1e-3 < abs(energies(uneven)[0] - energies(uneven)[1])
 
 
 def test_the_stored_network_holds_the_thermal_state(tmp_path):

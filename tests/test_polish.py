@@ -6,12 +6,22 @@ import pytest
 
 from thermodbm import LearnedOptions, SamplingOptions
 from thermodbm.evolve import polish as polish_module
-from thermodbm.evolve.cluster import uniform_classes
-from thermodbm.evolve.dense_layers import Rows, coupling_classes, dense_averages, dense_network, dense_problem, network_rows, thermal_rows
+from thermodbm.evolve.cluster import composed, uniform_classes
+from thermodbm.evolve.dense_layers import (
+    Rows,
+    coupling_classes,
+    dense_averages,
+    dense_network,
+    dense_problem,
+    free_couplings,
+    network_rows,
+    thermal_rows,
+    trotter_rates,
+)
 from thermodbm.evolve.learned import learned_method
 from thermodbm.evolve.networks import Network, laid_out, packed, unpacked
-from thermodbm.evolve.polish import Polished, Seen, accepted, newton, polish, polished
-from thermodbm.evolve.training import parameters_of, train
+from thermodbm.evolve.polish import Polished, Seen, accepted, layout_of, newton, polish, polished
+from thermodbm.evolve.training import couplings_of, parameters_of, train
 from thermodbm.models import graph, heisenberg, make_lattice, transverse_field_ising
 from thermodbm.run.networks import kept
 
@@ -89,6 +99,22 @@ def test_couplings_that_are_off_are_brought_back():
 def seen_at(theta, optimum, metric, noise, n):
     gradient = metric @ (optimum - theta)
     return Seen(theta, n, gradient, noise, metric, metric, metric, np.array([1.0, 0.0]), {})
+
+
+@pytest.mark.parametrize("hamiltonian", [BONDS, heisenberg(make_lattice("chain", 4))], ids=["Ising", "Heisenberg"])
+def test_composed_networks_stay_composed(hamiltonian):
+    """Their free couplings are those of one of the equal networks."""
+    classes = coupling_classes(hamiltonian)
+    layout = free_couplings(hamiltonian, *trotter_rates(hamiltonian, classes, 2))
+    theta = np.random.default_rng(1).normal(-2, 0.3, 1 + max(layout.index_K.max(), layout.index_g.max()))
+    unit = Network(1.0, *couplings_of(theta, layout), *couplings_of(theta, layout), 1e-3)
+    network = composed(unit, 4)._replace(times=4)
+    of_all = layout_of(hamiltonian, network, classes)
+    assert parameters_of(of_all, network.K, network.g) == pytest.approx(theta)
+    for found, there in zip(couplings_of(theta, of_all), (network.K, network.g), strict=True):
+        assert found == pytest.approx(there)
+    bent = network._replace(K=network.K * np.linspace(1, 2, len(network.K))[:, None])
+    assert len(parameters_of(layout_of(hamiltonian, bent, classes), bent.K, bent.g)) > len(theta)
 
 
 def test_noise_decides_what_is_moved():

@@ -123,6 +123,12 @@ def factor(network: Couplings, times: int) -> Couplings:
     )
 
 
+def is_power(network: Couplings, times: int) -> bool:
+    """Whether it is composed of so many equal networks."""
+    again = composed(factor(network, times), times)
+    return all(np.allclose(getattr(again, name), getattr(network, name), rtol=1e-9) for name in ("K", "g"))
+
+
 def _on(hamiltonian: SpinHamiltonian, lattice: Lattice) -> SpinHamiltonian:
     """The same couplings on another lattice of its kind."""
     bonds = lattice.bonds()

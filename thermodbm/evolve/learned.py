@@ -27,6 +27,7 @@ from thermodbm.evolve.chains import (
     start_levels,
     sweeps_of_levels,
 )
+from thermodbm.evolve.cluster import is_power
 from thermodbm.evolve.dense_layers import Classes
 from thermodbm.evolve.deterministic import join_temperatures
 from thermodbm.evolve.method import Info, Point, State, ThermalMethod
@@ -83,8 +84,9 @@ def facts_of(hamiltonian: SpinHamiltonian, network: Network) -> Facts:
     """What its sampler must know."""
     if hamiltonian.conserves_sz:
         return exchange_facts(hamiltonian)._replace(layered=True)
-    n_layers = 2 * len(network.g)
-    thermal = (VISIBLE, VISIBLE + n_layers // 2) if n_layers > 2 else (VISIBLE,)  # spins, and ancillas: it reads the same from there
+    n_layers, times = 2 * len(network.g), network.times if is_power(network, network.times) else 1
+    # spins, and ancillas: it reads the same from there, and from where two of the networks meet of which it is composed
+    thermal = tuple(range(VISIBLE, n_layers, n_layers // (2 * times))) if n_layers > 2 else (VISIBLE,)
     largest = 2 * np.abs(network.K).max(initial=0.0) / max(np.abs(np.asarray(hamiltonian.zz)).max(initial=0.0), 1e-300)
     return ising_facts(hamiltonian, largest)._replace(thermal=thermal)
 

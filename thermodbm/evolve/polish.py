@@ -25,6 +25,7 @@ import numpy as np
 
 from thermodbm.estimate.overlap import Found, Overlap, exchange_overlap, ising_overlap, sample
 from thermodbm.evolve.chains import BRIEF_SECONDS, Facts
+from thermodbm.evolve.cluster import is_power
 from thermodbm.evolve.dense_layers import Classes, free_couplings, trotter_rates
 from thermodbm.evolve.networks import Network, laid_out, layers_of, packed, root_share, unpacked
 from thermodbm.evolve.training import Layout, couplings_of, parameters_of
@@ -118,7 +119,7 @@ def accepted(hamiltonian: SpinHamiltonian, before: Network, after: Polished) -> 
 
 def polish(hamiltonian: SpinHamiltonian, network: Network, classes: Classes, n_samples: int, key: jax.Array) -> Polished:
     """The network nearest to the thermal state, as far as n_samples samples of each ring tell."""
-    layout = free_couplings(hamiltonian, *trotter_rates(hamiltonian, classes, layers_of(hamiltonian, network)))
+    layout = layout_of(hamiltonian, network, classes)
     rings = _rings(hamiltonian, network, classes, n_samples)
     start = theta = parameters_of(layout, network.K, network.g)
     states, seen, found = [None] * len(rings), [], None
@@ -134,6 +135,24 @@ def polish(hamiltonian: SpinHamiltonian, network: Network, classes: Classes, n_s
     changed = network._replace(K=K, g=g, K_beta=network.K_beta * ratio[0], g_beta=network.g_beta * ratio[1])
     n = hamiltonian.n_sites
     return Polished(changed, seen[-1].off, found.n_directions, found.gain / n, found.noise / n)
+
+
+def layout_of(hamiltonian: SpinHamiltonian, network: Network, classes: Classes) -> Layout:
+    """Of its couplings: the networks of which it is composed stay alike: fewer are free, and averages are thermal where any two meet."""
+    times = network.times if is_power(network, network.times) else 1
+    unit = free_couplings(hamiltonian, *trotter_rates(hamiltonian, classes, layers_of(hamiltonian, network) // times))
+
+    def chained(scale: np.ndarray, index: np.ndarray, meet: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Where two meet exponents add up, and both are the same parameter."""
+        if not meet:
+            return np.tile(scale, (times, 1)), np.tile(index, (times, 1))
+        joints = np.arange(1, times) * (len(scale) - 1)
+        scale, index = (np.concatenate([x[:1], np.tile(x[1:], (times, 1))]) for x in (scale, index))
+        scale[joints] *= 2
+        return scale, index
+
+    K, g = chained(unit.scale_K, unit.index_K), chained(unit.scale_g, unit.index_g, len(unit.scale_g) == len(unit.scale_K))
+    return Layout(K[0], g[0], K[1], g[1])
 
 
 class Step(NamedTuple):
