@@ -14,6 +14,15 @@ from thermodbm.cli import app
 from thermodbm.evolve.chains import _compiled
 
 
+@pytest.fixture
+def cache(tmp_path):
+    """JAX's, as it is told to the commands."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 class Facts(NamedTuple):
     lattice: object
     bound: float
@@ -27,11 +36,11 @@ def doubled(traced, factor=2):
     return function
 
 
-def test_a_program_is_traced_once_for_all_processes(tmp_path):
+def test_a_program_is_traced_once_for_all_processes(cache):
     traced, x = [], jnp.arange(3.0)
 
     def in_a_new_process(x, about=("doubled", 1), function=None):
-        with programs.kept_in(tmp_path):
+        with programs.kept_beside_jax():
             kept = programs.kept(function or doubled(traced), about, None)
         for _ in range(2):  # the folder is that of the time when it was made
             twice, other = kept(x, (np.float64(1), 2.0))
@@ -43,34 +52,40 @@ def test_a_program_is_traced_once_for_all_processes(tmp_path):
     in_a_new_process(jnp.arange(4.0))
     in_a_new_process(x.astype(jnp.float32))
     in_a_new_process(x, about=("doubled", 2))
-    assert len(traced) == 4 and len(list(tmp_path.iterdir())) == 4
+    assert len(traced) == 4 and len(list((cache / "programs").iterdir())) == 4
     # what stands in the file is what runs: nothing else tells one function from another
     assert (in_a_new_process(x, function=doubled([], 3)) == [0, 2, 4]).all()
 
 
-def test_other_code_and_damaged_files_are_not_run(tmp_path, monkeypatch):
+def test_other_code_and_damaged_files_are_not_run(cache, monkeypatch):
     def run(factor):
-        with programs.kept_in(tmp_path):
+        with programs.kept_beside_jax():
             return float(programs.kept(doubled([], factor), ("f",), None)(jnp.ones(()), (0.0, 0.0))[0])
 
     assert run(2) == run(3) == 2
-    (file,) = tmp_path.iterdir()
+    (file,) = (cache / "programs").iterdir()
     file.write_bytes(file.read_bytes()[:1000])
     assert run(3) == run(4) == 3
     monkeypatch.setattr(programs, "_version", lambda: "another")
     assert run(4) == 4
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((cache / "programs").iterdir())) == 2
 
 
-def test_nothing_is_kept_where_nobody_asks_for_it_or_it_cannot_be(tmp_path):
+def calls_back(x):
+    return jax.pure_callback(lambda x: np.asarray(2 * x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+@pytest.mark.parametrize("folder", [None, "", "a file"])
+def test_nothing_is_kept_where_nobody_asks_for_it_or_it_cannot_be(cache, monkeypatch, folder):
     assert programs.kept(doubled([]), ("f",), None)(jnp.ones(()), (1.0, 2.0))[0] == 2
-
-    def calls_back(x):
-        return jax.pure_callback(lambda x: np.asarray(2 * x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
-
-    with programs.kept_in(tmp_path):
+    with programs.kept_beside_jax():
         assert programs.kept(calls_back, ("f",), None)(jnp.ones(())) == 2
-    assert not list(tmp_path.iterdir())
+    (cache / "a file").write_text("")
+    monkeypatch.chdir(cache)
+    jax.config.update("jax_compilation_cache_dir", str(cache / folder) if folder == "a file" else folder)
+    with programs.kept_beside_jax():
+        assert programs.kept(doubled([]), ("f",), None)(jnp.ones(()), (1.0, 2.0))[0] == 2
+    assert [path.name for path in cache.iterdir()] == ["a file"]
 
 
 def test_descriptions_say_everything_or_refuse():
@@ -107,13 +122,10 @@ file = "{file}"
 
 
 @pytest.mark.parametrize(("model", "sampler"), [("tfim", "mixed"), ("heisenberg", "loop"), ("xxz", "series")])
-def test_runs_from_kept_programs_are_the_same(tmp_path, request, model, sampler):
+def test_runs_from_kept_programs_are_the_same(cache, tmp_path, model, sampler):
     from thermodbm import ThermalCurve
 
     found, written = [], []
-    before = jax.config.jax_compilation_cache_dir
-    request.addfinalizer(lambda: jax.config.update("jax_compilation_cache_dir", before))
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     for name in ("made", "kept"):
         _compiled.cache_clear()
         (tmp_path / f"{name}.toml").write_text(CONFIG.format(model=model, sampler=sampler, file=tmp_path / f"{name}.h5"))

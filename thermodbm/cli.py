@@ -321,9 +321,7 @@ def _run(config: "RunConfig", comm: Comm, begin: "Checkpoint | None", quiet: boo
     """Run from the beginning or from a checkpoint, until the end or a signal; rank 0 alone reports."""
     from contextlib import nullcontext
 
-    import jax
-
-    from thermodbm.programs import kept_in
+    from thermodbm.programs import kept_beside_jax
     from thermodbm.run import runner
     from thermodbm.run.output import lock_file
     from thermodbm.run.progress import Reporter
@@ -337,7 +335,7 @@ def _run(config: "RunConfig", comm: Comm, begin: "Checkpoint | None", quiet: boo
     done = len(begin.points) if begin else int((config.betas == 0).sum())  # what infinite temperature is like is known
     with (
         heed_signals(tell=comm.rank == 0, clean=clean) as stop,
-        kept_in(Path(jax.config.jax_compilation_cache_dir) / "programs"),
+        kept_beside_jax(),
         nullcontext() if quiet else Reporter(len(config.betas), done) as progress,
     ):
         runner.run(config, comm, progress, begin=begin, stop=stop)

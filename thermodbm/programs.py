@@ -6,7 +6,7 @@ made of: the structure it depends on, the shapes of its arguments, and the sourc
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +18,19 @@ import jax.numpy as jnp
 from jax import export
 
 _folders: list[Path] = []
+"""Where programs are kept; empty where they are not."""
 
 
 @contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """Meanwhile programs are kept here. For commands, whose code is that of the files: not where someone may try another."""
-    _folders.append(folder)
+def kept_beside_jax() -> Iterator[None]:
+    """Meanwhile programs are kept in a folder of JAX's cache, if it has one on this machine. For commands, whose code is that of the files:
+    not where someone may try another."""
+    cache = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    before, _folders[:] = _folders[:], [Path(cache) / "programs"] if cache and "://" not in cache else []
     try:
         yield
     finally:
-        _folders.pop()
+        _folders[:] = before
 
 
 def kept(function: Callable[..., Any], about: Hashable, options: dict[str, int | bool] | None) -> Callable[..., Any]:
@@ -65,10 +68,11 @@ def _exported(flat: Callable, leaves: list[jax.Array], path: Path) -> Callable:
         contents = made.serialize()
     except (NotImplementedError, ValueError):  # it calls what is not the same in every process
         return flat.__wrapped__
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:  # other ranks may write the same
-        file.write(contents)
-    Path(file.name).replace(path)
+    with suppress(OSError):  # of a folder that is full or not ours
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:  # other ranks may write the same
+            file.write(contents)
+        Path(file.name).replace(path)
     return made.call
 
 
