@@ -33,14 +33,15 @@ def kept_beside_jax() -> Iterator[None]:
         _folders[:] = before
 
 
-def kept(function: Callable[..., Any], about: Hashable, options: dict[str, int | bool] | None) -> Callable[..., Any]:
+def kept(function: Callable[..., Any], about: Hashable | None, options: dict[str, int | bool] | None) -> Callable[..., Any]:
     """`jax.jit(function, compiler_options=options)` for arguments of any structure and results in dicts, lists and tuples; if programs are
     kept, from its file where there is one.
 
     Args:
-        about: what the function is made of, in tuples, dataclasses, numbers and names, couplings and shapes of arguments apart.
+        about: what the function is made of, in tuples, dataclasses, numbers and names, couplings and shapes of arguments apart; None: it
+            cannot be told, and the program is not kept.
     """
-    if not _folders:
+    if about is None or not _folders:
         return jax.jit(function, compiler_options=options)
     folder, programs = _folders[-1], {}
 

@@ -93,6 +93,24 @@ def run_chains(
         brief: compile for a run of seconds, see `compilation`.
         about: what the ensemble is made of, for `programs`, which may keep the program then.
     """
+    sweep_groups = _sweeping(ensemble, mesh, every)
+
+    def flat(*arguments: Any) -> tuple[list[jax.Array], dict[str, Values]]:
+        chains, samples = sweep_groups(*arguments)
+        return jax.tree.leaves(chains), samples._asdict()
+
+    options = compilation.brief() if brief else compilation.light()
+    program = kept(flat, about and ("chains", about, every, mesh.size), options)
+
+    def run(key: jax.Array, source: tuple, groups: jax.Array, chains: Chains, n_stretches: jax.Array) -> tuple[Chains, Samples]:
+        leaves, samples = program(key, source, groups, chains, n_stretches)
+        return jax.tree.unflatten(jax.tree.structure(chains), leaves), Samples(**samples)
+
+    return run
+
+
+def _sweeping(ensemble: Ensemble, mesh: Mesh, every: int) -> Callable[..., tuple[Chains, Samples]]:
+    """What `run_chains` compiles."""
     step, measure_rarely = (jax.jit(f) for f in (ensemble.kernel.step, ensemble.measure_rarely))  # traced once
     measure = jax.jit(ensemble.respond or (lambda *of: (ensemble.measure(*of), {})))
 
@@ -145,18 +163,4 @@ def run_chains(
         sharded = jax.shard_map(local, mesh=mesh, in_specs=(*[shared] * 3, split, split), out_specs=split, check_vma=False)
         return sharded(key, source, n_stretches, groups, chains)
 
-    options = compilation.brief() if brief else compilation.light()
-    if about is None:
-        return jax.jit(run, compiler_options=options)
-
-    def plain(*arguments: Any) -> tuple[list[jax.Array], dict[str, Values]]:
-        chains, samples = run(*arguments)
-        return jax.tree.leaves(chains), samples._asdict()
-
-    program = kept(plain, ("chains", about, every, mesh.size), options)
-
-    def run_kept(key: jax.Array, source: tuple, groups: jax.Array, chains: Chains, n_stretches: jax.Array):
-        leaves, samples = program(key, source, groups, chains, n_stretches)
-        return jax.tree.unflatten(jax.tree.structure(chains), leaves), Samples(**samples)
-
-    return run_kept
+    return run

@@ -86,21 +86,25 @@ def carries_over(cluster: SpinHamiltonian) -> float:
     return min(cluster.lattice.extent) / (1.75 * velocity)
 
 
+def chained(x: np.ndarray, times: int, joint: np.ndarray) -> np.ndarray:
+    """Layers x of one network so many times one after the other, with `joint` in place of the last and first layers where two meet."""
+    return np.concatenate([x[:1], *[x[1:-1], joint] * (times - 1), x[1:-1], x[-1:]])
+
+
 def composed(network: Couplings, times: int) -> Couplings:
     """The network of times beta from that of beta, as exp(-m beta H/2) = exp(-beta H/2)^m: where two meet, exponents add up."""
 
-    def chained(x: np.ndarray) -> np.ndarray:
-        inner, joint = x[1:-1], x[:1] + x[-1:]
-        return np.concatenate([x[:1], *[inner, joint] * (times - 1), inner, x[-1:]])
+    def added(x: np.ndarray) -> np.ndarray:
+        return chained(x, times, x[:1] + x[-1:])
 
     def between(x: np.ndarray) -> np.ndarray:
-        return chained(x) if len(network.g) == len(network.K) else np.tile(x, (times, 1))
+        return added(x) if len(network.g) == len(network.K) else np.tile(x, (times, 1))
 
     return network._replace(
         beta=times * network.beta,
-        K=chained(network.K),
+        K=added(network.K),
         g=between(network.g),
-        K_beta=chained(network.K_beta) / times,
+        K_beta=added(network.K_beta) / times,
         g_beta=between(network.g_beta) / times,
     )
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from thermodbm.estimate.overlap import Found, Overlap, exchange_overlap, ising_overlap, sample
 from thermodbm.evolve.chains import BRIEF_SECONDS, Facts
-from thermodbm.evolve.cluster import is_power
+from thermodbm.evolve.cluster import chained, is_power
 from thermodbm.evolve.dense_layers import Classes, free_couplings, trotter_rates
 from thermodbm.evolve.networks import Network, laid_out, layers_of, packed, root_share, unpacked
 from thermodbm.evolve.training import Layout, couplings_of, parameters_of
@@ -142,16 +142,13 @@ def layout_of(hamiltonian: SpinHamiltonian, network: Network, classes: Classes) 
     times = network.times if is_power(network, network.times) else 1
     unit = free_couplings(hamiltonian, *trotter_rates(hamiltonian, classes, layers_of(hamiltonian, network) // times))
 
-    def chained(scale: np.ndarray, index: np.ndarray, meet: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def of_all(scale: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where two meet exponents add up, and both are the same parameter."""
-        if not meet:
+        if len(scale) < len(unit.scale_K):  # transverse couplings, between the layers
             return np.tile(scale, (times, 1)), np.tile(index, (times, 1))
-        joints = np.arange(1, times) * (len(scale) - 1)
-        scale, index = (np.concatenate([x[:1], np.tile(x[1:], (times, 1))]) for x in (scale, index))
-        scale[joints] *= 2
-        return scale, index
+        return chained(scale, times, 2 * scale[:1]), chained(index, times, index[:1])
 
-    K, g = chained(unit.scale_K, unit.index_K), chained(unit.scale_g, unit.index_g, len(unit.scale_g) == len(unit.scale_K))
+    K, g = of_all(unit.scale_K, unit.index_K), of_all(unit.scale_g, unit.index_g)
     return Layout(K[0], g[0], K[1], g[1])
 
 
