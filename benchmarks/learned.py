@@ -3,6 +3,7 @@
     python benchmarks/learned.py layers [--n-sites 64] [--betas 4 8]      no sampling: everything by free fermions
     python benchmarks/learned.py merit [--samples 60000] [--betas 4 8]    error x sqrt(CPU s), of e, m_z^2 and c, on one core
         [--magnet square | heisenberg-chain | heisenberg-square] [--layers 8]    64 spins; square: gamma = 3.04
+        [--bare [--polish 200000]]    errors of sampling alone, of networks at hand that may be polished
     python benchmarks/learned.py sampled --magnet square --betas 4         e, order parameter and c against layers, sampled
     python benchmarks/learned.py figure FILE.png                          learned couplings and errors against layers
 
@@ -127,7 +128,7 @@ def shown(estimate: Estimate, true: float) -> str:
     return f"{float(estimate.mean):.5f}({float(estimate.error):.1e}){off}"
 
 
-def merit(magnet: str, n: int, betas: list[float], n_samples: int, n_layers: int | str) -> None:
+def merit(magnet: str, n: int, betas: list[float], n_samples: int, options: LearnedOptions, *, bare: bool) -> None:
     print("| beta | method | e | m_z^2 | c | CPU s | error x sqrt(CPU s) of e | of m_z^2 | of c |\n|---|---|---|---|---|---|---|---|---|")
     hamiltonian, sampling = MAGNETS[magnet](n), SamplingOptions(n_samples=n_samples)
     names = [k if k != NAMES[1] or not hamiltonian.conserves_sz else "staggered_structure_factor" for k in NAMES]
@@ -135,8 +136,9 @@ def merit(magnet: str, n: int, betas: list[float], n_samples: int, n_layers: int
         true = exact(n, beta) if magnet == "chain" else np.full(3, np.nan)
         for name in ("learned", "deterministic"):
             if name == "learned":
-                warmer = [b for b in (0.5, 1.0, 2.0, 4.0) if b < beta]
-                method = learned_method(hamiltonian, LearnedOptions(layers=n_layers), sampling, [*warmer, beta], store=remembered({}))
+                warmer = [b for b in (0.5, 1.0, 2.0, 4.0) if b < beta and not bare]
+                store = (lambda *_, arrays=network_at(hamiltonian, options, beta)[0]: arrays) if bare else remembered({})
+                method = learned_method(hamiltonian, LearnedOptions(layers=options.layers), sampling, [*warmer, beta], store=store)
             else:
                 method = deterministic_method(hamiltonian, DeterministicOptions(), sampling)
             training = sample(method, beta, seed=0)[2]  # compiles
@@ -144,7 +146,8 @@ def merit(magnet: str, n: int, betas: list[float], n_samples: int, n_layers: int
             found = [point.observables[k] for k in names]
             rows = {f"{name}, {point.diagnostics.get('n_layers', point.diagnostics.get('n_slices')):.0f} layers": cpu}
             if name == "learned":
-                rows = {f"{next(iter(rows))}, network at hand": cpu, "with training and its compilation": cpu - found_again + training}
+                rows = {f"{next(iter(rows))}, network at hand": cpu}
+                rows |= {} if bare else {"with training and its compilation": cpu - found_again + training}
             for title, seconds in rows.items():
                 values = " | ".join(shown(e, t) for e, t in zip(found, true, strict=True))
                 merits = " | ".join(f"{float(e.error) * np.sqrt(seconds):.1e}" for e in found)
@@ -228,12 +231,16 @@ def main() -> None:
     parser.add_argument("--layers", type=lambda text: text if text == "auto" else int(text), default="auto")
     parser.add_argument("--learned", nargs="*", type=int, default=[8, 16, 24], help="Numbers of learned layers of `sampled`.")
     parser.add_argument("--slices", nargs="*", type=int, default=[16, 32, 64], help="Trotter layers of `sampled`, powers of two.")
-    parser.add_argument("--polish", type=int, default=0, help="Samples by which learned networks of `sampled` are polished.")
+    parser.add_argument("--polish", type=int, default=0, help="Samples by which learned networks of `sampled` and `--bare` are polished.")
+    parser.add_argument("--bare", action="store_true", help="Errors of `merit` without what networks miss, and no training in it.")
     arguments = parser.parse_args()
     if arguments.what == "layers":
         layers(arguments.n_sites, arguments.betas)
     elif arguments.what == "merit":
-        merit(arguments.magnet, arguments.n_sites, arguments.betas, arguments.samples, arguments.layers)
+        if arguments.polish and not arguments.bare:
+            parser.error("--polish of `merit` wants --bare")
+        options = LearnedOptions(layers=arguments.layers, polish=arguments.polish)
+        merit(arguments.magnet, arguments.n_sites, arguments.betas, arguments.samples, options, bare=arguments.bare)
     elif arguments.what == "sampled":
         sizes = arguments.samples, arguments.learned, arguments.slices, arguments.polish
         sampled(arguments.magnet, arguments.n_sites, arguments.betas[-1], *sizes)
