@@ -137,7 +137,8 @@ def merit(magnet: str, n: int, betas: list[float], n_samples: int, options: Lear
         for name in ("learned", "deterministic"):
             if name == "learned":
                 warmer = [b for b in (0.5, 1.0, 2.0, 4.0) if b < beta and not bare]
-                store = (lambda *_, arrays=network_at(hamiltonian, options, beta)[0]: arrays) if bare else remembered({})
+                arrays = network_at(hamiltonian, options, beta)[0] if bare else None
+                store = (lambda *_, arrays=arrays: arrays) if bare else remembered({})
                 method = learned_method(hamiltonian, LearnedOptions(layers=options.layers), sampling, [*warmer, beta], store=store)
             else:
                 method = deterministic_method(hamiltonian, DeterministicOptions(), sampling)
