@@ -6,9 +6,10 @@ from jax.flatten_util import ravel_pytree
 
 from thermodbm.models import graph, heisenberg, make_lattice
 from thermodbm.network.ansatz.composition import Product, Superposition
+from thermodbm.network.ansatz.patterns import Patterns, pattern_clusters
 from thermodbm.network.ansatz.permanent import PairPermanent
 from thermodbm.network.ansatz.rbm import PurifiedDBM
-from thermodbm.network.ansatz.symmetry import symmetry_group
+from thermodbm.network.ansatz.symmetry import automorphisms, symmetry_group
 from thermodbm.network.ansatz.trial import trial_state
 from thermodbm.sampling.configurations import enumerate_configurations
 from thermodbm.sampling.metropolis import hamiltonian_patterns, local_ratios, metropolis, metropolis_moves
@@ -22,6 +23,7 @@ MODULES = {
     "product": Product((PAIRS, NETWORK)),
     "sum": Superposition((NETWORK, TWO_BODY, PurifiedDBM(GROUP, 1))),
     "sum of a product": Superposition((Product((PAIRS, TWO_BODY)), NETWORK)),
+    "patterns": Product((PAIRS, TWO_BODY, Patterns(pattern_clusters(HAMILTONIAN, automorphisms(HAMILTONIAN))))),
     "product of sums": Product((Superposition((NETWORK, TWO_BODY)), Superposition((PAIRS, PurifiedDBM(GROUP, 1))))),
 }
 

@@ -36,16 +36,18 @@ def state(hamiltonian, ansatz, beta=0.4, noise=0.05):
     return own.hamiltonian, trial_state(own.module, params), theta + change[0] + 1j * change[1]
 
 
-@pytest.mark.parametrize(("name", "n_sweeps"), [*((name, 6) for name in MAGNETS), (next(iter(MAGNETS)), 1)])
-def test_sampled_rings_agree_with_matrices(name, n_sweeps):
+@pytest.mark.parametrize(
+    ("name", "n_sweeps", "copies"), [*((name, 6, 2) for name in MAGNETS), (next(iter(MAGNETS)), 1, 2), ("field", 6, 3), ("tfim", 6, 4)]
+)
+def test_sampled_rings_agree_with_matrices(name, n_sweeps, copies):
     """However few moves are made between two samples, rings have settled before the first."""
     hamiltonian, trial, theta = state(*MAGNETS[name])
-    expected = dense_averages(hamiltonian, trial, theta, 0.8)
+    expected = dense_averages(hamiltonian, trial, theta, 0.4 * copies, copies)
     advance = measure_rings(hamiltonian, trial, n_sweeps, SERIAL)
-    rings = Joining((), 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites)
+    rings = Joining((), 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites, copies)
     for k in range(10):
         rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
-    found = ring_averages(hamiltonian, 0.8, rings, SERIAL)
+    found = ring_averages(hamiltonian, 0.4 * copies, rings, SERIAL)
     assert set(found.estimates) == set(expected.estimates)
     assert abs(found.sign.mean - expected.sign.mean) < 4 * found.sign.error
     for observable, estimate in found.estimates.items():
@@ -55,14 +57,15 @@ def test_sampled_rings_agree_with_matrices(name, n_sweeps):
         assert np.max(estimate.error) < 0.15 * max(1.0, np.abs(exact).max())
 
 
-def test_the_join_of_an_exact_state_is_exact():
-    """A matrix K = exp(-beta H/4) handed on as a trial state gives thermal averages at beta."""
+@pytest.mark.parametrize("copies", [2, 3])
+def test_the_join_of_an_exact_state_is_exact(copies):
+    """A matrix K = exp(-beta H/2m) handed on as a trial state gives thermal averages at beta."""
     import scipy.linalg
 
     from thermodbm.exact.diagonalisation import dense_hamiltonian
 
     hamiltonian, beta = MAGNETS["tfim"][0], 1.3
-    K = scipy.linalg.expm(-beta / 4 * dense_hamiltonian(hamiltonian))
+    K = scipy.linalg.expm(-beta / (2 * copies) * dense_hamiltonian(hamiltonian))
     bits = 1 << np.arange(3)[::-1]
 
     def log_amplitude(theta, v):
@@ -70,7 +73,7 @@ def test_the_join_of_an_exact_state_is_exact():
         return jnp.log(jnp.asarray(K, complex)[rows, columns])
 
     trial = trial_state(make_ansatz(hamiltonian, VariationalOptions()).module, {"a": jnp.zeros(1)})._replace(log_amplitude=log_amplitude)
-    found = dense_averages(hamiltonian, trial, jnp.zeros(1), beta)
+    found = dense_averages(hamiltonian, trial, jnp.zeros(1), beta, copies)
     exact = exact_curve(hamiltonian, np.array([beta]))
     for name, estimate in found.estimates.items():
         np.testing.assert_allclose(estimate.mean, exact[name][0], atol=1e-10, err_msg=name)
@@ -99,7 +102,7 @@ def test_joined_networks_are_nearer_to_the_exact_state():
     found = curve(compose=True)
     known, cold = found.diagnostics, 2
     plain, doubled = (known[f"{kind}_energy"][cold] for kind in ("plain", "doubled"))
-    assert abs(doubled[0] - exact["energy"][cold]) < 0.7 * abs(plain[0] - exact["energy"][cold])
+    assert abs(doubled[0] - exact["energy"][cold]) < 0.8 * abs(plain[0] - exact["energy"][cold])
     assert found.energy.mean[cold] == min(plain, doubled, key=lambda estimate: estimate[1])[0]
     assert 0 < known["doubled_sign"][cold] < 1 and max(known["composed"]) > 0
     for name in ("energy", "specific_heat", "susceptibility", "correlation_zz"):

@@ -16,14 +16,18 @@ from thermodbm.models.operators import spin_flip_symmetric
 from thermodbm.models.rotation import rotate, sublattice_rotation
 from thermodbm.network.ansatz.composition import Product, Superposition
 from thermodbm.network.ansatz.pair_product import PairProduct
+from thermodbm.network.ansatz.patterns import Patterns, pattern_clusters
 from thermodbm.network.ansatz.permanent import PairPermanent
 from thermodbm.network.ansatz.rbm import PurifiedDBM
-from thermodbm.network.ansatz.symmetry import SymmetryGroup, largest_subgroup, symmetry_group
+from thermodbm.network.ansatz.symmetry import SymmetryGroup, automorphisms, largest_subgroup, symmetry_group
 
 MAX_PAIRED = 24
 """Sites up to which permanents, whose cost doubles with every two sites, are offered."""
 PAIRED_BY_DEFAULT = range(10, 17)
 """Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
+
+DENSITY = 4
+"""`VariationalOptions.alpha`, where it is not given."""
 
 MAX_PRODUCTS = 4
 """Determinants with F's of their own, each of some 2 n_sites^2 parameters, in magnets of few symmetries."""
@@ -68,7 +72,8 @@ def make_ansatz(
             diag_shift=shift,
         )
     module = default_module(hamiltonian, options)
-    paired, product = isinstance(module, Superposition), isinstance(module, Product)
+    product = isinstance(module, Product) and isinstance(module.factors[0], PairProduct)
+    paired = not product and not isinstance(module, PurifiedDBM)
     eta = None if product else sublattice_rotation(hamiltonian)  # singlets are those of the spins as they are
     eta = np.ones(n, int) if eta is None else eta
     simple, rotated = rotate(hamiltonian, eta), options.start == "rotated"
@@ -130,7 +135,7 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
         group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
     n_deep = options.layers if ansatz == "dbm" else 0
     per_filter = (n_deep + 1) * len(group.perm)
-    fours = 0 if ansatz == "jastrow" else -(-options.alpha * 2 * n // (4 * per_filter))
+    fours = 0 if ansatz == "jastrow" else -(-(options.alpha or DENSITY) * 2 * n // (4 * per_filter))
     even = spin_flip_symmetric(hamiltonian)
     network = PurifiedDBM(group, 4 * fours, n_deep + 1, n_deep, even=even)
     if ansatz == "pair_product":
@@ -138,14 +143,25 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
         singlets = even and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
         return Product((PairProduct(summed, n_products, singlets), network))
     if ansatz == "pairs":
-        return Superposition((Product((PairPermanent(group), PurifiedDBM(group, 0, even=even))), network))
+        patterns = _patterns(hamiltonian, group, translations=options.translations)
+        pairs = Product((PairPermanent(group), PurifiedDBM(group, 0, even=even), *patterns))
+        return pairs if patterns and options.alpha is None else Superposition((pairs, network))
     return network
+
+
+def _patterns(hamiltonian: SpinHamiltonian, group: SymmetryGroup, *, translations: bool) -> tuple[Patterns, ...]:
+    """The factor of patterns, where they are few enough: of all symmetries there are, or those of the group where these are too many."""
+    n = hamiltonian.n_sites
+    everything = automorphisms(hamiltonian) if translations else np.arange(n)[None]
+    sites = everything if len(everything) > 1 else group.perm[group.sign > 0][:, :n]
+    clusters = pattern_clusters(hamiltonian, sites)
+    return (Patterns(clusters),) if clusters.n_classes else ()
 
 
 def _space_group(module: nn.Module) -> np.ndarray:
     """Permutations of spins and ancillas, without exchange, under which a default module is symmetric."""
-    module = module.factors[1] if isinstance(module, Product) else module.terms[1] if isinstance(module, Superposition) else module
-    group = module.group
+    module = module.terms[0] if isinstance(module, Superposition) else module
+    group = (module.factors[1] if isinstance(module, Product) else module).group
     return group.perm[group.sign > 0]
 
 

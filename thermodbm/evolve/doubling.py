@@ -8,6 +8,7 @@ averages are over the ring of `sampling.composed`, reweighted by its phase.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from thermodbm.exact.diagonalisation import all_configurations, sparse_hamiltoni
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import diagonal_observables
 from thermodbm.network.ansatz.trial import TrialState
-from thermodbm.sampling.composed import log_ring, ring_moves, sweep_rings, visible_of
+from thermodbm.sampling.composed import links, log_ring, ring_moves, sweep_rings, visible_of
 
 MAX_DENSE = 10
 """Sites up to which an enumerated state is joined as a matrix."""
@@ -32,9 +33,11 @@ MAX_RINGS = 1024
 """Rings that are sampled side by side."""
 PHASES = 4
 """Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
+PATIENCE = 4
+"""So many times more are drawn, at most, where chance leaves the energy more uncertain than half of what is wrong with the state."""
 COPIES = 4.0
 """Averages over a joined state are off by at most so many times the share by which they are off in the network at beta/2."""
-SETTLE = 40
+SETTLE = 120
 """Attempted moves per visible unit before rings count, at every temperature; they begin where those of the last one ended."""
 MIN_SIGN = 3.0
 """Errors by which the average sign must differ from zero."""
@@ -92,15 +95,23 @@ class Joining(NamedTuple):
 
     betas: tuple[float, ...]  # at which they are, if the evolution comes by half of them
     n_rings: int  # of this rank
-    n_rounds: int
+    n_rounds: int  # at least
     round: Callable[[jax.Array, jax.Array, Rings], Rings] | None  # (key, theta, rings); None: summed as matrices
 
-    def begin(self, key: jax.Array, n_sites: int) -> Rings | None:
+    def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, systematic: float, comm: Comm) -> float:
+        """How much of what has to be drawn has been: until chance is less than half of the error that the energy has besides."""
+        if rings.count < self.n_rounds:
+            return rings.count / (PATIENCE * self.n_rounds)
+        energy = ring_averages(hamiltonian, beta, rings, comm).estimates.get("energy")
+        known = energy is not None and float(energy.error) <= systematic / 2
+        return 1.0 if known else rings.count / (PATIENCE * self.n_rounds)
+
+    def begin(self, key: jax.Array, n_sites: int, copies: int = 2) -> Rings | None:
         """Rings of infinite temperature: all layers alike, all spins free."""
         if self.round is None:
             return None
         spins = jax.random.rademacher(key, (self.n_rings, 1, n_sites), jnp.int8)
-        return Rings(jnp.repeat(spins, 4, axis=1), 0, 1.0, {})
+        return Rings(jnp.repeat(spins, 2 * copies, axis=1), 0, 1.0, {})
 
 
 def joining(
@@ -128,23 +139,35 @@ class Doubled(NamedTuple):
     sign: Estimate
 
 
-def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, beta: float) -> Doubled:
-    """Averages over the joined state of a few sites by its matrix, without chance."""
+def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, beta: float, copies: int = 2) -> Doubled:
+    """Averages over the joined state of a few sites by its matrix, without chance; see `measure_rings` for what they are."""
     n = hamiltonian.n_sites
     spins = all_configurations(n)
     matrix = _matrix(hamiltonian, trial, theta, spins)
-    joined, modulus = matrix @ matrix, np.abs(matrix) @ np.abs(matrix)
-    sign = float((np.abs(joined) ** 2).sum() / (modulus**2).sum())
-    joined /= np.linalg.norm(joined)
-    square = np.abs(joined) ** 2
-    weights = (square.sum(1) + square.sum(0)) / 2  # as `measure_rings`, which takes the spins of both ends
-    moved = sparse_hamiltonian(hamiltonian) @ joined
-    energy = np.vdot(joined, moved).real
+    ring = [matrix] * copies + [matrix.conj().T] * copies
+    moved = sparse_hamiltonian(hamiltonian) @ matrix
+    acted = [moved] * copies + [moved.conj().T] * copies  # H on the layer that an amplitude begins with
+    joined = np.linalg.matrix_power(matrix, copies)
+    norm = float((np.abs(joined) ** 2).sum())
+    sign = norm / float((np.linalg.matrix_power(np.abs(matrix), copies) ** 2).sum())
+
+    def trace(links: Sequence[np.ndarray]) -> float:
+        """Tr of a product, of which the last factor is not multiplied."""
+        return float((reduce(np.matmul, links[:-1]) * links[-1].T).sum().real) / norm
+
+    def replaced(*at: int) -> list[np.ndarray]:
+        return [acted[k] if k in at else link for k, link in enumerate(ring)]
+
+    turns = range(2 * copies)
+    weights = np.mean([(reduce(np.matmul, np.roll(ring, -k, 0)[:-1]) * ring[k - 1].T).sum(1).real for k in turns], 0) / norm
     values = {name: weights @ x for name, x in diagonal_observables(hamiltonian)(spins).items()}
-    values |= {"energy": energy / n, "energy_squared": np.vdot(moved, moved).real / n}
+    values |= {"energy": np.mean([trace(replaced(k)) for k in turns]) / n}
+    values |= {"energy_squared": np.mean([trace(replaced(k, j)) for k in turns for j in range(k)]) / n}
     if not hamiltonian.conserves_sz:
-        flipped = sum(joined[np.arange(2**n) ^ (1 << i)] for i in range(n))
-        values["magnetization_x"] = np.vdot(joined, flipped).real / n
+        flip = sum(np.eye(2**n)[np.arange(2**n) ^ (1 << i)] for i in range(n))
+        moved, acted = flip @ matrix, []
+        acted += [moved] * copies + [moved.conj().T] * copies
+        values["magnetization_x"] = np.mean([trace(replaced(k)) for k in turns]) / n
     found = {name: exact(x) for name, x in _derived(hamiltonian, beta, values, values).items()}
     return Doubled(found, exact(sign))
 
@@ -165,27 +188,33 @@ def measure_rings(
     """A function (key, theta, rings) -> rings after one round of `n_sweeps` attempted moves per visible unit, measured; the first
     round at a temperature settles.
 
-    Measured are the energy of the first layer by both amplitudes that it has, E = Re (e_1 + conj(e_3))/2, E^2 = e_1 conj(e_3), and
-    observables diagonal in sz of the first and third layer, all times the phase of the ring.
+    Measured are, with the phase of the ring, the local energies e_k that the 2m amplitudes have in the layers they begin with:
+    E = Re mean_k e_k and E^2 = Re mean_{k < l} e_k e_l; and observables diagonal in sz of all layers. Those of the exact state are the
+    same in all of them; those of a state that is off are to first order, of a symmetric K.
     """
-    sweep = sweep_rings(trial, ring_moves(hamiltonian), n_sweeps * 2 * hamiltonian.n_sites)
+    sweep = sweep_rings(trial, ring_moves(hamiltonian), -(-n_sweeps * hamiltonian.n_sites // 2))
     n, e_loc, diagonal = hamiltonian.n_sites, local_energy(hamiltonian, trial, comm), diagonal_observables(hamiltonian)
 
     @jax.jit
     def values(theta: jax.Array, layers: jax.Array) -> dict[str, jax.Array]:
+        n_layers = layers.shape[1]
         phase = jnp.exp(1j * log_ring(trial, theta, layers).imag)
-        energies, ratios = zip(*(e_loc(theta, visible_of(layers, (0, y))) for y in (1, 3)), strict=True)
-        found = {name: phase.real.reshape(-1, *[1] * (x.ndim - 1)) * x for name, x in _mean(diagonal, layers).items()}
+        visible = jnp.stack([visible_of(layers, link) for link in links(n_layers // 2)])
+        energies, ratios = jax.lax.map(lambda v: e_loc(theta, v), visible)
+        backward = jnp.arange(n_layers)[:, None] >= n_layers // 2
+        energies = jnp.where(backward, energies.conj(), energies)
+        found = {name: phase.real.reshape(-1, *[1] * (x.ndim - 1)) * x for name, x in _mean(layers).items()}
         found["sign"] = phase.real
-        found["energy"] = (phase * (energies[0] + energies[1].conj())).real / (2 * n)
-        found["energy_squared"] = (phase * energies[0] * energies[1].conj()).real / n
+        found["energy"] = (phase * energies.mean(0)).real / n
+        pairs = (energies.sum(0) ** 2 - (energies**2).sum(0)) / (n_layers * (n_layers - 1))
+        found["energy_squared"] = (phase * pairs).real / n
         if not hamiltonian.conserves_sz:
-            found["magnetization_x"] = (phase * (ratios[0] + ratios[1].conj()).mean(-1)).real / 2
+            found["magnetization_x"] = (phase * jnp.where(backward, ratios.mean(-1).conj(), ratios.mean(-1)).mean(0)).real
         return found
 
-    def _mean(diagonal: Any, layers: jax.Array) -> dict[str, jax.Array]:
-        first, third = diagonal(layers[:, 0]), diagonal(layers[:, 2])
-        return {name: (x + third[name]) / 2 for name, x in first.items()}
+    def _mean(layers: jax.Array) -> dict[str, jax.Array]:
+        found = diagonal(layers.reshape(-1, n))
+        return jax.tree.map(lambda x: x.reshape(*layers.shape[:2], *x.shape[1:]).mean(1), found)
 
     def advance(key: jax.Array, theta: jax.Array, rings: Rings) -> Rings:
         layers = rings.layers

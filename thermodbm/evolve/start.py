@@ -79,13 +79,15 @@ def rotated_couplings(hamiltonian: SpinHamiltonian) -> tuple[np.ndarray, np.ndar
 
 
 def pair_start_params(
-    key: jax.Array, module: Superposition, hamiltonian: SpinHamiltonian, beta: float, noise: float, *, positive: bool
+    key: jax.Array, module: Product | Superposition, hamiltonian: SpinHamiltonian, beta: float, noise: float, *, positive: bool
 ) -> dict:
-    """Parameters of `module`, the sum of a permanent of pairs times a two-body factor and of a deep Boltzmann machine, at small beta.
+    """Parameters of `module` at small beta: a permanent of pairs times a two-body factor, and patterns that add nothing yet; or the sum
+    of this and of a deep Boltzmann machine.
 
     Both terms describe the thermal state. Where spins and ancillas are opposite, the second has the share `SHARE` of the first.
     """
-    (permanent, two_body), network = module.terms[0].factors, module.terms[1]
+    pairs_alone = module.terms[0] if isinstance(module, Superposition) else module
+    permanent, two_body, *patterns = pairs_alone.factors
     classes = site_pair_orbits(permanent.group)
     amplitude, _ = raise_to_floor(pair_amplitudes(hamiltonian, beta), 0.02)
     pairs = np.array([amplitude[classes == c].mean() for c in range(classes.max() + 1)], complex)
@@ -93,9 +95,12 @@ def pair_start_params(
         pairs *= 1 + 1e-3 * np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=(len(pairs), 2)) @ [1, 1j]
     bare, full = (high_temperature_couplings(hamiltonian, beta, defects=x) for x in (False, True))
     first = {"factors_0": {"amplitudes": pairs}, "factors_1": start_params(key, two_body, bare, noise, positive=positive)}
-    second = start_params(key, network, full, noise, positive=positive)
+    first |= {f"factors_{2 + k}": {"f": np.zeros(p.clusters.n_classes, complex)} for k, p in enumerate(patterns)}
+    if pairs_alone is module:
+        return first
+    second = start_params(key, module.terms[1], full, noise, positive=positive)
     opposite = np.repeat([1, -1], hamiltonian.n_sites)
-    excess = network.apply({"params": second}, opposite) - module.terms[0].apply({"params": first}, opposite)
+    excess = module.terms[1].apply({"params": second}, opposite) - pairs_alone.apply({"params": first}, opposite)
     return {"log_share": np.log(SHARE) - np.atleast_1d(excess), "terms_0": first, "terms_1": second}
 
 

@@ -263,9 +263,12 @@ def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.nd
 def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
     """A share of the measurement; the point, when it is complete."""
     half, joins = _joined(parts, at, beta), parts.joining
-    if half and joins.round and at.rings.count < joins.n_rounds:
-        at = at._replace(rings=joins.round(key, half[0], at.rings))
-        return at, Info(0.9 + 0.05 * at.rings.count / joins.n_rounds, "two networks joined", None)
+    if half and joins.round:
+        off = systematic_error(half[1][0], at.path.systematic)
+        share = joins.share(parts.ansatz.hamiltonian, beta, at.rings, off, parts.comm)
+        if share < 1:
+            at = at._replace(rings=joins.round(key, half[0], at.rings))
+            return at, Info(0.9 + 0.05 * share, "two networks joined", None)
     walkers, averages, share = parts.averager.observe(key, at.theta, at.walkers, beta)
     at = at._replace(walkers=walkers)
     if share < 1:

@@ -1,0 +1,76 @@
+"""Factors for patterns of few sites: their symmetry, their classes, and where they are used."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from thermodbm.evolve.ansatz import default_module
+from thermodbm.evolve.options import VariationalOptions
+from thermodbm.models import graph, heisenberg, j1j2, make_lattice
+from thermodbm.network.ansatz.composition import Product, Superposition
+from thermodbm.network.ansatz.patterns import MAX_CLASSES, Patterns, pattern_clusters
+from thermodbm.network.ansatz.symmetry import automorphisms
+
+MAGNETS = {
+    "j1j2": j1j2(make_lattice("square", (3, 3)), J2=0.5),
+    "field": heisenberg(make_lattice("triangular", (3, 4)), h=0.4),
+    "kagome": heisenberg(make_lattice("kagome", (2, 1))),
+    "graph": heisenberg(graph(5, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4)]), J=[1.0, -0.5, 0.7, 0.7, 1.2]),
+}
+
+
+def random_factor(hamiltonian, seed=0):
+    clusters = pattern_clusters(hamiltonian, automorphisms(hamiltonian))
+    rng = np.random.default_rng(seed)
+    f = rng.normal(size=(clusters.n_classes, 2)) @ [1, 1j]
+    return clusters, lambda v: np.asarray(Patterns(clusters).apply({"params": {"f": jnp.asarray(f)}}, v))
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_the_factor_has_the_symmetries_of_the_magnet(name):
+    hamiltonian = MAGNETS[name]
+    n = hamiltonian.n_sites
+    clusters, log_psi = random_factor(hamiltonian)
+    v = np.random.default_rng(1).choice([-1, 1], (40, 2 * n)).astype(np.int8)
+    expected = log_psi(v)
+    assert np.std(expected) > 0.1
+    for p in automorphisms(hamiltonian):
+        np.testing.assert_allclose(log_psi(v[:, np.concatenate([p, p + n])]), expected)
+    np.testing.assert_allclose(log_psi(-np.roll(v, n, axis=1)), expected)
+    reversed_too = np.allclose(log_psi(-v), expected)
+    assert reversed_too == (name != "field")
+    assert 0 < clusters.n_classes <= MAX_CLASSES
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_patterns_that_no_symmetry_joins_have_their_own_factors(name):
+    """As many independent sums as there are orbits of (cluster, pattern), found one by one; each is a count of patterns."""
+    hamiltonian = MAGNETS[name]
+    n, sites = hamiltonian.n_sites, automorphisms(hamiltonian)
+    clusters, _ = random_factor(hamiltonian)
+    flips = (1, -1) if name != "field" else (1,)
+    orbits = set()
+    for powers in clusters.powers:
+        members = np.argsort(powers)[-np.count_nonzero(powers) :]
+        for number in range(2 ** len(members)):
+            v = np.zeros(2 * n, int)  # sites outside are unknown
+            v[members] = 2 * (number >> np.arange(len(members)) & 1) - 1
+            images = [x * w[np.concatenate([p, p + n])] for p in sites for w in (v, -np.roll(v, n)) for x in flips]
+            orbits.add(min(map(tuple, images)))
+    assert clusters.n_classes == len(orbits)
+
+
+def test_few_patterns_take_the_place_of_a_network():
+    options = VariationalOptions(ansatz="pairs")
+    module = default_module(MAGNETS["j1j2"], options)
+    assert isinstance(module, Product) and isinstance(module.factors[-1], Patterns)
+    assert isinstance(default_module(MAGNETS["j1j2"], VariationalOptions(ansatz="pairs", alpha=1)), Superposition)
+    random = heisenberg(make_lattice("square", (4, 4)), J=1 + 0.1 * np.random.default_rng(0).normal(size=32))
+    module = default_module(random, options)
+    assert isinstance(module, Superposition) and len(module.terms[0].factors) == 2
+
+
+def test_clusters_are_bounded_in_number():
+    """A magnet in which all sites are joined."""
+    everyone = heisenberg(graph(24, [(i, j) for i in range(24) for j in range(i)]))
+    assert len(pattern_clusters(everyone, np.arange(24)[None]).powers) == 0
