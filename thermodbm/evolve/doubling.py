@@ -9,7 +9,7 @@ averages are over the ring of `sampling.composed`, reweighted by its phase.
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
