@@ -44,7 +44,7 @@ def test_sampled_rings_agree_with_matrices(name, n_sweeps, copies):
     hamiltonian, trial, theta = state(*MAGNETS[name])
     expected = dense_averages(hamiltonian, trial, theta, 0.4 * copies, copies)
     advance = measure_rings(hamiltonian, trial, n_sweeps, SERIAL)
-    rings = Joining((), 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites, copies)
+    rings = Joining((), 0.0, 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites, copies)
     for k in range(10):
         rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
     found = ring_averages(hamiltonian, 0.4 * copies, rings, SERIAL)

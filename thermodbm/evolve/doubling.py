@@ -37,6 +37,10 @@ PATIENCE = 4
 """So many times more are drawn, at most, where chance leaves the energy more uncertain than half of what is wrong with the state."""
 COPIES = 4.0
 """Averages over a joined state are off by at most so many times the share by which they are off in the network at beta/2."""
+FILTERED = 0.8
+"""Where both networks are poor the joined state is the better one, still, by an unknown amount."""
+FOLLOWS = 0.05
+"""r^2 up to which the network at beta itself is as good as need be: networks are joined below that temperature, unless asked for."""
 SETTLE = 120
 """Attempted moves per visible unit before rings count, at every temperature; they begin where those of the last one ended."""
 MIN_SIGN = 3.0
@@ -82,28 +86,31 @@ def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
 
 
 def systematic_error(half: float, plain: float) -> float:
-    """Of the energy per site of a joined state, from that of the network at beta/2 and that of the one at beta: twice their geometric mean.
+    """Of the energy per site of a joined state, from that of the network at beta/2 and that of the one at beta: twice their geometric mean,
+    at most `FILTERED` of the latter.
 
     What one copy is off by the other filters, so that the joined state is nearer than the plain one by about as much as the network at
     beta/2 is; measured in `benchmarks/joined.py`.
     """
-    return 2 * float(np.sqrt(half * plain))
+    return min(2 * float(np.sqrt(half * plain)), FILTERED * plain)
 
 
 class Joining(NamedTuple):
     """How joined networks of one magnet are measured."""
 
     betas: tuple[float, ...]  # at which they are, if the evolution comes by half of them
+    needed: float  # r^2 of the network at beta from which on they are
     n_rings: int  # of this rank
     n_rounds: int  # at least
     round: Callable[[jax.Array, jax.Array, Rings], Rings] | None  # (key, theta, rings); None: summed as matrices
 
-    def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, systematic: float, comm: Comm) -> float:
-        """How much of what has to be drawn has been: until chance is less than half of the error that the energy has besides."""
+    def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, half: float, plain: float, comm: Comm) -> float:
+        """How much of what has to be drawn has been: until chance is less than half of the error that the energy has besides, see
+        `systematic_error`."""
         if rings.count < self.n_rounds:
             return rings.count / (PATIENCE * self.n_rounds)
         energy = ring_averages(hamiltonian, beta, rings, comm).estimates.get("energy")
-        known = energy is not None and float(energy.error) <= systematic / 2
+        known = energy is not None and float(energy.error) <= systematic_error(half, plain) / 2
         return 1.0 if known else rings.count / (PATIENCE * self.n_rounds)
 
     def begin(self, key: jax.Array, n_sites: int, copies: int = 2) -> Rings | None:
@@ -124,12 +131,12 @@ def joining(
     comm: Comm,
 ) -> Joining:
     """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed."""
-    n = hamiltonian.n_sites
+    n, needed = hamiltonian.n_sites, FOLLOWS if options.compose == "auto" else 0.0
     if n_walkers is None:
-        return Joining(tuple(betas) if n <= MAX_DENSE else (), 0, 0, None)
+        return Joining(tuple(betas) if n <= MAX_DENSE else (), needed, 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)
     n_rounds = -(-PHASES * n_samples // (n_rings * comm.size))
-    return Joining(tuple(betas), n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
+    return Joining(tuple(betas), needed, n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
 
 
 class Doubled(NamedTuple):

@@ -17,7 +17,7 @@ from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.clock import Clock, at_rest
-from thermodbm.evolve.doubling import Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages, systematic_error
+from thermodbm.evolve.doubling import Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, with_systematic
@@ -252,20 +252,12 @@ def _note(at: Evolution) -> Evolution:
     return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
 
 
-def _joined(parts: Parts, at: Evolution, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """The network to be joined at beta and what is known of it, where that is asked for."""
-    half = at.halves.of(beta)
-    if half is None or (parts.options.compose == "auto" and systematic_error(half[1][0], at.path.systematic) > at.path.systematic):
-        return None
-    return half
-
-
 def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
     """A share of the measurement; the point, when it is complete."""
-    half, joins = _joined(parts, at, beta), parts.joining
+    joins = parts.joining
+    half = at.halves.of(beta) if at.residual >= joins.needed else None
     if half and joins.round:
-        off = systematic_error(half[1][0], at.path.systematic)
-        share = joins.share(parts.ansatz.hamiltonian, beta, at.rings, off, parts.comm)
+        share = joins.share(parts.ansatz.hamiltonian, beta, at.rings, half[1][0], at.path.systematic, parts.comm)
         if share < 1:
             at = at._replace(rings=joins.round(key, half[0], at.rings))
             return at, Info(0.9 + 0.05 * share, "two networks joined", None)
