@@ -23,7 +23,7 @@ from thermodbm.sampling.metropolis import (
     local_ratios,
     metropolis,
     metropolis_moves,
-    neighbour_weights,
+    log_neighbour_weights,
     random_neighbours,
 )
 
@@ -198,10 +198,19 @@ def test_weights_of_neighbours_undo_their_law(magnet):
             reached = number[tuple((v - 2 * pattern * sign if valid else v).tolist())]
             law[k, reached] += 1 / (2 * len(patterns))
             ratios[k, move] = psi[reached] / psi[k] if valid else 0
-    weights = neighbour_weights(patterns, jnp.asarray(visible), jnp.asarray(ratios))
+    weights = jnp.exp(log_neighbour_weights(patterns, jnp.asarray(visible), jnp.asarray(ratios)))
     np.testing.assert_allclose((np.abs(psi) ** 2 @ law) * weights, np.abs(psi) ** 2, rtol=1e-12)
     assert weights.max() <= 2
     drawn = np.concatenate([random_neighbours(jax.random.key(k), jnp.asarray(visible), patterns) for k in range(400)])
     counts = np.zeros((64, 64))
     np.add.at(counts, (np.tile(np.arange(64), 400), [number[tuple(v)] for v in drawn.tolist()]), 1 / 400)
     assert np.abs(counts - law).max() < 5 * 0.5 / 20 and not counts[law == 0].any()
+
+
+def test_weights_next_to_a_node_are_numbers():
+    """Psi(v) = 0 or nearly so: w |sum_k r_k|^2 stays at 2 K |sum r|^2 / sum |r|^2."""
+    patterns, _ = hamiltonian_patterns(heisenberg(make_lattice("chain", 4)))
+    v = jnp.asarray([[1, -1, 1, -1, -1, 1, -1, 1]] * 3, jnp.int8)
+    ratios = jnp.asarray([[1, 2, -1, 1]]) * jnp.asarray([[1.0], [1e100], [1e250]])
+    found = jnp.exp(log_neighbour_weights(patterns, v, ratios) / 2) * ratios.sum(1)
+    np.testing.assert_allclose(found**2, [8 * 9 / (4 + 7), 8 * 9 / 7, 8 * 9 / 7])

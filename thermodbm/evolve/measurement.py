@@ -12,7 +12,7 @@ from thermodbm.estimate.kubo_bounds import kubo_bounds, kubo_gradient
 from thermodbm.estimate.statistics import Estimate, exact
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import bond_matrix, spin_flip_symmetric
-from thermodbm.sampling.metropolis import hamiltonian_patterns, neighbour_weights, random_neighbours
+from thermodbm.sampling.metropolis import hamiltonian_patterns, log_neighbour_weights, random_neighbours
 
 Values = Mapping[str, jax.Array]
 """Observable -> value for each configuration, (n, ...)."""
@@ -89,7 +89,7 @@ def variance_observables(
     """Parts of Var(H) = sum_v |Psi(v)|^2 |e_loc(v) - E|^2 that are bounded, however small the amplitude.
 
     Where Psi(v) is small |e_loc|^2 is large, and samples of |Psi|^2 never see it. So half of the samples make a move of H, and
-    all count with the weight w of `sampling.metropolis.neighbour_weights`.
+    all count with the weight w of `sampling.metropolis.log_neighbour_weights`.
 
     Returns:
         A function (key, theta, samples (n, V)) -> w, w Re e_loc / N and w |e_loc|^2 / N, (n,) each, of the configurations come to.
@@ -99,8 +99,9 @@ def variance_observables(
     def values(key: jax.Array, theta: jax.Array, visible: jax.Array) -> dict[str, jax.Array]:
         moved = random_neighbours(key, visible, patterns)
         energies, ratios = e_loc(theta, moved)
-        weight = neighbour_weights(patterns, moved, ratios)
-        return {"moved": weight, "moved_energy": weight * energies.real / n, "moved_square": weight * jnp.abs(energies) ** 2 / n}
+        root = jnp.exp(log_neighbour_weights(patterns, moved, ratios) / 2)
+        energies = root * energies  # which the root keeps from overflow
+        return {"moved": root**2, "moved_energy": root * energies.real / n, "moved_square": jnp.abs(energies) ** 2 / n}
 
     return values
 

@@ -14,7 +14,7 @@ from thermodbm.evolve.options import VariationalOptions
 from thermodbm.evolve.sr import SRInfo, choose_solver, direction_by_kernel, norm, sr_direction, tangent
 from thermodbm.models import SpinHamiltonian
 from thermodbm.network.ansatz.trial import TrialState
-from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios, neighbour_weights
+from thermodbm.sampling.metropolis import hamiltonian_patterns, local_everything, local_ratios, log_neighbour_weights
 
 
 class Cloud(NamedTuple):
@@ -226,7 +226,7 @@ def cloud_weights(hamiltonian: SpinHamiltonian, trial: TrialState, comm: Comm) -
         if cloud.drawn is None:
             return found
         ratios = local_ratios(trial, theta, cloud.visible, patterns, share=devices_share(comm))
-        return found + jnp.log(neighbour_weights(patterns, cloud.visible, ratios))
+        return found + log_neighbour_weights(patterns, cloud.visible, ratios)
 
     return log_weight
 

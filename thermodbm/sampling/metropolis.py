@@ -78,8 +78,8 @@ def random_neighbours(key: jax.Array, visible: jax.Array, patterns: np.ndarray) 
     return visible - 2 * pattern * sign[:, None]
 
 
-def neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Array) -> jax.Array:
-    """Weight, against the law of `random_neighbours` of samples of |Psi|^2, by which they are averages in |Psi|^2, (n,):
+def log_neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Array) -> jax.Array:
+    """ln of the weight, against the law of `random_neighbours` of samples of |Psi|^2, by which they are averages in |Psi|^2, (n,):
 
         w(v) = 2 K / (K + void + sum_k |r_k|^2)
 
@@ -90,11 +90,13 @@ def neighbour_weights(patterns: np.ndarray, visible: jax.Array, ratios: jax.Arra
         ratios: (n, K) as of `local_ratios`, zero where a move is void.
     """
     if not len(patterns):
-        return jnp.ones(len(visible))
+        return jnp.zeros(len(visible))
     patterns = np.asarray(patterns, np.int8)
     support = np.abs(patterns).sum(-1, dtype=np.int32)
     void = (jnp.abs(visible.astype(jnp.int32) @ patterns.T.astype(np.int32)) != support).sum(-1)
-    return 2 * len(patterns) / (len(patterns) + void + (jnp.abs(ratios) ** 2).sum(-1))
+    largest = jnp.maximum(jnp.abs(ratios).max(-1), 1.0)  # squares of ratios next to a node may overflow
+    total = (len(patterns) + void) / largest / largest + (jnp.abs(ratios / largest[:, None]) ** 2).sum(-1)
+    return np.log(2 * len(patterns)) - jnp.log(total) - 2 * jnp.log(largest)
 
 
 def metropolis(

@@ -25,6 +25,8 @@ from thermodbm.network.ansatz.rbm import deep_configurations
 from thermodbm.network.ansatz.symmetry import SymmetryGroup, pair_orbits
 from thermodbm.network.ansatz.trial import TrialState, Unravel, generic_trial
 
+NODE = 1e-100
+"""In place of a permanent that vanishes, so that ratios to it are numbers, and their squares too."""
 BLOCK = 64
 """Configurations that are worked through together."""
 
@@ -105,7 +107,8 @@ def permanent(matrix: jax.Array) -> jax.Array:
     sums = (signs @ parts.reshape(k, -1)).reshape(len(signs), k, -1, n)
     sums = jax.lax.complex(sums[:, :, 0], sums[:, :, 1]) if jnp.iscomplexobj(matrix) else sums[:, :, 0]
     products = reduce(jnp.multiply, [sums[:, m] for m in range(k)])
-    return (signs.prod(1)[:, None] * products).sum(0) / len(signs)
+    found = (signs.prod(1)[:, None] * products).sum(0) / len(signs)
+    return jnp.where(found == 0, NODE, found)
 
 
 def pair_permanent(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Array) -> jax.Array:
