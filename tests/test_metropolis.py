@@ -21,9 +21,9 @@ from thermodbm.sampling.configurations import enumerate_configurations, n_config
 from thermodbm.sampling.metropolis import (
     hamiltonian_patterns,
     local_ratios,
+    log_neighbour_weights,
     metropolis,
     metropolis_moves,
-    log_neighbour_weights,
     random_neighbours,
 )
 
