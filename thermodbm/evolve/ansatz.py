@@ -143,7 +143,8 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
         singlets = even and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
         return Product((PairProduct(summed, n_products, singlets), network))
     if ansatz == "pairs":
-        patterns = _patterns(hamiltonian, group, translations=options.translations)
+        frustrated = sublattice_rotation(hamiltonian) is None
+        patterns = _patterns(hamiltonian, group, translations=options.translations) if frustrated else ()
         pairs = Product((PairPermanent(group), PurifiedDBM(group, 0, even=even), *patterns))
         return pairs if patterns and options.alpha is None else Superposition((pairs, network))
     return network
