@@ -11,7 +11,7 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.doubling import Joining, better, dense_averages, measure_rings, ring_averages
+from thermodbm.evolve.doubling import PATIENCE, Joining, better, dense_averages, measure_rings, ring_averages
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
@@ -122,3 +122,17 @@ def test_joined_networks_are_sampled():
 def test_networks_that_cannot_be_joined_are_refused():
     with pytest.raises(InputError, match="compose"):
         curve(start="rotated", compose=True)
+
+
+@pytest.mark.parametrize(("plain", "share"), [(1.0, 1.0), (1e-6, 0.5)])
+def test_rings_are_drawn_until_chance_is_small_beside_what_is_wrong(plain, share):
+    """At half of the most there are: enough where the state is off by far more, not where it is as good as exact."""
+    hamiltonian, trial, theta = state(*MAGNETS["heisenberg"])
+    advance = measure_rings(hamiltonian, trial, 2, SERIAL)
+    joining = Joining((), 0.0, 128, 1, advance)
+    rings = joining.begin(jax.random.key(0), hamiltonian.n_sites)
+    assert joining.share(hamiltonian, 0.8, rings, 1.0, plain, SERIAL) == 0
+    for k in range(PATIENCE // 2):
+        rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
+    assert joining.share(hamiltonian, 0.8, rings, 1.0, plain, SERIAL) == share
+    assert joining.share(hamiltonian, 0.8, rings._replace(count=PATIENCE), 1.0, plain, SERIAL) == 1

@@ -68,3 +68,9 @@ def test_log_derivatives_match_automatic_differentiation():
     assert find_defects(v.T).count.max() == 3
     expected = jax.jacrev(lambda t: module.apply({"params": unravel(t)}, v), holomorphic=True)(theta)
     np.testing.assert_allclose(trial.log_derivs(theta, v), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_pairings_that_cancel_leave_a_number():
+    """a b - a b = 0: ratios to it, and their squares, are finite."""
+    value = permanent(jnp.asarray([[1.0, 1.0], [1.0, -1.0]])[..., None])
+    assert 0 < value[0] < 1e-50 and np.isfinite(1 / value[0] ** 2)

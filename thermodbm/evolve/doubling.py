@@ -151,32 +151,32 @@ def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.A
     n = hamiltonian.n_sites
     spins = all_configurations(n)
     matrix = _matrix(hamiltonian, trial, theta, spins)
-    ring = [matrix] * copies + [matrix.conj().T] * copies
-    moved = sparse_hamiltonian(hamiltonian) @ matrix
-    acted = [moved] * copies + [moved.conj().T] * copies  # H on the layer that an amplitude begins with
+    ring = _round(matrix, copies)
+    acted = _round(sparse_hamiltonian(hamiltonian) @ matrix, copies)  # H on the layer that an amplitude begins with
     joined = np.linalg.matrix_power(matrix, copies)
     norm = float((np.abs(joined) ** 2).sum())
     sign = norm / float((np.linalg.matrix_power(np.abs(matrix), copies) ** 2).sum())
 
-    def trace(links: Sequence[np.ndarray]) -> float:
-        """Tr of a product, of which the last factor is not multiplied."""
+    def average(operator: list[np.ndarray], *at: int) -> float:
+        """With the operator in these places of the ring: a trace, of which the last product is not multiplied out."""
+        links = [operator[k] if k in at else link for k, link in enumerate(ring)]
         return float((reduce(np.matmul, links[:-1]) * links[-1].T).sum().real) / norm
-
-    def replaced(*at: int) -> list[np.ndarray]:
-        return [acted[k] if k in at else link for k, link in enumerate(ring)]
 
     turns = range(2 * copies)
     weights = np.mean([(reduce(np.matmul, np.roll(ring, -k, 0)[:-1]) * ring[k - 1].T).sum(1).real for k in turns], 0) / norm
     values = {name: weights @ x for name, x in diagonal_observables(hamiltonian)(spins).items()}
-    values |= {"energy": np.mean([trace(replaced(k)) for k in turns]) / n}
-    values |= {"energy_squared": np.mean([trace(replaced(k, j)) for k in turns for j in range(k)]) / n}
+    values["energy"] = np.mean([average(acted, k) for k in turns]) / n
+    values["energy_squared"] = np.mean([average(acted, k, j) for k in turns for j in range(k)]) / n
     if not hamiltonian.conserves_sz:
-        flip = sum(np.eye(2**n)[np.arange(2**n) ^ (1 << i)] for i in range(n))
-        moved, acted = flip @ matrix, []
-        acted += [moved] * copies + [moved.conj().T] * copies
-        values["magnetization_x"] = np.mean([trace(replaced(k)) for k in turns]) / n
+        flipped = _round(sum(matrix[np.arange(2**n) ^ (1 << i)] for i in range(n)), copies)
+        values["magnetization_x"] = np.mean([average(flipped, k) for k in turns]) / n
     found = {name: exact(x) for name, x in _derived(hamiltonian, beta, values, values).items()}
     return Doubled(found, exact(sign))
+
+
+def _round(matrix: np.ndarray, copies: int) -> list[np.ndarray]:
+    """What stands in the links of a ring, see `sampling.composed`."""
+    return [matrix] * copies + [matrix.conj().T] * copies
 
 
 def _matrix(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, spins: np.ndarray) -> np.ndarray:

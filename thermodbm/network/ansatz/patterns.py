@@ -52,8 +52,10 @@ def pattern_clusters(hamiltonian: SpinHamiltonian, sites: np.ndarray) -> Cluster
     n, flips = hamiltonian.n_sites, spin_flip_symmetric(hamiltonian)
     powers, first, classes = [], [], []
     n_patterns = n_classes = 0
-    for kind in KINDS:
-        size, types = kind[0], _types(_clusters(hamiltonian, *kind), sites)
+    connected = {size: _connected(hamiltonian, size) for size in {size for size, _ in KINDS}}
+    for size, n_bonds in KINDS:
+        clusters = {c for c, bonds in connected[size].items() if bonds == n_bonds}
+        types = _types(clusters if len(clusters) <= MAX_CLUSTERS else set(), sites)
         found = [_pattern_classes(size, stabilizer, flips=flips) for _, stabilizer in types]
         if n_classes + sum(c.max() + 1 for c in found) > MAX_CLASSES:
             break
@@ -70,16 +72,15 @@ def pattern_clusters(hamiltonian: SpinHamiltonian, sites: np.ndarray) -> Cluster
     return Clusters(np.array(powers), np.array(first), np.concatenate(classes))
 
 
-def _clusters(hamiltonian: SpinHamiltonian, size: int, n_bonds: int) -> set[frozenset[int]]:
-    """All connected sets of so many sites with so many bonds, or none where there are too many."""
+def _connected(hamiltonian: SpinHamiltonian, size: int) -> dict[frozenset[int], int]:
+    """All connected sets of so many sites and how many bonds they have; or none where there are far too many."""
     g = nx.Graph(hamiltonian.bonds.tolist())
     found = {frozenset((i, j)) for i, j in g.edges}
     for _ in range(size - 2):
         found = {c | {k} for c in found for i in c for k in g[i] if k not in c}
         if len(found) > 64 * MAX_CLUSTERS:
-            return set()
-    found = {c for c in found if g.subgraph(c).number_of_edges() == n_bonds}
-    return found if len(found) <= MAX_CLUSTERS else set()
+            return {}
+    return {c: g.subgraph(c).number_of_edges() for c in found}
 
 
 def _types(clusters: set[frozenset[int]], sites: np.ndarray) -> list[tuple[list[tuple[int, ...]], np.ndarray]]:
