@@ -38,10 +38,12 @@ def reference(hamiltonian: SpinHamiltonian) -> ThermalCurve:
 
 
 def show(name: str, curve: ThermalCurve, exact: ThermalCurve) -> None:
-    """A row per temperature, and how errors compare with deviations."""
-    print(f"{'T':>5} " + " ".join(f"{q:>22}" for q in QUANTITIES) + "     r^2   sign  doubts")
+    """A row per temperature, with deviations of both estimates of e where networks are joined; and how errors compare with deviations."""
+    print(f"{'T':>5} " + " ".join(f"{q:>22}" for q in QUANTITIES) + "     r^2   sign    plain e    joined e  doubts")
     ratios = {q: [] for q in QUANTITIES}
-    signs = curve.diagnostics.get("doubled_sign", np.full(len(T), np.nan))
+    missing = np.full((len(T), 2), np.nan)
+    signs = curve.diagnostics.get("doubled_sign", missing[:, 0])
+    both = [curve.diagnostics.get(f"{kind}_energy", missing)[:, 0] - exact.observables["energy"].mean for kind in ("plain", "doubled")]
     for k, t in enumerate(T):
         cells = []
         for q in QUANTITIES:
@@ -49,7 +51,11 @@ def show(name: str, curve: ThermalCurve, exact: ThermalCurve) -> None:
             ratios[q].append(abs(off) / error)
             cells.append(f"{off:+11.1e} ({error:8.1e})")
         doubts = "+".join(x.name.lower() for x in curve.doubts[k]) or "-"
-        print(f"{t:5.2f} " + " ".join(cells) + f" {curve.diagnostics['residual'][k]:8.1e} {signs[k]:5.2f}  {doubts}")
+        print(
+            f"{t:5.2f} "
+            + " ".join(cells)
+            + f" {curve.diagnostics['residual'][k]:8.1e} {signs[k]:5.2f} {both[0][k]:+11.1e} {both[1][k]:+11.1e}  {doubts}"
+        )
     for q, x in ratios.items():
         within, middle, most = np.mean(np.array(x) <= 1), np.median(x), max(x)
         print(f"{name} {q}: {within:.0%} within the error; deviations {middle:.2f} of it (median), {most:.2f} (largest)")

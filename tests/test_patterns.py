@@ -1,5 +1,6 @@
 """Factors for patterns of few sites: their symmetry, their classes, and where they are used."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from thermodbm.models import graph, heisenberg, j1j2, make_lattice
 from thermodbm.network.ansatz.composition import Product, Superposition
 from thermodbm.network.ansatz.patterns import MAX_CLASSES, Patterns, pattern_clusters
 from thermodbm.network.ansatz.symmetry import automorphisms
+from thermodbm.network.ansatz.trial import all_ratios, match, trial_state
+from thermodbm.sampling.metropolis import antiparallel_flips, hamiltonian_patterns, metropolis_moves
 
 MAGNETS = {
     "j1j2": j1j2(make_lattice("square", (3, 3)), J2=0.5),
@@ -58,6 +61,26 @@ def test_patterns_that_no_symmetry_joins_have_their_own_factors(name):
             images = [x * w[np.concatenate([p, p + n])] for p in sites for w in (v, -np.roll(v, n)) for x in flips]
             orbits.add(min(map(tuple, images)))
     assert clusters.n_classes == len(orbits)
+
+
+@pytest.mark.parametrize("name", MAGNETS)
+def test_ratios_of_moves_are_those_of_amplitudes(name):
+    """Of one unit, two, and four; all at once, and one by one."""
+    hamiltonian = MAGNETS[name]
+    n, clusters, rng = hamiltonian.n_sites, random_factor(hamiltonian)[0], np.random.default_rng(2)
+    trial = trial_state(Patterns(clusters), {"f": jnp.zeros(clusters.n_classes, complex)})
+    theta = jnp.asarray(rng.normal(size=(clusters.n_classes, 2)) @ [1, 1j] / 4)
+    v = rng.choice([-1, 1], (40, 2 * n)).astype(np.int8)
+    exchanges, singles = hamiltonian_patterns(hamiltonian)[0], np.eye(2 * n, dtype=np.int8)
+    everything = metropolis_moves(hamiltonian, conserve_sz=True).patterns
+    for patterns in (exchanges, singles, np.concatenate([singles, antiparallel_flips(n), exchanges]), everything):
+        moves = trial.moves(theta, patterns)
+        sign, valid = map(np.array, jax.vmap(match, (0, None))(jnp.asarray(patterns), v.T))
+        found, one_by_one = (all_ratios(t, moves, trial.cache(theta, v.T), sign) for t in (trial, trial._replace(ratios=None)))
+        moved = v - 2 * patterns[:, None] * sign[..., None].astype(np.int8)
+        expected = np.exp(trial.log_amplitude(theta, moved.reshape(-1, 2 * n)).reshape(sign.shape) - trial.log_amplitude(theta, v))
+        for x in (found, one_by_one):
+            np.testing.assert_allclose(x[valid], expected[valid], rtol=1e-10)
 
 
 def test_few_patterns_take_the_place_of_a_network():

@@ -101,7 +101,7 @@ def test_pairings_of_opposite_signs_do_not_cancel_at_the_start():
 
 @pytest.mark.parametrize(
     ("hamiltonian", "start"),
-    [(transverse_field_ising(RING), "trotter"), (heisenberg(RING), "rotated"), (heisenberg(make_lattice("chain", 26)), "trotter")],
+    [(transverse_field_ising(RING), "trotter"), (heisenberg(RING), "rotated"), (heisenberg(make_lattice("chain", 66)), "trotter")],
     ids=["no conservation", "rotated", "large"],
 )
 def test_pairings_of_defects_have_limits(hamiltonian, start):

@@ -21,10 +21,10 @@ from thermodbm.network.ansatz.permanent import PairPermanent
 from thermodbm.network.ansatz.rbm import PurifiedDBM
 from thermodbm.network.ansatz.symmetry import SymmetryGroup, automorphisms, largest_subgroup, symmetry_group
 
-MAX_PAIRED = 24
-"""Sites up to which permanents, whose cost doubles with every two sites, are offered."""
-PAIRED_BY_DEFAULT = range(10, 17)
-"""Numbers of sites for which they are the default: fewer need no better trial state, more take long."""
+MAX_PAIRED = 64
+"""Sites up to which permanents, whose cost doubles with every pair of defects, are offered: many sites at high temperature alone."""
+PAIRED_BY_DEFAULT, FRUSTRATED_BY_DEFAULT = range(10, 17), range(10, 37)
+"""Numbers of sites for which they are the default: fewer need no better trial state."""
 
 DENSITY = 4
 """`VariationalOptions.alpha`, where it is not given."""
@@ -124,15 +124,18 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
     """
     check_ansatz(hamiltonian, options)
     n, paired = hamiltonian.n_sites, hamiltonian.conserves_sz and options.start == "trotter"
-    ansatz = options.ansatz
-    if ansatz == "auto":
-        ansatz = "pairs" if paired and n in PAIRED_BY_DEFAULT else "rbm"
+    ansatz, frustrated = options.ansatz, paired and sublattice_rotation(hamiltonian) is None
     if ansatz == "pair_product":
         summed = largest_subgroup(hamiltonian, options.determinants, translations=options.translations)
         group = SymmetryGroup(summed.perm[summed.sign > 0], summed.sign[summed.sign > 0])
     else:
         exchange = options.exchange and options.start == "trotter"
         group = symmetry_group(hamiltonian, translations=options.translations, point_group=options.point_group, exchange=exchange)
+    patterns = ()
+    if frustrated and ansatz in ("auto", "pairs") and n <= MAX_PAIRED:
+        patterns = _patterns(hamiltonian, group, translations=options.translations)
+    if ansatz == "auto":
+        ansatz = "pairs" if paired and n in (FRUSTRATED_BY_DEFAULT if patterns else PAIRED_BY_DEFAULT) else "rbm"
     n_deep = options.layers if ansatz == "dbm" else 0
     per_filter = (n_deep + 1) * len(group.perm)
     fours = 0 if ansatz == "jastrow" else -(-(options.alpha or DENSITY) * 2 * n // (4 * per_filter))
@@ -143,8 +146,6 @@ def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) ->
         singlets = even and np.array_equal(np.asarray(hamiltonian.zz), np.asarray(hamiltonian.xy))
         return Product((PairProduct(summed, n_products, singlets), network))
     if ansatz == "pairs":
-        frustrated = sublattice_rotation(hamiltonian) is None
-        patterns = _patterns(hamiltonian, group, translations=options.translations) if frustrated else ()
         pairs = Product((PairPermanent(group), PurifiedDBM(group, 0, even=even), *patterns))
         return pairs if patterns and options.alpha is None else Superposition((pairs, network))
     return network

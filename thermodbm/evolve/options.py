@@ -55,9 +55,9 @@ class VariationalOptions:
     """jastrow: a two-body factor alone. rbm: times a restricted Boltzmann machine. dbm: times blocks with deep units. pairs: a two-body
     factor times a sum over all pairings of the spins that were exchanged, plus an rbm, or, where exchange is frustrated, times a factor for
     each pattern of spins and ancillas on three or four sites that are joined by bonds; for models that conserve the magnetisation, of at
-    most 24 sites: it follows much better at high temperature, and costs twice as much with every two sites. pair_product: an rbm times a
-    sum of determinants of pair amplitudes of all spins and ancillas, for models that conserve the magnetisation, frustrated ones above
-    all. auto: pairs from 10 to 16 sites, else rbm."""
+    most 64 sites: it follows much better, above all at high temperature, and costs twice as much with every pair of exchanged spins.
+    pair_product: an rbm times a sum of determinants of pair amplitudes of all spins and ancillas, for models that conserve the
+    magnetisation. auto: pairs from 10 to 16 sites, and with patterns to 36, else rbm."""
     alpha: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Hidden units per visible unit (spins and ancillas), at least; filters are summed over the symmetries and come in fours. None: 4; of
     pairs with patterns none. If given, an rbm is added to these. Magnets of so little symmetry that their patterns are too many (400) have

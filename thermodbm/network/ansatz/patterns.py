@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from thermodbm.models import SpinHamiltonian
 from thermodbm.models.operators import spin_flip_symmetric
-from thermodbm.network.ansatz.trial import Prepared, TrialState, Unravel
+from thermodbm.network.ansatz.trial import Prepared, TrialState, Unravel, all_ratios
 
 MAX_CLASSES = 400
 """Of patterns, and of these no more: samples must tell them apart."""
@@ -131,13 +131,6 @@ class Patterns(nn.Module):
         return _tabulated(self.clusters, unravel)
 
 
-class _Numbers(NamedTuple):
-    """Of n walkers."""
-
-    numbers: jax.Array  # (n_clusters, n) of patterns
-    log_psi: jax.Array  # (n,)
-
-
 def _numbers(clusters: Clusters, visible: jax.Array) -> jax.Array:
     """Numbers of all patterns, (n_clusters, n), of visible units (V, n)."""
     return (jnp.asarray(clusters.powers, float) @ (visible > 0).astype(float)).astype(jnp.int32)
@@ -147,8 +140,47 @@ def _sum(table: jax.Array, numbers: jax.Array, clusters: Clusters) -> jax.Array:
     return table[numbers + jnp.asarray(clusters.first, jnp.int32)[:, None]].sum(0)
 
 
+class _Flips(NamedTuple):
+    """Some clusters, and the bits of the numbers of their patterns that are turned round."""
+
+    clusters: np.ndarray
+    flips: np.ndarray
+
+
+class _Move(NamedTuple):
+    """Patterns; of those of two units at most also what `ratios` needs."""
+
+    flips: np.ndarray  # (K, n_clusters) bits of the numbers that are turned round
+    touched: _Flips  # (K, m) the same, of those that are
+    units: np.ndarray | None = None  # (K, 2) rows of the table of single flips, the last one where there is no second unit
+    shared: _Flips | None = None  # (K, m) clusters of both units, filled up with void flips
+    apart: np.ndarray | None = None  # (K, m, 2) entries of that table, all rows in one, for either unit alone
+
+
+def _moves(clusters: Clusters, patterns: np.ndarray) -> tuple[_Move, _Flips | None]:
+    """Of patterns (K, V), and the table of single flips: the clusters of each unit that is turned round, (units + 1, m)."""
+    flips = np.abs(patterns) @ clusters.powers.T
+    if np.abs(patterns).sum(1).max(initial=0) > 2:
+        return _Move(flips.astype(np.int32), _listed(flips)), None
+    used = np.flatnonzero(patterns.any(0))
+    bits = np.concatenate([clusters.powers[:, used].T, np.zeros((1, len(clusters.powers)), int)])
+    units = np.array([[*np.searchsorted(used, np.flatnonzero(pattern)), len(used), len(used)][:2] for pattern in patterns])
+    alone, (a, b) = _listed(bits), bits[units.T]
+    shared = _listed(np.where((a > 0) & (b > 0), a + b, 0))
+    position = np.zeros(bits.shape, int)
+    np.put_along_axis(position, alone.clusters, np.arange(alone.flips.size).reshape(alone.flips.shape), axis=1)
+    apart = np.where(shared.flips[..., None], position[units[:, None], shared.clusters[..., None]], alone.flips.size - 1)
+    return _Move(flips.astype(np.int32), _listed(flips), units, shared, apart), alone
+
+
+def _listed(flips: np.ndarray) -> _Flips:
+    """Of each row (n_clusters,) the clusters of which bits are turned round; the longest list sets the length."""
+    order = np.argsort(flips == 0, axis=1, kind="stable")[:, : (flips > 0).sum(1).max(initial=1)]
+    return _Flips(order.astype(np.int32), np.take_along_axis(flips, order, axis=1).astype(np.int32))
+
+
 def _tabulated(clusters: Clusters, unravel: Unravel) -> TrialState:
-    classes = jnp.asarray(clusters.classes)
+    classes, first = jnp.asarray(clusters.classes), jnp.asarray(clusters.first, jnp.int32)
 
     def table(theta: jax.Array) -> jax.Array:
         return unravel(theta)["f"][classes]
@@ -162,15 +194,27 @@ def _tabulated(clusters: Clusters, unravel: Unravel) -> TrialState:
         return zeros.at[jnp.arange(len(visible)), found].add(1.0).astype(complex)
 
     def moves(theta: jax.Array, patterns: np.ndarray) -> Prepared:
-        return Prepared(jnp.asarray(np.asarray(patterns, int) @ clusters.powers.T, jnp.int32), table(theta))
+        rows, singles = jax.tree.map(jnp.asarray, _moves(clusters, np.asarray(patterns, int)))
+        return Prepared(rows, (table(theta), singles))
 
-    def cache(theta: jax.Array, visible: jax.Array) -> _Numbers:
-        numbers = _numbers(clusters, visible)
-        return _Numbers(numbers, _sum(table(theta), numbers, clusters))
+    def cache(theta: jax.Array, visible: jax.Array) -> jax.Array:
+        return _numbers(clusters, visible)
 
-    def propose(table: jax.Array, change: jax.Array, cache: _Numbers, sign: jax.Array) -> tuple[jax.Array, _Numbers]:
-        numbers = cache.numbers - change[:, None] * sign.astype(jnp.int32)
-        log_psi = _sum(table, numbers, clusters)
-        return jnp.exp(log_psi - cache.log_psi), _Numbers(numbers, log_psi)
+    def change(table: jax.Array, numbers: jax.Array, flips: _Flips) -> jax.Array:
+        """What each of these flips adds to ln Psi, (..., n)."""
+        before, begin = numbers[flips.clusters], first[flips.clusters][..., None]
+        return table[(before ^ flips.flips[..., None]) + begin] - table[before + begin]
 
-    return TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel)
+    def propose(fixed: tuple, move: _Move, numbers: jax.Array, sign: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.exp(change(fixed[0], numbers, move.touched).sum(0)), numbers ^ move.flips[:, None]
+
+    def ratios(moves: Prepared, numbers: jax.Array, sign: jax.Array) -> jax.Array:
+        """Each unit's flip adds what it does to its clusters, but for those that both units of a move belong to."""
+        move, (table, singles) = moves.rows, moves.fixed
+        if singles is None:
+            return all_ratios(trial._replace(ratios=None), moves, numbers, sign)
+        alone = change(table, numbers, singles)
+        apart = alone.reshape(-1, alone.shape[-1])[move.apart].sum(2)
+        return jnp.exp(alone.sum(1)[move.units].sum(1) + (change(table, numbers, move.shared) - apart).sum(1))
+
+    return (trial := TrialState(log_amplitude, log_derivs, moves, cache, propose, unravel, ratios=ratios))

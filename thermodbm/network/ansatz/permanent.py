@@ -9,11 +9,14 @@ with a = -2 tau xy on bonds. No product over pairs is such a sum. For k pairs th
 
     perm M = 2^(1-k) sum_{s = +-1, s_1 = 1} prod_l s_l sum_m s_m M_ml,
 
-in 2^(k-1) k^2 operations. Source: Glynn, Eur. J. Comb. 31, 1887 (2010).
+in 2^(k-1) k operations beyond the sums, which differ from each other by few terms. An exchange removes a defect here and makes one there:
+the amplitudes of all configurations next to v follow from the k^2 minors perm(M less row m and column l) = d perm M / d M_ml, expanded
+along the rows and columns that are new. Source: Glynn, Eur. J. Comb. 31, 1887 (2010).
 """
 
 from collections.abc import Callable
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax
@@ -23,12 +26,14 @@ from flax import linen as nn
 
 from thermodbm.network.ansatz.rbm import deep_configurations
 from thermodbm.network.ansatz.symmetry import SymmetryGroup, pair_orbits
-from thermodbm.network.ansatz.trial import TrialState, Unravel, generic_trial
+from thermodbm.network.ansatz.trial import Prepared, TrialState, Unravel, generic_trial
 
 NODE = 1e-100
 """In place of a permanent that vanishes, so that ratios to it are numbers, and their squares too."""
 BLOCK = 64
 """Configurations that are worked through together."""
+ROWS = 7
+"""Of Glynn's signs so many are summed over at once."""
 
 
 class PairPermanent(nn.Module):
@@ -46,9 +51,8 @@ class PairPermanent(nn.Module):
 
     @nn.nowrap
     def trial(self, params: dict, unravel: Unravel) -> TrialState:
-        """The trial state: full evaluation for moves, minors for derivatives."""
-        trial = generic_trial(self, unravel, holomorphic=True)
-        return trial._replace(log_derivs=lambda theta, visible: pair_log_derivs(theta, self.group, visible.T))
+        """The trial state: full evaluation for single moves, minors for derivatives and for all moves of a configuration."""
+        return _with_minors(self.group, generic_trial(self, unravel, holomorphic=True))
 
 
 class Defects(NamedTuple):
@@ -69,15 +73,15 @@ def site_pair_orbits(group: SymmetryGroup) -> np.ndarray:
     return classes
 
 
-def find_defects(visible: jax.Array) -> Defects:
-    """The defects of visible units (V, n)."""
+def find_defects(visible: jax.Array, rows: int | None = None) -> Defects:
+    """The defects of visible units (V, n), of each kind as many as there can be, or so many rows."""
     n_sites = len(visible) // 2
     spins, ancillas = visible[:n_sites] > 0, visible[n_sites:] > 0
-    up = spins & ancillas
+    index, up = jnp.arange(n_sites, dtype=jnp.int32)[:, None], spins & ancillas
 
     def sites(where: jax.Array) -> jax.Array:
-        rank = jnp.where(where, jnp.cumsum(where, 0), 0)
-        return jnp.stack([jnp.argmax(rank == k, 0) for k in range(1, n_sites // 2 + 1)])
+        rank = jnp.where(where, jnp.cumsum(where, 0, dtype=jnp.int32), 0)
+        return jnp.stack([jnp.where(rank == k, index, 0).sum(0) for k in range(1, (n_sites // 2 if rows is None else rows) + 1)])
 
     return Defects(sites(up), sites(~spins & ~ancillas), up.sum(0))
 
@@ -96,19 +100,97 @@ def inside(defects: Defects) -> jax.Array:
     return jnp.maximum(index[:, None], index)[..., None] < defects.count
 
 
+@jax.custom_jvp
 def permanent(matrix: jax.Array) -> jax.Array:
-    """perm, (n,), of matrices (k, k, n)."""
-    k, _, n = matrix.shape
-    if k == 0:
-        return jnp.ones(n, matrix.dtype)
-    signs = np.concatenate([np.ones((1 << (k - 1), 1)), deep_configurations(k - 1)], axis=1)
-    # real and imaginary parts side by side: one real product
-    parts = jnp.stack([matrix.real, matrix.imag], axis=2) if jnp.iscomplexobj(matrix) else matrix[:, :, None]
-    sums = (signs @ parts.reshape(k, -1)).reshape(len(signs), k, -1, n)
-    sums = jax.lax.complex(sums[:, :, 0], sums[:, :, 1]) if jnp.iscomplexobj(matrix) else sums[:, :, 0]
-    products = reduce(jnp.multiply, [sums[:, m] for m in range(k)])
-    found = (signs.prod(1)[:, None] * products).sum(0) / len(signs)
+    """perm, (n,), of complex matrices (k, k, n)."""
+    if len(matrix) == 0:
+        return jnp.ones(matrix.shape[-1], matrix.dtype)
+
+    def product_(columns: list[Parts]) -> Parts:
+        return reduce(_times, columns)
+
+    found = _over_signs(matrix, product_, lambda signs: signs.prod(1)[None], lambda outer, total: total[0])
     return jnp.where(found == 0, NODE, found)
+
+
+def minors(matrix: jax.Array) -> jax.Array:
+    """perm of complex matrices (k, k, n) less a row and a column, for all of these, (k, k, n)."""
+
+    def all_but_one(columns: list[Parts]) -> Parts:
+        none = jnp.ones_like(columns[0][0]), jnp.zeros_like(columns[0][0])
+        before, after = (list(accumulate(x[:-1], _times, initial=none)) for x in (columns, columns[::-1]))
+        return tuple(jnp.stack(x, 1) for x in zip(*map(_times, before, after[::-1]), strict=True))
+
+    def with_rows(signs: np.ndarray) -> np.ndarray:  # d sum_m s_m M_ml / d M_ml = s_m; of the rows that are summed over later, 1
+        return signs.prod(1) * np.concatenate([signs, np.ones((len(signs), 1))], axis=1).T
+
+    def each_row(outer: jax.Array, total: jax.Array) -> jax.Array:
+        return jnp.concatenate([total[:-1], outer[:, None, None] * total[-1]])
+
+    return _over_signs(matrix, all_but_one, with_rows, each_row)
+
+
+def occupied(sites: jax.Array, count: jax.Array, n_sites: int) -> jax.Array:
+    """Which sites are among the first `count` (n,) of the lists `sites` (K, n), (n_sites, n)."""
+    counts = jnp.arange(len(sites))[:, None] < count
+    return ((sites == jnp.arange(n_sites)[:, None, None]) & counts).any(1)
+
+
+@permanent.defjvp
+def _along(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # all signs that were summed over would be kept, otherwise
+    (matrix,), (change,) = primals, tangents
+    return permanent(matrix), (minors(matrix) * change).sum((0, 1))
+
+
+Parts = tuple[jax.Array, jax.Array]
+"""Real and imaginary part: side by side they make real products of matrices."""
+
+
+def _times(x: Parts, y: Parts) -> Parts:
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def _over_signs(matrix: jax.Array, of_columns: Callable, weights: Callable, collect: Callable) -> jax.Array:
+    """2^(1-k) sum_s prod_l s_l collect(w(s) of_columns(sum_m s_m M_m1, ..)), for matrices (k, k, n), k > 0.
+
+    Args:
+        of_columns: of k columns (S, n), a sign vector a row, to (S, ..., n).
+        weights: of the signs (S, ROWS) of the first rows of the matrix, with their product, (W, S).
+        collect: (signs (k - ROWS,) of the other rows, (W, ..., n)) -> what is summed.
+    """
+    k = len(matrix)
+    inner = min(k, ROWS)
+    signs = np.concatenate([np.ones((1 << (inner - 1), 1)), deep_configurations(inner - 1)], axis=1)
+    weighed, parts = weights(signs), (matrix.real, matrix.imag)
+    first = [_dot(signs, x[:inner]) for x in parts]
+
+    def chunk(outer: jax.Array) -> jax.Array:
+        sums = [a + _dot(outer[None], x[inner:]) for a, x in zip(first, parts, strict=True)] if k > inner else first
+        done = of_columns([(sums[0][:, column], sums[1][:, column]) for column in range(k)])
+        return collect(outer, jax.lax.complex(*(_dot(weighed, x) for x in done)))
+
+    if k == inner:
+        return chunk(jnp.zeros(0)) / len(signs)
+    n_others = 1 << (k - inner)
+
+    def add(index: jax.Array, total: jax.Array) -> jax.Array:
+        outer = 1.0 - 2 * ((index >> jnp.arange(k - inner)) & 1)
+        return total + outer.prod() * chunk(outer)
+
+    zero = jnp.zeros_like(jax.eval_shape(chunk, jnp.zeros(k - inner)))
+    return jax.lax.fori_loop(0, n_others, add, zero) / len(signs) / n_others
+
+
+def _matmul(rows: jax.Array, x: jax.Array) -> jax.Array:
+    """Complex (r, m) by (m, ..., n)."""
+    (a, b), (c, d) = ((z.real, z.imag) for z in (rows, x))
+    return jax.lax.complex(_dot(a, c) - _dot(b, d), _dot(a, d) + _dot(b, c))
+
+
+def _dot(rows: jax.Array, x: jax.Array) -> jax.Array:
+    """(r, m) by (m, ..., n)."""
+    return (rows @ x.reshape(len(x), -1)).reshape(len(rows), *x.shape[1:])
 
 
 def pair_permanent(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Array) -> jax.Array:
@@ -121,28 +203,86 @@ def pair_log_derivs(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Ar
     classes = jnp.asarray(site_pair_orbits(group))
 
     def derivs(defects: Defects) -> jax.Array:
-        value, pull_back = jax.vjp(permanent, pair_matrix(amplitudes, group, defects))
-        (minors,) = pull_back(1 / value)
+        matrix = pair_matrix(amplitudes, group, defects)
+        change = jnp.where(inside(defects), minors(matrix) / permanent(matrix), 0)
         found = jnp.maximum(classes[defects.up[:, None], defects.down[None]], 0)
         walker = jnp.arange(found.shape[-1])
-        return jnp.zeros((len(walker), len(amplitudes)), minors.dtype).at[walker, found].add(jnp.where(inside(defects), minors, 0))
+        return jnp.zeros((len(walker), len(amplitudes)), change.dtype).at[walker, found].add(change)
 
     return _in_blocks(derivs, visible)
 
 
+class _Move(NamedTuple):
+    """Patterns, and of each the sites that lose and gain a unit up, spin or ancilla, where v agrees with it: the same where none do."""
+
+    pattern: jax.Array  # (..., V)
+    loses: jax.Array
+    gains: jax.Array
+
+
+def _with_minors(group: SymmetryGroup, generic: TrialState) -> TrialState:
+    def moves(amplitudes: jax.Array, patterns: np.ndarray) -> Prepared:
+        net = np.asarray(patterns, int).reshape(len(patterns), 2, -1).sum(1)
+        if np.any(np.abs(net).sum(1) > 2) or np.any(net.sum(1)):
+            raise ValueError("a move changes two sites at most, and no total")
+        return Prepared(_Move(*map(jnp.asarray, (patterns, (net > 0).argmax(1), (net < 0).argmax(1)))), amplitudes)
+
+    def propose(amplitudes: jax.Array, move: _Move, cache: dict[str, jax.Array], sign: jax.Array) -> tuple[jax.Array, dict]:
+        return generic.propose(amplitudes, move.pattern, cache, sign)
+
+    def ratios(moves: Prepared, cache: dict[str, jax.Array], sign: jax.Array) -> jax.Array:
+        found = pair_ratios(moves.fixed, group, cache["visible"]).reshape(len(sign[0]), -1)
+        _, loses, gains = moves.rows
+        n = len(group.perm[0]) // 2
+        loses, gains = (jnp.where(sign > 0, *x) for x in ((loses[:, None], gains[:, None]), (gains[:, None], loses[:, None])))
+        return jnp.where(loses == gains, 1.0, jnp.take_along_axis(found.T, loses * n + gains, axis=0))
+
+    def log_derivs(amplitudes: jax.Array, visible: jax.Array) -> jax.Array:
+        return pair_log_derivs(amplitudes, group, visible.T)
+
+    return generic._replace(log_derivs=log_derivs, moves=moves, propose=propose, ratios=ratios)
+
+
+def pair_ratios(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Array) -> jax.Array:
+    """Psi(v')/Psi(v), (n, N, N), where site i loses a unit of its spin or ancilla and j gains one, for visible units (V, n).
+
+    With M the matrix of v, m its minors and A that of all sites: m_ij where i was up and j down; where i was up and j is, too, after it,
+    the row of i becomes that of j, (m A)_ij; where both were down at last and at first a column does, (A m)_ij; and where the two make a
+    new pair, A_ij perm M + (A m A)_ij.
+    """
+    classes = site_pair_orbits(group)
+    table = jnp.where(classes >= 0, amplitudes[classes], 0)
+    n = len(classes)
+
+    def block(defects: Defects) -> jax.Array:
+        matrix = pair_matrix(amplitudes, group, defects)
+        value, walker = permanent(matrix), jnp.arange(matrix.shape[-1])
+        found = jnp.where(inside(defects), minors(matrix), 0)
+        m = jnp.zeros((n, n, len(walker)), found.dtype).at[defects.up[:, None], defects.down[None], walker].add(found)
+        am, ma = _matmul(table, m), _matmul(table, m.swapaxes(0, 1)).swapaxes(0, 1)
+        new_pair = table[..., None] * value + _matmul(table, ma)
+        up, down = (occupied(sites, defects.count, n) for sites in (defects.up, defects.down))
+        changed = jnp.where(up[:, None], jnp.where(down, m, ma), jnp.where(down, am, new_pair))
+        return jnp.moveaxis(changed / value, -1, 0)
+
+    return _in_blocks(block, visible)
+
+
 def _in_blocks(apply: Callable[[Defects], jax.Array], visible: jax.Array) -> jax.Array:
-    """`apply`, (n, ...), to blocks of visible units (V, n), with fewer rows where all defects of the block fit into these."""
+    """`apply`, (n, ...), to blocks of visible units (V, n) of like numbers of defects, with fewer rows where these fit into them."""
+    n_sites, n = len(visible) // 2, visible.shape[1]
+    sizes = [*range(4, n_sites // 2, 2), n_sites // 2]
+    rows = [lambda v, k=k: apply(find_defects(v, k)) for k in sizes]
+
+    def count(visible: jax.Array) -> jax.Array:
+        return ((visible[:n_sites] > 0) & (visible[n_sites:] > 0)).sum(0)
 
     def block(visible: jax.Array) -> jax.Array:
-        defects = find_defects(visible)
-        most = len(defects.up)
-        sizes = [*range(max(4, most // 2), most, 2), most]
-        rows = [lambda d, k=k: apply(Defects(d.up[:k], d.down[:k], d.count)) for k in sizes]
-        return jax.lax.switch(jnp.searchsorted(jnp.asarray(sizes), defects.count.max()), rows, defects)
+        return jax.lax.switch(jnp.searchsorted(jnp.asarray(sizes), count(visible).max()), rows, visible)
 
-    n_visible, n = visible.shape
     if n <= BLOCK:
         return block(visible)
-    padded = jnp.concatenate([visible, jnp.repeat(visible[:, :1], -n % BLOCK, axis=1)], axis=1)
-    done = jax.lax.map(block, padded.reshape(n_visible, -1, BLOCK).swapaxes(0, 1))
-    return done.reshape(-1, *done.shape[2:])[:n]
+    order = jnp.argsort(count(visible))
+    padded = jnp.concatenate([visible[:, order], jnp.repeat(visible[:, order[:1]], -n % BLOCK, axis=1)], axis=1)
+    done = jax.lax.map(block, padded.reshape(2 * n_sites, -1, BLOCK).swapaxes(0, 1))
+    return done.reshape(-1, *done.shape[2:])[jnp.argsort(order)]
