@@ -10,7 +10,7 @@ BETAS = np.linspace(0.02, 1.0, 50)
 
 def walk(jump, noise):
     """Free spins in a unit field along x, e = -tanh(beta), whose energy is off by `jump` from beta = 1/2 on; all else is right."""
-    path = infinite_temperature(1.0)
+    path = infinite_temperature(1.0, 2.0)
     for beta in BETAS:
         energy = -np.tanh(beta) + (jump if beta > 0.5 else 0.0)
         path = extend(path, 1, beta, energy, 0.0, 1 / np.cosh(beta) ** 2, 0.0, 0.0, 0.0, fall_error=noise)
@@ -33,7 +33,7 @@ def test_chance_in_rates_averages_out_and_a_lasting_share_does_not():
     """A share of the slope that is missed at every step adds up; one of either sign leaves its statistical error, about once."""
     rng, rates = np.random.default_rng(1), []
     for _ in range(200):
-        path = infinite_temperature(1.0)
+        path = infinite_temperature(1.0, 2.0)
         for beta in BETAS:
             path = extend(path, 1, beta, -beta, 0.0, 1.0, rng.normal(0.0, 0.1), 0.1, 0.0)
         rates.append(path.lag / np.sqrt(path.lag_variance))

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thermodbm.evolve.ansatz import default_module
+from thermodbm.evolve.ansatz import LAG, LAG_OF_PATTERNS, default_module, make_ansatz
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.models import graph, heisenberg, j1j2, make_lattice
 from thermodbm.network.ansatz.composition import Product, Superposition
 from thermodbm.network.ansatz.patterns import MAX_CLASSES, Patterns, pattern_clusters
+from thermodbm.network.ansatz.rbm import PurifiedDBM
 from thermodbm.network.ansatz.symmetry import automorphisms
 from thermodbm.network.ansatz.trial import all_ratios, match, trial_state
 from thermodbm.sampling.metropolis import antiparallel_flips, hamiltonian_patterns, metropolis_moves
@@ -92,6 +93,14 @@ def test_few_patterns_take_the_place_of_a_network():
     for magnet in (random, heisenberg(make_lattice("square", (4, 4)))):  # too many patterns; no frustration
         module = default_module(magnet, options)
         assert isinstance(module, Superposition) and len(module.terms[0].factors) == 2
+
+
+def test_pairs_with_patterns_are_the_default_of_frustrated_magnets_to_36_sites():
+    """Their energy is off by less of what they lag behind; others have a network from 17 sites on."""
+    for extent, J2, paired in (((6, 6), 0.5, True), ((6, 7), 0.5, False), ((6, 6), 0.0, False), ((4, 4), 0.0, True)):
+        ansatz = make_ansatz(j1j2(make_lattice("square", extent), J2=J2), VariationalOptions())
+        assert isinstance(ansatz.module, PurifiedDBM) != paired
+        assert ansatz.lag == (LAG_OF_PATTERNS if paired and J2 else LAG)
 
 
 def test_clusters_are_bounded_in_number():

@@ -26,6 +26,9 @@ MAX_PAIRED = 64
 PAIRED_BY_DEFAULT, FRUSTRATED_BY_DEFAULT = range(10, 17), range(10, 37)
 """Numbers of sites for which they are the default: fewer need no better trial state."""
 
+LAG, LAG_OF_PATTERNS = 2.0, 0.75
+"""`Ansatz.lag`: the clock has put the lag right once (measured: 0 to 1.8 times of it are left, with pairs and patterns 0 to .6)."""
+
 DENSITY = 4
 """`VariationalOptions.alpha`, where it is not given."""
 
@@ -44,6 +47,7 @@ class Ansatz(NamedTuple):
     conserves_sz: bool  # all configurations have spins and ancillas of total zero
     sites: np.ndarray  # (n, n_sites) permutations under which it is symmetric, and reversal of all spins where H is; (0, n_sites): none
     diag_shift: float  # that serves where it is sampled
+    lag: float = LAG  # the energy is off by at most so many times what the lag in beta comes to
     beta_0: float = 0.02  # where it starts by default if it is sampled, or the user's, times the largest coupling
 
 
@@ -98,12 +102,13 @@ def make_ansatz(
         conserves_sz,
         sites=_space_group(module)[:, :n],
         diag_shift=shift,
+        lag=LAG_OF_PATTERNS if _has_patterns(module) else LAG,
         beta_0=0.004 if product else 0.02,
     )
 
 
 def composes(ansatz: Ansatz, options: VariationalOptions, hamiltonian: SpinHamiltonian) -> bool:
-    """Whether networks are joined: where asked for, and by itself for exchange that is frustrated.
+    """Whether networks are joined: where asked for, and by itself for exchange that is frustrated or of few sites.
 
     Raises:
         InputError: where it is asked for, and the trial state is no matrix between opposite spins and ancillas.
@@ -112,8 +117,9 @@ def composes(ansatz: Ansatz, options: VariationalOptions, hamiltonian: SpinHamil
     if options.compose is True and not matrix:
         found = "start = rotated" if ansatz.origin == "infinite" else "a module of a user"
         raise InputError("method.compose", expected="false, or start = trotter with a trial state of our own", found=found)
-    frustrated = hamiltonian.conserves_sz and sublattice_rotation(hamiltonian) is None
-    return matrix and (frustrated if options.compose == "auto" else options.compose)
+    few = hamiltonian.n_sites in PAIRED_BY_DEFAULT
+    by_itself = hamiltonian.conserves_sz and (few or sublattice_rotation(hamiltonian) is None)
+    return matrix and (by_itself if options.compose == "auto" else options.compose)
 
 
 def default_module(hamiltonian: SpinHamiltonian, options: VariationalOptions) -> nn.Module:
@@ -158,6 +164,11 @@ def _patterns(hamiltonian: SpinHamiltonian, group: SymmetryGroup, *, translation
     sites = everything if len(everything) > 1 else group.perm[group.sign > 0][:, :n]
     clusters = pattern_clusters(hamiltonian, sites)
     return (Patterns(clusters),) if clusters.n_classes else ()
+
+
+def _has_patterns(module: nn.Module) -> bool:
+    module = module.terms[0] if isinstance(module, Superposition) else module
+    return isinstance(module, Product) and isinstance(module.factors[-1], Patterns)
 
 
 def _space_group(module: nn.Module) -> np.ndarray:

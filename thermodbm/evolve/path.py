@@ -9,9 +9,6 @@ from thermodbm.evolve.clock import kept, lost, pace
 EXPLAINED = 3.0
 """Few standard deviations are chance; the noise of slopes is much larger than what they tell of the energy's own error."""
 
-LAG = 2.0
-"""The energy is off by at most so many times what the lag in beta comes to: the clock has put that right once (measured: 0 to 1.8)."""
-
 
 class Path(NamedTuple):
     """Where the evolution has come to, and integrals over beta up to there; per site unless said otherwise."""
@@ -30,6 +27,7 @@ class Path(NamedTuple):
     drift: float  # int slow sqrt(Var) dt of the total Var: other averages are off by this share of their own spread
     drift_variance: float  # statistical
     reached: float  # the most that a distance of the state from the exact one could do to the energy so far
+    factor: float  # the energy is off by at most so many times what the lag comes to, see `Ansatz.lag`
     systematic: float  # error of the energy, from the lag and what else is wrong with the state
     systematic_area: float  # its integral: error of ln Z
     fallen: float  # int Var (1 - slow)/N dt: by so much the energy should have fallen from infinite temperature
@@ -41,10 +39,10 @@ class Path(NamedTuple):
         return float(np.sqrt(self.drift**2 + self.drift_variance))
 
 
-def infinite_temperature(variance: float) -> Path:
-    """Where the way begins: energy and its slope -variance are those of a traceless H."""
+def infinite_temperature(variance: float, factor: float) -> Path:
+    """Where the way begins: energy and its slope -variance are those of a traceless H. `factor` see `Path`."""
     start = dict.fromkeys(Path._fields, 0.0)
-    return Path(**start | {"variance": variance, "log_z": float(np.log(2))})
+    return Path(**start | {"variance": variance, "log_z": float(np.log(2)), "factor": factor})
 
 
 def extend(
@@ -84,8 +82,8 @@ def extend(
     drift_variance = path.drift_variance + n_sites * variance * (lag_variance - path.lag_variance)
     # what the state is off by in cold states hardly counts while these are rare: the energy's error need not shrink with its spread
     reached = max(path.reached, float(off * np.sqrt(variance / n_sites)))
-    systematic = float(np.hypot(LAG * lag, np.sqrt(lag_variance)) * variance + reached)
-    return Path(
+    systematic = float(np.hypot(path.factor * lag, np.sqrt(lag_variance)) * variance + reached)
+    return path._replace(
         beta=float(beta),
         energy=float(energy),
         energy_error=float(energy_error),

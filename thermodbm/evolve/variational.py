@@ -94,8 +94,8 @@ def variational_method(
     The residual r^2 of each step is logged. A state that misses a share of its motion lags behind, and is called by the beta that it has
     come to (`evolve.clock`); what the lag does to averages is in their errors, as is what a distance D of the state from the exact one can
     do, 2 D sqrt(Var). The `systematic_error` of the energy per site is the part of its error that is no matter of the samples at its
-    temperature: twice the lag in beta times Var/N, from r^2 taken along (H - E) Psi, where chance in the rates averages out, plus the
-    largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the analytic start, of the integrator, and of sampled rates,
+    temperature: `Ansatz.lag` times the lag in beta times Var/N, from r^2 taken along (H - E) Psi, where chance in rates averages out, plus
+    the largest 2 D sqrt(Var)/N so far. D joins, as independent errors, those of the start, the integrator, and sampled rates,
     sqrt((r^2 - s) Var) each, with the missed share s: the rest of r^2 is chance; of a start that the user gives, what its energy and
     correlations tell. Sampled steps draw from |Psi|^p, move half of the samples by H (`step.cloud_weights`), reweight, and measure r^2 on
     configurations that the rate has not seen.
@@ -176,7 +176,7 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
         step=0.05 * beta / 2,
         clock=at_rest(began),
         rate=np.full(theta.size, np.nan, theta.dtype),
-        path=infinite_temperature(high_temperature_moments(hamiltonian)[0]),
+        path=infinite_temperature(high_temperature_moments(hamiltonian)[0], parts.ansatz.lag),
         start=apart,
         distance=apart,
         residual=0.0,
