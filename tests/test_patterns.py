@@ -64,7 +64,7 @@ def test_patterns_that_no_symmetry_joins_have_their_own_factors(name):
     assert clusters.n_classes == len(orbits)
 
 
-@pytest.mark.parametrize("name", MAGNETS)
+@pytest.mark.parametrize("name", ["kagome", "graph"])
 def test_ratios_of_moves_are_those_of_amplitudes(name):
     """Of one unit, two, and four; all at once, and one by one."""
     hamiltonian = MAGNETS[name]
