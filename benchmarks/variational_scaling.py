@@ -39,7 +39,7 @@ def main() -> None:
         state = method.init(key)
         for k in range(options.steps + 1):
             began = time.perf_counter()
-            state, _ = method.advance(jax.random.fold_in(key, k), state, 2 * options.beta)
+            state, _ = method.advance(jax.random.fold_in(key, k), state, max(1.0, 10 * options.beta))
             times.append(time.perf_counter() - began)
         n, median = hamiltonian.n_sites, float(np.median(times[1:]))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

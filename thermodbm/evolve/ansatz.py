@@ -166,15 +166,19 @@ def _patterns(hamiltonian: SpinHamiltonian, group: SymmetryGroup, *, translation
     return (Patterns(clusters),) if clusters.n_classes else ()
 
 
-def _has_patterns(module: nn.Module) -> bool:
+def _factors(module: nn.Module) -> tuple[nn.Module, ...]:
+    """Of a product, alone or with a network added; or the module itself."""
     module = module.terms[0] if isinstance(module, Superposition) else module
-    return isinstance(module, Product) and isinstance(module.factors[-1], Patterns)
+    return module.factors if isinstance(module, Product) else (module,)
+
+
+def _has_patterns(module: nn.Module) -> bool:
+    return isinstance(_factors(module)[-1], Patterns)
 
 
 def _space_group(module: nn.Module) -> np.ndarray:
     """Permutations of spins and ancillas, without exchange, under which a default module is symmetric."""
-    module = module.terms[0] if isinstance(module, Superposition) else module
-    group = (module.factors[1] if isinstance(module, Product) else module).group
+    group = next(factor.group for factor in _factors(module) if isinstance(factor, PurifiedDBM))
     return group.perm[group.sign > 0]
 
 

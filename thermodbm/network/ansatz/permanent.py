@@ -36,6 +36,10 @@ ROWS = 7
 """Of Glynn's signs so many are summed over at once."""
 
 
+Parts = tuple[jax.Array, jax.Array]
+"""Real and imaginary part: side by side they make real products of matrices."""
+
+
 class PairPermanent(nn.Module):
     """Visible units (..., 2 n_sites) of +-1 and of total zero to ln perm a(U, D) (...); a is symmetric, and equal on the group's orbits."""
 
@@ -86,11 +90,16 @@ def find_defects(visible: jax.Array, rows: int | None = None) -> Defects:
     return Defects(sites(up), sites(~spins & ~ancillas), up.sum(0))
 
 
+def site_amplitudes(amplitudes: jax.Array, group: SymmetryGroup) -> jax.Array:
+    """a(i, j) of all sites, (n_sites, n_sites), of the amplitudes of all classes of pairs; zero on the diagonal."""
+    classes = site_pair_orbits(group)
+    return jnp.where(classes >= 0, amplitudes[classes], 0)
+
+
 def pair_matrix(amplitudes: jax.Array, group: SymmetryGroup, defects: Defects) -> jax.Array:
     """a(U, D) filled up with the unit matrix, (K, K, n), of the amplitudes of all classes of pairs."""
-    classes = site_pair_orbits(group)
-    table = jnp.where(classes >= 0, amplitudes[classes], 0).reshape(-1)
-    matrix = table[defects.up[:, None] * len(classes) + defects.down[None, :]]
+    table = site_amplitudes(amplitudes, group)
+    matrix = table.reshape(-1)[defects.up[:, None] * len(table) + defects.down[None, :]]
     return jnp.where(inside(defects), matrix, jnp.eye(len(defects.up))[..., None])
 
 
@@ -98,6 +107,12 @@ def inside(defects: Defects) -> jax.Array:
     """Which elements of the matrix belong to defects, (K, K, n)."""
     index = jnp.arange(len(defects.up))
     return jnp.maximum(index[:, None], index)[..., None] < defects.count
+
+
+def occupied(sites: jax.Array, count: jax.Array, n_sites: int) -> jax.Array:
+    """Which sites are among the first `count` (n,) of the lists `sites` (K, n), (n_sites, n)."""
+    counts = jnp.arange(len(sites))[:, None] < count
+    return ((sites == jnp.arange(n_sites)[:, None, None]) & counts).any(1)
 
 
 @jax.custom_jvp
@@ -111,6 +126,13 @@ def permanent(matrix: jax.Array) -> jax.Array:
 
     found = _over_signs(matrix, product_, lambda signs: signs.prod(1)[None], lambda outer, total: total[0])
     return jnp.where(found == 0, NODE, found)
+
+
+@permanent.defjvp
+def _along(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # all signs that were summed over would be kept, otherwise
+    (matrix,), (change,) = primals, tangents
+    return permanent(matrix), (minors(matrix) * change).sum((0, 1))
 
 
 def minors(matrix: jax.Array) -> jax.Array:
@@ -128,23 +150,6 @@ def minors(matrix: jax.Array) -> jax.Array:
         return jnp.concatenate([total[:-1], outer[:, None, None] * total[-1]])
 
     return _over_signs(matrix, all_but_one, with_rows, each_row)
-
-
-def occupied(sites: jax.Array, count: jax.Array, n_sites: int) -> jax.Array:
-    """Which sites are among the first `count` (n,) of the lists `sites` (K, n), (n_sites, n)."""
-    counts = jnp.arange(len(sites))[:, None] < count
-    return ((sites == jnp.arange(n_sites)[:, None, None]) & counts).any(1)
-
-
-@permanent.defjvp
-def _along(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # all signs that were summed over would be kept, otherwise
-    (matrix,), (change,) = primals, tangents
-    return permanent(matrix), (minors(matrix) * change).sum((0, 1))
-
-
-Parts = tuple[jax.Array, jax.Array]
-"""Real and imaginary part: side by side they make real products of matrices."""
 
 
 def _times(x: Parts, y: Parts) -> Parts:
@@ -246,13 +251,15 @@ def _with_minors(group: SymmetryGroup, generic: TrialState) -> TrialState:
 def pair_ratios(amplitudes: jax.Array, group: SymmetryGroup, visible: jax.Array) -> jax.Array:
     """Psi(v')/Psi(v), (n, N, N), where site i loses a unit of its spin or ancilla and j gains one, for visible units (V, n).
 
-    With M the matrix of v, m its minors and A that of all sites: m_ij where i was up and j down; where i was up and j is, too, after it,
-    the row of i becomes that of j, (m A)_ij; where both were down at last and at first a column does, (A m)_ij; and where the two make a
-    new pair, A_ij perm M + (A m A)_ij.
+    With M the matrix of v, m its minors and A that of all sites, perm M times the ratio is
+
+    m_ij                       i was up and j down: both defects go,
+    (m A)_ij                   i was up and j is up then: row i becomes row j,
+    (A m)_ij                   j was down and i is down then: column j becomes column i,
+    A_ij perm M + (A m A)_ij   neither was a defect: j is up then and i down.
     """
-    classes = site_pair_orbits(group)
-    table = jnp.where(classes >= 0, amplitudes[classes], 0)
-    n = len(classes)
+    table = site_amplitudes(amplitudes, group)
+    n = len(table)
 
     def block(defects: Defects) -> jax.Array:
         matrix = pair_matrix(amplitudes, group, defects)
