@@ -8,13 +8,17 @@ A row for each temperature, with the same of the plain network; a line says how 
 import argparse
 from collections.abc import Callable
 
-from thermodbm import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, thermal_curve
+from thermodbm import SpinHamiltonian, graph, heisenberg, j1j2, make_lattice, thermal_curve, xxz
 
 MAGNETS: dict[str, Callable[[], SpinHamiltonian]] = {
     "triangles6": lambda: heisenberg(graph(6, [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (2, 4), (4, 5), (3, 5)])),
     "j1j2_2x4": lambda: j1j2(make_lattice("square", (2, 4)), J2=0.5),
     "j1j2_chain8": lambda: j1j2(make_lattice("chain", 8), J2=0.5),
     "triangular3x3": lambda: heisenberg(make_lattice("triangular", (3, 3))),
+    "square_2x4": lambda: heisenberg(make_lattice("square", (2, 4))),
+    "chain8": lambda: heisenberg(make_lattice("chain", 8)),
+    "chain10": lambda: heisenberg(make_lattice("chain", 10)),
+    "xxz_chain8": lambda: xxz(make_lattice("chain", 8), delta=1.5),
 }
 BETA = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 

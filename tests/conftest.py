@@ -23,6 +23,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # More than half of the time of all tests; of each kind at least one other is run always.
 SLOW = {
+    "test_patterns_that_no_symmetry_joins_have_their_own_factors[j1j2]",
     "test_couplings_trained_on_a_cluster_move_on_it",
     "test_sampled_rings_agree_with_matrices[pair product-6]",
     "test_statistics_are_derivatives_of_traces[Ising]",

@@ -1,4 +1,4 @@
-"""Two joined trial states: the ring against matrices, and the joined state against diagonalisation."""
+"""Joined trial states: the ring against matrices, and the joined state against diagonalisation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.doubling import PATIENCE, Joining, better, dense_averages, measure_rings, ring_averages
+from thermodbm.evolve.doubling import PATIENCE, Joining, better, dense_averages, measure_rings, ring_averages, systematic_error
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
@@ -44,7 +44,7 @@ def test_sampled_rings_agree_with_matrices(name, n_sweeps, copies):
     hamiltonian, trial, theta = state(*MAGNETS[name])
     expected = dense_averages(hamiltonian, trial, theta, 0.4 * copies, copies)
     advance = measure_rings(hamiltonian, trial, n_sweeps, SERIAL)
-    rings = Joining((), 0.0, 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites, copies)
+    rings = Joining((), copies, 0.0, 512, 10, advance).begin(jax.random.key(0), hamiltonian.n_sites)
     for k in range(10):
         rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
     found = ring_averages(hamiltonian, 0.4 * copies, rings, SERIAL)
@@ -119,6 +119,22 @@ def test_joined_networks_are_sampled():
     assert (found.diagnostics["doubled_sign"] > 0.5).all()
 
 
+def test_without_frustration_four_copies_are_joined():
+    """A ring of six, whose amplitudes are positive."""
+    ring, T = heisenberg(graph(6, [(k, (k + 1) % 6) for k in range(6)])), [0.5]
+    method = {"kind": "variational", "ansatz": "pairs", "alpha": 1, "enumerate": True, "compose": True}
+    found, exact = thermal_curve(ring, T=T, method=method, progress=False), exact_curve(ring, np.array([2.0]))
+    np.testing.assert_allclose(found.diagnostics["doubled_sign"], 1.0, atol=0.01)
+    for name in ("energy", "specific_heat"):
+        joined = found.diagnostics[f"doubled_{name}"]
+        assert (np.abs(joined[:, 0] - exact[name]) < np.minimum(joined[:, 1], 0.01)).all(), name
+
+
+def test_two_poor_copies_are_better_than_one_and_four_may_be_worse():
+    assert systematic_error(1.0, 1.0, 2) == 0.8 and systematic_error(1.0, 1.0, 4) == 4.0
+    assert systematic_error(0.01, 1.0, 2) == pytest.approx(0.2) and systematic_error(0.01, 1.0, 4) == pytest.approx(0.4)
+
+
 def test_networks_that_cannot_be_joined_are_refused():
     with pytest.raises(InputError, match="compose"):
         curve(start="rotated", compose=True)
@@ -129,7 +145,7 @@ def test_rings_are_drawn_until_chance_is_small_beside_what_is_wrong(plain, share
     """At half of the most there are: enough where the state is off by far more, not where it is as good as exact."""
     hamiltonian, trial, theta = state(*MAGNETS["heisenberg"])
     advance = measure_rings(hamiltonian, trial, 2, SERIAL)
-    joining = Joining((), 0.0, 128, 1, advance)
+    joining = Joining((), 2, 0.0, 128, 1, advance)
     rings = joining.begin(jax.random.key(0), hamiltonian.n_sites)
     assert joining.share(hamiltonian, 0.8, rings, 1.0, plain, SERIAL) == 0
     for k in range(PATIENCE // 2):

@@ -3,8 +3,9 @@ hold the state at beta.
 
     Psi_beta(sigma, sigma') = sum_d Psi_{beta/2}(sigma, -d) Psi_{beta/2}(d, sigma')
 
-What is wrong with one copy the other filters, and the evolution need not go lower than beta/2. The joined state is no positive function:
-averages are over the ring of `sampling.composed`, reweighted by its phase.
+What is wrong with one copy the other filters, and the evolution need not go lower than beta/2. The joined state is no positive function
+where the magnet is frustrated: averages are over the ring of `sampling.composed`, reweighted by its phase, which more copies would lose.
+Without frustration amplitudes are positive, and four copies of the network at beta/4 are joined.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,13 +33,16 @@ MAX_DENSE = 10
 MAX_RINGS = 1024
 """Rings that are sampled side by side."""
 PHASES = 4
-"""Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
+"""Samples of rings for every one that is asked for, where they have a phase: it, and what energies scatter, take so many more to be known
+as well."""
 PATIENCE = 4
 """So many times more are drawn, at most, where chance leaves the energy more uncertain than half of what is wrong with the state."""
-COPIES = 4.0
-"""Averages over a joined state are off by at most so many times the share by which they are off in the network at beta/2."""
+COPIES, COPIES_WITHOUT_SIGN = 2, 4
+"""Networks that are joined: with frustration, and without."""
+BY_COPIES = 2.0
+"""Averages over a joined state are off by at most so many times the share by which they are off in one of its networks, for every copy."""
 FILTERED = 0.8
-"""Where both networks are poor the joined state is the better one, still, by an unknown amount."""
+"""Where both networks are poor the joined state of two is the better one, still, by an unknown amount."""
 FOLLOWS = 0.05
 """r^2 up to which the network at beta itself is as good as need be: networks are joined below that temperature, unless asked for."""
 SETTLE = 120
@@ -56,8 +60,8 @@ class Rings(NamedTuple):
     sums: dict[str, jax.Array]  # (n, ...) sums over rounds
 
 
-class Halves(NamedTuple):
-    """The networks on the way that are to be joined: those at half of each inverse temperature that is asked for."""
+class Roots(NamedTuple):
+    """The networks on the way that are to be joined: m copies of that at beta/m hold the state at beta, for each beta that is asked for."""
 
     betas: np.ndarray  # (K,), ascending
     thetas: np.ndarray  # (K, P); NaN where the evolution has not been
@@ -68,57 +72,60 @@ class Halves(NamedTuple):
         ahead = self.betas[self.betas > low * (1 + 1e-12)]
         return float(min(ahead.min(initial=np.inf), high))
 
-    def noted(self, at: float, theta: jax.Array, known: float, facts: tuple[float, ...]) -> "Halves":
+    def noted(self, at: float, theta: jax.Array, known: float, facts: tuple[float, ...]) -> "Roots":
         """With the parameters at the inverse temperature `at`, and what is known of the state at `known`, if they are among these."""
         here, there = (np.isclose(self.betas, beta, rtol=1e-12, atol=0)[:, None] for beta in (at, known))
         return self._replace(thetas=np.where(here, theta, self.thetas), facts=np.where(there, facts, self.facts))
 
-    def of(self, beta: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Parameters and facts of the network that, joined to itself, holds the state at `beta`; None where there is none."""
-        found = np.flatnonzero(np.isclose(2 * self.betas, beta, rtol=1e-12, atol=0) & np.isfinite(self.facts).all(1))
+    def of(self, beta: float, copies: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Parameters and facts of the network of which so many copies hold the state at `beta`; None where there is none."""
+        found = np.flatnonzero(np.isclose(copies * self.betas, beta, rtol=1e-12, atol=0) & np.isfinite(self.facts).all(1))
         return (self.thetas[found[0]], self.facts[found[0]]) if found.size else None
 
 
-def halves(betas: Sequence[float], lowest: float, theta: jax.Array) -> Halves:
-    """Of all inverse temperatures whose half is above `lowest`, where the evolution starts."""
-    stops = np.unique([beta / 2 for beta in betas if beta / 2 > lowest])
-    return Halves(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
+def roots(betas: Sequence[float], copies: int, lowest: float, theta: jax.Array) -> Roots:
+    """Of all inverse temperatures of which this part is above `lowest`, where the evolution starts."""
+    stops = np.unique([beta / copies for beta in betas if beta / copies > lowest])
+    return Roots(stops, np.full((len(stops), theta.size), np.nan, theta.dtype), np.full((len(stops), 3), np.nan))
 
 
-def systematic_error(half: float, plain: float) -> float:
-    """Of the energy per site of a joined state, from that of the network at beta/2 and that of the one at beta: twice their geometric mean,
-    at most `FILTERED` of the latter.
+def systematic_error(root: float, plain: float, copies: int) -> float:
+    """Of the energy per site of a joined state, from that of one of its networks and that of the plain one at beta: their geometric mean
+    times the number of copies.
 
     What one copy is off by the other filters, so that the joined state is nearer than the plain one by about as much as the network at
-    beta/2 is; measured in `benchmarks/joined.py`.
+    beta/2 is. Two are off by at most `FILTERED` of the plain one, however poor both are; what four lack adds up, and where the network
+    misses what is of second order in beta they are worse than one. Measured in `benchmarks/joined.py`.
     """
-    return min(2 * float(np.sqrt(half * plain)), FILTERED * plain)
+    error = copies * float(np.sqrt(root * plain))
+    return min(error, FILTERED * plain) if copies == COPIES else error
 
 
 class Joining(NamedTuple):
     """How joined networks of one magnet are measured."""
 
-    betas: tuple[float, ...]  # at which they are, if the evolution comes by half of them
+    betas: tuple[float, ...]  # at which they are, if the evolution comes by what they are made of
+    copies: int
     needed: float  # r^2 of the network at beta from which on they are
     n_rings: int  # of this rank
     n_rounds: int  # at least
     round: Callable[[jax.Array, jax.Array, Rings], Rings] | None  # (key, theta, rings); None: summed as matrices
 
-    def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, half: float, plain: float, comm: Comm) -> float:
+    def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, root: float, plain: float, comm: Comm) -> float:
         """How much of what has to be drawn has been: until chance is less than half of the error that the energy has besides, see
         `systematic_error`."""
         if rings.count < self.n_rounds:
             return rings.count / (PATIENCE * self.n_rounds)
         energy = ring_averages(hamiltonian, beta, rings, comm).estimates.get("energy")
-        known = energy is not None and float(energy.error) <= systematic_error(half, plain) / 2
+        known = energy is not None and float(energy.error) <= systematic_error(root, plain, self.copies) / 2
         return 1.0 if known else rings.count / (PATIENCE * self.n_rounds)
 
-    def begin(self, key: jax.Array, n_sites: int, copies: int = 2) -> Rings | None:
+    def begin(self, key: jax.Array, n_sites: int) -> Rings | None:
         """Rings of infinite temperature: all layers alike, all spins free."""
         if self.round is None:
             return None
         spins = jax.random.rademacher(key, (self.n_rings, 1, n_sites), jnp.int8)
-        return Rings(jnp.repeat(spins, 2 * copies, axis=1), 0, 1.0, {})
+        return Rings(jnp.repeat(spins, 2 * self.copies, axis=1), 0, 1.0, {})
 
 
 def joining(
@@ -132,11 +139,13 @@ def joining(
 ) -> Joining:
     """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed."""
     n, needed = hamiltonian.n_sites, FOLLOWS if options.compose == "auto" else 0.0
+    positive = hamiltonian.conserves_sz and bool(np.all(np.asarray(hamiltonian.xy) <= 0))  # in the basis that the trial state is in
+    copies = COPIES_WITHOUT_SIGN if positive else COPIES
     if n_walkers is None:
-        return Joining(tuple(betas) if n <= MAX_DENSE else (), needed, 0, 0, None)
+        return Joining(tuple(betas) if n <= MAX_DENSE else (), copies, needed, 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)
-    n_rounds = -(-PHASES * n_samples // (n_rings * comm.size))
-    return Joining(tuple(betas), needed, n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
+    n_rounds = -(-(1 if positive else PHASES) * n_samples // (n_rings * comm.size))
+    return Joining(tuple(betas), copies, needed, n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
 
 
 class Doubled(NamedTuple):
@@ -146,7 +155,7 @@ class Doubled(NamedTuple):
     sign: Estimate
 
 
-def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, beta: float, copies: int = 2) -> Doubled:
+def dense_averages(hamiltonian: SpinHamiltonian, trial: TrialState, theta: jax.Array, beta: float, copies: int) -> Doubled:
     """Averages over the joined state of a few sites by its matrix, without chance; see `measure_rings` for what they are."""
     n = hamiltonian.n_sites
     spins = all_configurations(n)
@@ -282,7 +291,7 @@ def better(plain: dict[str, Estimate], doubled: dict[str, Estimate]) -> tuple[di
 
 
 def combined(
-    plain: Averages, systematic: float, residual: float, doubled: Doubled, facts: np.ndarray
+    plain: Averages, systematic: float, residual: float, doubled: Doubled, facts: np.ndarray, copies: int
 ) -> tuple[dict[str, Estimate], float, dict[str, float | np.ndarray]]:
     """The better of plain and joined estimates, r^2 of the state that gave the energy, and diagnostics.
 
@@ -292,11 +301,11 @@ def combined(
     Args:
         plain: estimates with their systematic errors.
         systematic: that of the energy.
-        facts: of the network that was joined, see `Halves`.
+        facts: of the network of which `copies` were joined, see `Roots`.
     """
     estimates = doubled.estimates
     if estimates:
-        off, (share, r2) = systematic_error(facts[0], systematic), COPIES * facts[1:]
+        off, (share, r2) = systematic_error(facts[0], systematic, copies), BY_COPIES * copies * facts[1:]
         spread = {name: plain.spread[name] for name in estimates}
         estimates = with_systematic(Averages(estimates, spread), share, off, r2)
     found, taken = better(plain.estimates, estimates)

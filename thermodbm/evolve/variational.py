@@ -17,7 +17,7 @@ from thermodbm.estimate.trust import MAX_RESIDUAL, Doubt, doubts_of_chains
 from thermodbm.evolve.ansatz import Ansatz, composes, largest_coupling, make_ansatz
 from thermodbm.evolve.averages import Averager, Walkers, enumerated, pack, sampled, unpack, walkers_per_rank
 from thermodbm.evolve.clock import Clock, at_rest
-from thermodbm.evolve.doubling import Halves, Joining, Rings, combined, dense_averages, halves, joining, ring_averages
+from thermodbm.evolve.doubling import Joining, Rings, Roots, combined, dense_averages, joining, ring_averages, roots
 from thermodbm.evolve.enumeration import all_configurations
 from thermodbm.evolve.integrators import TABLEAUS, next_step_size
 from thermodbm.evolve.measurement import Averages, with_systematic
@@ -54,7 +54,7 @@ class Evolution(NamedTuple):
     n_steps: int
     n_rejected: int
     walkers: Walkers | None
-    halves: Halves  # networks to be joined
+    roots: Roots  # networks to be joined
     rings: Rings | None  # of joined networks, where they are sampled
 
     @property
@@ -106,7 +106,7 @@ def variational_method(
     Joined networks (`evolve.doubling`, method.compose) are measured besides; each copy brings the error that the state at beta/2 has.
 
     Args:
-        betas: the inverse temperatures that will be asked for, whose halves are kept for joining.
+        betas: the inverse temperatures that will be asked for, whose halves or quarters are kept for joining.
         module: any Flax module (..., 2 n_sites) of spins and ancillas +-1 to the complex log-amplitude (...), with parameters that are
             all real, or all complex and holomorphic. It starts at `params`, which describe the state of the Hamiltonian as it is given,
             without a sublattice rotation, at beta_0 over the largest coupling. By default `default_module`, at the analytic state.
@@ -185,7 +185,7 @@ def _start(parts: Parts, key: jax.Array, beta: float) -> Evolution:
         n_steps=0,
         n_rejected=0,
         walkers=walkers,
-        halves=halves(parts.joining.betas, beta, theta),
+        roots=roots(parts.joining.betas, parts.joining.copies, beta, theta),
         rings=parts.joining.begin(jax.random.fold_in(key_walkers, parts.comm.rank), hamiltonian.n_sites),
     )
 
@@ -212,7 +212,7 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
     options, n = parts.options, parts.ansatz.hamiltonian.n_sites
     limit = options.max_distance / np.sqrt(max(n * at.path.variance, 1e-12))
     h = min(at.step, limit, np.inf if parts.ansatz.origin == "infinite" else 0.35 * at.beta / 2)
-    target = at.halves.next_stop(at.beta, beta)
+    target = at.roots.next_stop(at.beta, beta)
     left = max((target - at.clock.now) / at.clock.pace, MIN_STEP * beta) / 2
     h = left if left <= h else min(h, left / 2) if left < 2 * h else h
     if h < MIN_STEP * beta and left > MIN_STEP * beta:
@@ -249,18 +249,18 @@ def _integrate(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tupl
 def _note(at: Evolution) -> Evolution:
     """With the network kept, if it is one that will be joined."""
     facts = at.path.systematic, at.off[0] + at.path.share, at.residual
-    return at._replace(halves=at.halves.noted(at.beta, at.theta, at.path.beta, facts))
+    return at._replace(roots=at.roots.noted(at.beta, at.theta, at.path.beta, facts))
 
 
 def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[Evolution, Info]:
     """A share of the measurement; the point, when it is complete."""
     joins = parts.joining
-    half = at.halves.of(beta) if at.residual >= joins.needed else None
-    if half and joins.round:
-        share = joins.share(parts.ansatz.hamiltonian, beta, at.rings, half[1][0], at.path.systematic, parts.comm)
+    root = at.roots.of(beta, joins.copies) if at.residual >= joins.needed else None
+    if root and joins.round:
+        share = joins.share(parts.ansatz.hamiltonian, beta, at.rings, root[1][0], at.path.systematic, parts.comm)
         if share < 1:
-            at = at._replace(rings=joins.round(key, half[0], at.rings))
-            return at, Info(0.9 + 0.05 * share, "two networks joined", None)
+            at = at._replace(rings=joins.round(key, root[0], at.rings))
+            return at, Info(0.9 + 0.05 * share, f"{joins.copies} networks joined", None)
     walkers, averages, share = parts.averager.observe(key, at.theta, at.walkers, beta)
     at = at._replace(walkers=walkers)
     if share < 1:
@@ -272,14 +272,14 @@ def _observe(parts: Parts, key: jax.Array, at: Evolution, beta: float) -> tuple[
     at, gap = _note(at), unexplained(at.path)
     observables, residual, joined = _observables(averages, at, beta, gap), at.residual, {}
     systematic = float(np.hypot(at.path.systematic, gap))
-    if half:
-        simple, (theta, facts) = parts.ansatz.hamiltonian, half
+    if root:
+        simple, (theta, facts) = parts.ansatz.hamiltonian, root
         if joins.round:
             doubled = ring_averages(simple, beta, at.rings, parts.comm)
             at = at._replace(rings=at.rings._replace(count=0, sums={}))
         else:
-            doubled = dense_averages(simple, parts.trial, theta, beta)
-        observables, residual, joined = combined(Averages(observables, averages.spread), systematic, residual, doubled, facts)
+            doubled = dense_averages(simple, parts.trial, theta, beta, joins.copies)
+        observables, residual, joined = combined(Averages(observables, averages.spread), systematic, residual, doubled, facts, joins.copies)
     doubts = Doubt(int(at.doubts)) | doubts_of_chains(averages.estimates)
     surely = min(residual, slow[0] + 2 * slow[1]) if parts.averager.sampled and not joined else residual
     if surely > MAX_RESIDUAL and surely * c.mean > FROZEN:
@@ -335,11 +335,11 @@ def _message(at: Evolution) -> str:
 
 
 def _pack(at: Evolution) -> State:
-    parts = {name: getattr(at, name)._asdict() for name in ("path", "clock", "halves")}
+    parts = {name: getattr(at, name)._asdict() for name in ("path", "clock", "roots")}
     return {**at._asdict(), **parts, "walkers": pack(at.walkers), "rings": {} if at.rings is None else at.rings._asdict()}
 
 
 def _unpack(state: State) -> Evolution:
-    parts = {name: kind(**state[name]) for name, kind in (("path", Path), ("clock", Clock), ("halves", Halves))}
+    parts = {name: kind(**state[name]) for name, kind in (("path", Path), ("clock", Clock), ("roots", Roots))}
     rings = Rings(**state["rings"]) if state["rings"] else None
     return Evolution(**{**state, **parts, "walkers": unpack(state["walkers"]), "rings": rings})
