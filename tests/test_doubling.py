@@ -11,7 +11,7 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.doubling import PATIENCE, Joining, better, dense_averages, measure_rings, ring_averages, systematic_error
+from thermodbm.evolve.doubling import PATIENCE, Joining, Rings, better, dense_averages, measure_rings, ring_averages, systematic_error
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
@@ -152,3 +152,12 @@ def test_rings_are_drawn_until_chance_is_small_beside_what_is_wrong(plain, share
         rings = advance(jax.random.fold_in(jax.random.key(1), k), theta, rings)
     assert joining.share(hamiltonian, 0.8, rings, 1.0, plain, SERIAL) == share
     assert joining.share(hamiltonian, 0.8, rings._replace(count=PATIENCE), 1.0, plain, SERIAL) == 1
+
+
+@pytest.mark.parametrize(("errors", "share"), [(0.5, 1.0), (2.2, 1 / PATIENCE)])
+def test_rings_whose_sign_would_not_be_known_are_given_up(errors, share):
+    """A sign of half an error stays unknown with four times the rings; one of 2.2 errors may still be told from zero."""
+    chance = np.random.default_rng(1).normal(size=128)
+    signs = (chance - chance.mean()) / chance.std(ddof=1) + errors / np.sqrt(128)
+    rings = Rings(jnp.ones((128, 4, 4), jnp.int8), 1, 1.0, {"sign": jnp.asarray(signs)})
+    assert Joining((), 2, 0.0, 128, 1, None).share(MAGNETS["heisenberg"][0], 0.8, rings, 1.0, 1.0, SERIAL) == share

@@ -113,12 +113,15 @@ class Joining(NamedTuple):
 
     def share(self, hamiltonian: SpinHamiltonian, beta: float, rings: Rings, root: float, plain: float, comm: Comm) -> float:
         """How much of what has to be drawn has been: until chance is less than half of the error that the energy has besides, see
-        `systematic_error`."""
+        `systematic_error`; or where the sign, as it stands, would not be known even with all of it."""
         if rings.count < self.n_rounds:
             return rings.count / (PATIENCE * self.n_rounds)
-        energy = ring_averages(hamiltonian, beta, rings, comm).estimates.get("energy")
-        known = energy is not None and float(energy.error) <= systematic_error(root, plain, self.copies) / 2
-        return 1.0 if known else rings.count / (PATIENCE * self.n_rounds)
+        found, done = ring_averages(hamiltonian, beta, rings, comm), rings.count / (PATIENCE * self.n_rounds)
+        if "energy" not in found.estimates:
+            hopeless = abs(found.sign.mean) < MIN_SIGN * found.sign.error * np.sqrt(done)
+            return 1.0 if hopeless else done
+        known = float(found.estimates["energy"].error) <= systematic_error(root, plain, self.copies) / 2
+        return 1.0 if known else done
 
     def begin(self, key: jax.Array, n_sites: int) -> Rings | None:
         """Rings of infinite temperature: all layers alike, all spins free."""
