@@ -1,10 +1,11 @@
 """Thermodynamics of frustrated Heisenberg clusters with errors, as data files and tables that anyone can lay their own results against.
 
     python benchmarks/frustrated_tables.py [NAME ...] [--out benchmarks/frustrated]
+    python benchmarks/frustrated_tables.py j1j2_6x6_0.5_variational --result runs/j1j2_square6.h5      of `configs/j1j2_square6.toml`
 
 Each magnet gives NAME.csv in the folder (temperature, e, c, s and chi with their errors, per site, k_B = 1, S = sigma/2), and all
 that are there stand in frustrated.md beside it. Clusters of up to 24 sites by the finite-temperature Lanczos method, down to their ground
-state; the 6x6 torus by the deterministic method with its sign, where that is known well.
+state; the 6x6 torus by the deterministic method with its sign, where that is known well, and by the variational one.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from clusters import CLUSTERS
 
-from thermodbm import thermal_curve
+from thermodbm import ThermalCurve, thermal_curve
 from thermodbm.run.shorthand import shorthand
 
 HERE = Path(__file__).parent
@@ -39,29 +40,43 @@ TABLES = (
     "kagome_18",
     "kagome_24",
     "j1j2_6x6_0.5",
+    "j1j2_6x6_0.5_variational",
 )
+FROM_RESULT = {"j1j2_6x6_0.5_variational": "j1j2_6x6_0.5"}
+"""Tables whose runs are too long for this script, and their magnets."""
 
 
 def measure(name: str, out: Path) -> None:
-    """NAME.csv, with a head of comments that says how."""
+    """NAME.csv of what is computed here."""
     magnet, began = CLUSTERS[name].make(), time.monotonic()
     if magnet.n_sites <= 24:
         n_vectors = 100 if magnet.n_sites <= 16 else 30 if magnet.n_sites <= 18 else 6
         T, method, sampling = COLD, {"kind": "typical", "n_vectors": n_vectors}, {"seed": 1}
     else:
         T, method, sampling = HOT, {"kind": "deterministic"}, {"seed": 1, "n_samples": 200_000}
-    curve = thermal_curve(magnet, T=T, method=method, sampling=sampling)
-    settings = ", ".join(f"{k} = {v}" for k, v in (method | sampling).items())
+    write(name, thermal_curve(magnet, T=T, method=method, sampling=sampling), method | sampling, out)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def write(name: str, curve: ThermalCurve, settings: dict, out: Path) -> None:
+    """NAME.csv, with a head of comments that says how; temperatures from cold to hot."""
     with (out / f"{name}.csv").open("w", newline="") as file:
-        file.write(f"# {CLUSTERS[name].words}: Heisenberg, J = 1, S = sigma/2, per site, k_B = 1\n# {settings}\n")
+        told = ", ".join(f"{k} = {v}" for k, v in settings.items())
+        file.write(f"# {words(name)}: Heisenberg, J = 1, S = sigma/2, per site, k_B = 1\n# {told}\n")
         if not curve.trusted.all():
             file.write(f"# not to be trusted at T = {', '.join(f'{t:.4g}' for t in curve.temperature[~curve.trusted])}\n")
         rows = csv.writer(file)
         rows.writerow(["temperature", *(f"{c}{tail}" for c in COLUMNS for tail in ("", "_error"))])
-        for k, t in enumerate(curve.temperature):
+        for k in np.argsort(curve.temperature):
             pairs = [curve.observables[c] for c in COLUMNS]
-            rows.writerow([f"{t:.8g}", *(f"{x[k]:.10g}" for e in pairs for x in (e.mean, e.error))])
-    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+            rows.writerow([f"{curve.temperature[k]:.8g}", *(f"{x[k]:.10g}" for e in pairs for x in (e.mean, e.error))])
+
+
+def words(name: str) -> str:
+    """What a table is of."""
+    if name in FROM_RESULT:
+        return f"{CLUSTERS[FROM_RESULT[name]].words}, by the variational method"
+    return CLUSTERS[name].words
 
 
 def table(name: str, out: Path) -> list[str]:
@@ -69,10 +84,11 @@ def table(name: str, out: Path) -> list[str]:
     lines = (out / f"{name}.csv").read_text().splitlines()
     head, rows = [x[2:] for x in lines if x.startswith("#")], list(csv.DictReader(x for x in lines if not x.startswith("#")))
     T = np.array([float(row["temperature"]) for row in rows])
-    picked = sorted({int(np.abs(np.log(T / t)).argmin()) for t in SHOWN if T.min() * 0.9 < t < T.max() * 1.1})
-    ground = CLUSTERS[name].ground_state
+    near = {int(np.abs(np.log(T / t)).argmin()) for t in SHOWN if T.min() * 0.9 < t < T.max() * 1.1}
+    picked = sorted(near) if len(T) > len(SHOWN) else range(len(T))
+    ground = CLUSTERS[FROM_RESULT.get(name, name)].ground_state
     told = f" Ground state by exact diagonalisation: {ground}." if ground is not None else ""
-    text = [f"## {CLUSTERS[name].words}", "", f"`frustrated/{name}.csv`; {'; '.join(head[1:])}.{told}", ""]
+    text = [f"## {words(name)}", "", f"`frustrated/{name}.csv`; {'; '.join(head[1:])}.{told}", ""]
     text += ["| T | e | c | s | chi |", "|---|---|---|---|---|"]
     for k in picked:
         cells = [shorthand(float(rows[k][c]), float(rows[k][f"{c}_error"])) for c in COLUMNS]
@@ -82,12 +98,18 @@ def table(name: str, out: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=TABLES, help=", ".join(TABLES))
+    parser.add_argument("names", nargs="*", default=[n for n in TABLES if n not in FROM_RESULT], help=", ".join(TABLES))
+    parser.add_argument("--result", type=Path, help="the file of a finished run, for one table")
     parser.add_argument("--out", type=Path, default=HERE / "frustrated")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names:
-        measure(name, options.out)
+        if options.result:
+            write(name, ThermalCurve.load(options.result), {"kind": "variational", "file": options.result.name}, options.out)
+        elif name in FROM_RESULT:
+            parser.error(f"{name} is made from the result of a run: --result FILE.h5")
+        else:
+            measure(name, options.out)
         there = [n for n in TABLES if (options.out / f"{n}.csv").exists()]
         text = ["# Frustrated magnets at finite temperature", "", *__doc__.splitlines()[2:]]
         (options.out.parent / "frustrated.md").write_text("\n".join([*text, "", *(x for n in there for x in table(n, options.out))]))
