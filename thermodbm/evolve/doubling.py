@@ -5,7 +5,7 @@ hold the state at beta.
 
 What is wrong with one copy the other filters, and the evolution need not go lower than beta/2. The joined state is no positive function
 where the magnet is frustrated: averages are over the ring of `sampling.composed`, reweighted by its phase, which more copies would lose.
-Without frustration amplitudes are positive, and four copies of the network at beta/4 are joined.
+Without frustration amplitudes are positive, and where all configurations are summed four copies of the network at beta/4 are joined.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,12 +33,11 @@ MAX_DENSE = 10
 MAX_RINGS = 1024
 """Rings that are sampled side by side."""
 PHASES = 4
-"""Samples of rings for every one that is asked for, where they have a phase: it, and what energies scatter, take so many more to be known
-as well."""
+"""Samples of rings for every one that is asked for: their phase, and what their energies scatter, take so many more to be known as well."""
 PATIENCE = 4
 """So many times more are drawn, at most, where chance leaves the energy more uncertain than half of what is wrong with the state."""
 COPIES, COPIES_WITHOUT_SIGN = 2, 4
-"""Networks that are joined: with frustration, and without."""
+"""Networks that are joined: in general; without frustration where rings are summed, as sampled ones of eight layers settle slowly."""
 BY_COPIES = 2.0
 """Averages over a joined state are off by at most so many times the share by which they are off in one of its networks, for every copy."""
 FILTERED = 0.8
@@ -143,11 +142,11 @@ def joining(
     """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed."""
     n, needed = hamiltonian.n_sites, FOLLOWS if options.compose == "auto" else 0.0
     positive = hamiltonian.conserves_sz and bool(np.all(np.asarray(hamiltonian.xy) <= 0))  # in the basis that the trial state is in
-    copies = COPIES_WITHOUT_SIGN if positive else COPIES
+    copies = COPIES_WITHOUT_SIGN if positive and n_walkers is None else COPIES
     if n_walkers is None:
         return Joining(tuple(betas) if n <= MAX_DENSE else (), copies, needed, 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)
-    n_rounds = -(-(1 if positive else PHASES) * n_samples // (n_rings * comm.size))
+    n_rounds = -(-PHASES * n_samples // (n_rings * comm.size))
     return Joining(tuple(betas), copies, needed, n_rings, n_rounds, measure_rings(hamiltonian, trial, options.n_sweeps, comm))
 
 

@@ -106,10 +106,10 @@ class VariationalOptions:
     """Eigenvalues of S below this times the largest are left out by pinv."""
     compose: Literal["auto"] | bool = "auto"
     """Measure at each temperature also two networks of twice that temperature joined by a layer of deep units, or four of four times it
-    where there is no frustration, and take of each observable the estimate of the smaller error; both stand in the diagnostics. auto: for
-    frustrated exchange, and magnets of 10 to 16 sites that conserve the magnetisation, where the network itself misses more than r^2 = .05
-    of its motion; true: at all temperatures that are low enough; false: never. With frustration the joined state has a sign, which is mild
-    up to some 20 sites; 4 to 16 times sampling.n_samples configurations of its ring are drawn, 1 to 4 times where there is no sign."""
+    where there is no frustration and configurations are summed, and take of each observable the estimate of the smaller error; both stand
+    in the diagnostics. auto: for frustrated exchange, and magnets of 10 to 16 sites that conserve the magnetisation, where the network
+    itself misses more than r^2 = .05 of its motion; true: at all temperatures that are low enough; false: never. With frustration the
+    joined state has a sign, which is mild up to some 20 sites; 4 to 16 times sampling.n_samples configurations of its ring are drawn."""
     enumerate: bool | None = None
     """Sum over all configurations instead of sampling them; None: where there are at most 2^13 up to symmetry."""
     n_walkers: Annotated[int, Field(ge=1, le=10**7)] | None = None
