@@ -74,9 +74,7 @@ def write(name: str, curve: ThermalCurve, settings: dict, out: Path) -> None:
 
 def words(name: str) -> str:
     """What a table is of."""
-    if name in FROM_RESULT:
-        return f"{CLUSTERS[FROM_RESULT[name]].words}, by the variational method"
-    return CLUSTERS[name].words
+    return CLUSTERS[FROM_RESULT.get(name, name)].words + (", by the variational method" if name in FROM_RESULT else "")
 
 
 def table(name: str, out: Path) -> list[str]:
@@ -105,7 +103,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names:
         if options.result:
-            write(name, ThermalCurve.load(options.result), {"kind": "variational", "file": options.result.name}, options.out)
+            curve = ThermalCurve.load(options.result)
+            write(name, curve, {"kind": curve.method, "seed": curve.seed, "file": options.result.name}, options.out)
         elif name in FROM_RESULT:
             parser.error(f"{name} is made from the result of a run: --result FILE.h5")
         else:

@@ -11,7 +11,17 @@ from thermodbm.comm import SERIAL
 from thermodbm.errors import InputError
 from thermodbm.estimate.statistics import Estimate
 from thermodbm.evolve.ansatz import make_ansatz
-from thermodbm.evolve.doubling import PATIENCE, Joining, Rings, better, dense_averages, measure_rings, ring_averages, systematic_error
+from thermodbm.evolve.doubling import (
+    PATIENCE,
+    Joining,
+    Rings,
+    better,
+    dense_averages,
+    joining,
+    measure_rings,
+    ring_averages,
+    systematic_error,
+)
 from thermodbm.evolve.options import VariationalOptions
 from thermodbm.exact import exact_curve
 from thermodbm.models import graph, heisenberg, transverse_field_ising, xxz
@@ -128,6 +138,20 @@ def test_without_frustration_four_copies_are_joined():
     for name in ("energy", "specific_heat"):
         joined = found.diagnostics[f"doubled_{name}"]
         assert (np.abs(joined[:, 0] - exact[name]) < np.minimum(joined[:, 1], 0.01)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("couplings", "n_walkers", "copies"), [([1.0, 1.0, 1.0], None, 4), ([1.0, -0.6, 1.2], None, 4), ([1.0, 1.0, 1.0], 64, 2)]
+)
+def test_how_many_copies_are_joined(couplings, n_walkers, copies):
+    """Four where there is no frustration and configurations are summed; two with it (the triangles) in any case."""
+    options = VariationalOptions(ansatz="rbm", alpha=1, compose=True)
+    triangles = heisenberg(graph(4, TRIANGLE))
+    for hamiltonian, expected in ((heisenberg(graph(4, [(0, 1), (1, 2), (2, 3)]), J=couplings), copies), (triangles, 2)):
+        own = make_ansatz(hamiltonian, options)
+        trial = trial_state(own.module, own.start(jax.random.key(0), 0.1))
+        found = joining(own.hamiltonian, trial, (1.0,), options, 64, n_walkers, SERIAL, positive=own.positive)
+        assert found.copies == expected
 
 
 def test_two_poor_copies_are_better_than_one_and_four_may_be_worse():

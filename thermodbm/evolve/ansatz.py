@@ -45,6 +45,7 @@ class Ansatz(NamedTuple):
     start: Callable[[jax.Array, float], dict]  # (key, beta) -> parameters
     origin: Literal["analytic", "infinite", "given"]  # thermal state at a small beta; at beta = 0; whatever the user says it is
     conserves_sz: bool  # all configurations have spins and ancillas of total zero
+    positive: bool  # no amplitude has a sign
     sites: np.ndarray  # (n, n_sites) permutations under which it is symmetric, and reversal of all spins where H is; (0, n_sites): none
     diag_shift: float  # that serves where it is sampled
     lag: float = LAG  # the energy is off by at most so many times what the lag in beta comes to
@@ -72,6 +73,7 @@ def make_ansatz(
             lambda key, beta: params,
             "given",
             hamiltonian.conserves_sz,
+            positive=False,
             sites=np.zeros((0, n), int),
             diag_shift=shift,
         )
@@ -100,6 +102,7 @@ def make_ansatz(
         start,
         "infinite" if rotated else "analytic",
         conserves_sz,
+        positive,
         sites=_space_group(module)[:, :n],
         diag_shift=shift,
         lag=LAG_OF_PATTERNS if _has_patterns(module) else LAG,

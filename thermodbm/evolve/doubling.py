@@ -138,11 +138,16 @@ def joining(
     n_samples: int,
     n_walkers: int | None,
     comm: Comm,
+    *,
+    positive: bool,
 ) -> Joining:
-    """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed."""
+    """Of networks that are sampled by `n_walkers` walkers on this rank, or (None) whose configurations are summed.
+
+    Args:
+        positive: whether no amplitude of the trial state has a sign.
+    """
     n, needed = hamiltonian.n_sites, FOLLOWS if options.compose == "auto" else 0.0
-    positive = hamiltonian.conserves_sz and bool(np.all(np.asarray(hamiltonian.xy) <= 0))  # in the basis that the trial state is in
-    copies = COPIES_WITHOUT_SIGN if positive and n_walkers is None else COPIES
+    copies = COPIES_WITHOUT_SIGN if positive and hamiltonian.conserves_sz and n_walkers is None else COPIES
     if n_walkers is None:
         return Joining(tuple(betas) if n <= MAX_DENSE else (), copies, needed, 0, 0, None)
     n_rings = min(n_walkers, MAX_RINGS)

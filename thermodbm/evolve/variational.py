@@ -103,7 +103,7 @@ def variational_method(
     Of a result /network holds the parameters and basis_signs: the amplitude in the basis of H is that of the module times
     `models.rotation.rotation_sign`.
 
-    Joined networks (`evolve.doubling`, method.compose) are measured besides; each copy brings the error that the state at beta/2 has.
+    Joined networks (`evolve.doubling`, method.compose) are measured besides; each copy brings the error that its network has.
 
     Args:
         betas: the inverse temperatures that will be asked for, whose halves or quarters are kept for joining.
@@ -158,7 +158,7 @@ def _make_parts(
     else:
         averager = enumerated(ansatz, trial, everything)
     composed = betas if composes(ansatz, options, hamiltonian) else ()
-    joins = joining(simple, trial, composed, options, sampling.n_samples, n_walkers, comm)
+    joins = joining(simple, trial, composed, options, sampling.n_samples, n_walkers, comm, positive=ansatz.positive)
     step, start_rate_error = evolution_step(simple, trial, options, comm, brief=everything is not None), rate_error(simple, trial, comm)
     return Parts(ansatz, trial, options, averager, step, start_rate_error, comm, beta_0, joins)
 
